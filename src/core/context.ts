@@ -1,0 +1,29 @@
+/**
+ * What each part of the core may use: the time of the current step, effects, timers, peers and counters. One object per
+ * PoolNode, handed to every part; parts know each other only through the narrow interfaces they take in their constructors.
+ */
+import type { Epoch, NodeId } from '../base/ids.js';
+import type { Effect, LogLevel, Micros } from './effects.js';
+import type { Timers } from './timers.js';
+
+export interface CoreContext {
+  readonly self: NodeId;
+  /** The configured servers, ascending, ourselves included. Fixed until membership changes arrive with views. */
+  readonly members: readonly NodeId[];
+  readonly epoch: Epoch;
+  readonly timers: Timers;
+  /** The time of the current step. */
+  now(): Micros;
+  emit(effect: Effect): void;
+  /**
+   * Queues a message for a peer; it travels reliably and in order with the other messages to that peer, in a frame made at
+   * the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
+   * While the peer has not been reached yet the message waits; `whenDown: 'drop'` loses it instead (returns false).
+   */
+  send(peer: NodeId, message: Uint8Array, whenDown?: 'wait' | 'drop'): boolean;
+  /** Whether the peer has been heard of lately; ourselves always. */
+  isUp(peer: NodeId): boolean;
+  log(level: LogLevel, event: string, fields?: Record<string, unknown>): void;
+  /** Adds to a named counter; names are dotted, whole words: 'record.moved', 'client.packet.refused.truncated'. */
+  count(name: string, by?: number): void;
+}

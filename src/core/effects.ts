@@ -1,0 +1,129 @@
+/**
+ * What goes into the core and what comes out. `PoolNode.step(input, now)` takes one input and returns effects, which the
+ * host performs in the order given; the outcome of a store effect comes back as an input in the same turn. Times are
+ * microseconds of a monotonic clock, as whole numbers.
+ */
+import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
+
+/** Microseconds on a monotonic clock. */
+export type Micros = number;
+
+/**
+ * One step on a record in the local tdb, always under its chain, taken without waiting. `data` is the payload without the
+ * 24-byte header (wire/record-header).
+ *
+ * - take: store `data` with ourselves as dmaster, rsn = turn, no flags. With `copyOf`, store a read-only copy of the
+ *   record owned by that node instead (dmaster = copyOf, flag HAVE_READONLY).
+ * - give: if we are dmaster, write `to` as the new dmaster (the payload stays, as backup) and return the payload.
+ * - share: if we are dmaster, set HAVE_DELEGATIONS, so that local writers must ask first, and return the payload.
+ * - unshare: if we are dmaster, clear HAVE_DELEGATIONS and set rsn = turn.
+ * - peek: return the payload if the record is usable here for `mode` (owned; or for 'read' also a read-only copy).
+ * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn. Nothing there is also done.
+ * - erase: delete the record if it is ours, empty, and its rsn = turn.
+ * - reclaim: if we hold the record for another dmaster (a backup), make it ours again with rsn = turn and return the
+ *   payload; if it is ours already, likewise.
+ */
+export type RecordOp =
+  | { op: 'take'; turn: Turn; data: Uint8Array; copyOf: NodeId | null }
+  | { op: 'give'; turn: Turn; to: NodeId }
+  | { op: 'share'; turn: Turn }
+  | { op: 'unshare'; turn: Turn }
+  | { op: 'peek'; mode: AccessMode }
+  | { op: 'discard'; turn: Turn }
+  | { op: 'erase'; turn: Turn }
+  | { op: 'reclaim'; turn: Turn };
+
+/** 'write' needs ownership; 'read' is content with a copy. */
+export type AccessMode = 'read' | 'write';
+
+/**
+ * done: performed, `data` is the payload where the operation returns one. busy: the chain is held by a smbd; ask again
+ * later. refused: the record is not in the state the operation needs (`why`), nothing was changed. failed: the tdb
+ * answered an error (`why` is its text), nothing was changed.
+ */
+export type RecordOutcome =
+  | { result: 'done'; data?: Uint8Array }
+  | { result: 'busy' }
+  | { result: 'refused'; why: 'absent' | 'not-ours' | 'ours' | 'not-empty' | 'other-turn' | 'shared' }
+  | { result: 'failed'; why: string };
+
+export interface RecordEffect {
+  kind: 'record';
+  database: DatabaseId;
+  key: RecordKey;
+  op: RecordOp;
+}
+
+/** A row of a persistent database: `value` is the stored value with its 24-byte header. */
+export interface PersistentRow {
+  key: Uint8Array;
+  value: Uint8Array;
+}
+
+/**
+ * Work on a persistent database's file: slow (it waits for the disk), hence performed beside the loop, one after the other
+ * per database; the answer is a 'persistent-done' input with the same token.
+ * - apply: write all rows in one transaction, durable before it is answered. All or nothing.
+ * - replace: make the file hold exactly these rows, in one durable transaction.
+ * - read: all rows and the value of `__db_sequence_number__`.
+ */
+export type PersistentOp =
+  | { op: 'apply'; rows: PersistentRow[] }
+  | { op: 'replace'; rows: PersistentRow[] }
+  | { op: 'read' };
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+export type Effect =
+  /** Send one packet of the CTDB client protocol, whole, to a local process. */
+  | { kind: 'client-send'; client: ClientId; packet: Uint8Array }
+  /** End a local process's connection; `reason` goes to the log. The host still reports 'client-closed'. */
+  | { kind: 'client-close'; client: ClientId; reason: string }
+  /** Seal and send one frame (a body made by core/link) to a peer, or to whoever is there with `peer` (hello). */
+  | { kind: 'frame-send'; peer: NodeId; body: Uint8Array }
+  /** Open or create a tdb; answered by 'database-opened'. */
+  | { kind: 'database-open'; database: DatabaseId; name: string; persistent: boolean }
+  | RecordEffect
+  | { kind: 'sequence-bump'; database: DatabaseId }
+  | { kind: 'persistent'; database: DatabaseId; token: number; work: PersistentOp }
+  /** The answer to a 'record-query'. */
+  | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
+  | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
+
+/** Where a record is and where it has been, as its home knows it. Times are microseconds ago. */
+export interface RecordDescription {
+  database: string;
+  keyHex: string;
+  home: NodeId;
+  /** null: nobody has the record; it does not exist. */
+  owner: NodeId | null;
+  backup: NodeId | null;
+  readers: NodeId[];
+  waiting: NodeId[];
+  turn: number;
+  /** Newest last; bounded (directory.ts OWNER_HISTORY_MAX). */
+  history: { owner: NodeId; turn: number; microsAgo: Micros }[];
+}
+
+export type Input =
+  /** A local process connected. `pid` comes from the kernel (SO_PEERCRED). */
+  | { kind: 'client-opened'; client: ClientId; pid: number }
+  /** One whole packet (its length word included) from a local process. The bytes are only valid during the step. */
+  | { kind: 'client-packet'; client: ClientId; packet: Uint8Array }
+  | { kind: 'client-closed'; client: ClientId }
+  /** One authentic frame; `incarnation` is the sender's, from the sealed header. The bytes are only valid during the step. */
+  | { kind: 'frame'; peer: NodeId; incarnation: Incarnation; body: Uint8Array }
+  | { kind: 'database-opened'; database: DatabaseId; path: string; flags: number; error?: string }
+  | { kind: 'record-done'; database: DatabaseId; key: RecordKey; op: RecordOp; outcome: RecordOutcome }
+  | {
+      kind: 'persistent-done';
+      database: DatabaseId;
+      token: number;
+      result: { ok: true; rows?: PersistentRow[]; sequence: number } | { ok: false; why: string };
+    }
+  /** A person asks where a record is; answered by 'record-answer' with the same token. */
+  | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
+  /** The deadline the core named (PoolNode.deadline) has passed. */
+  | { kind: 'tick' }
+  /** The host has no more input in this turn: frames are made and sent now. */
+  | { kind: 'turn-end' };
