@@ -36,7 +36,7 @@ export const epoch = (value: number): Epoch => value as Epoch;
 
 /** The Map key of a record key given as bytes. */
 export function keyOf(bytes: Uint8Array): RecordKey {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).latin1Slice() as RecordKey;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1') as RecordKey;
 }
 
 /** The bytes of a record key; a fresh copy. */
