@@ -1,0 +1,233 @@
+/**
+ * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per message,
+ * encoded to bytes for the link layer and decoded with every length checked.
+ */
+import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import { assert, unreachable } from '../base/assert.js';
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { NODE_COUNT_MAX, databaseId, keyOf, nodeId, turn } from '../base/ids.js';
+
+/** tdb keys of Samba are below 1 KiB; anything longer than this is refused. */
+export const KEY_BYTES_MAX = 4096;
+/** The most keys in one ask, exists or gone message; more are spread over several messages. */
+export const KEYS_PER_MESSAGE_MAX = 512;
+
+export type RecordKind =
+  /** The record moves to the receiver with its payload. */
+  | 'move'
+  /** The record existed nowhere; the receiver owns it, empty. */
+  | 'fresh'
+  /** The receiver owns the record already; nobody else has a copy any more. */
+  | 'keep'
+  /** A read copy; `owner` keeps the record. */
+  | 'copy';
+
+export type RecordMessage =
+  /** Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. */
+  | { kind: 'ask'; asker: NodeId; mode: 'read' | 'write'; keys: { database: DatabaseId; key: RecordKey }[] }
+  /** Home to owner: give the record (or, for 'read', a copy) to `to`. */
+  | { kind: 'give'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId; mode: 'read' | 'write' }
+  /** Owner or home to asker: the answer to an ask. `owner` is who owns the record from now on. */
+  | {
+      kind: 'record';
+      database: DatabaseId;
+      key: RecordKey;
+      turn: Turn;
+      what: RecordKind;
+      owner: NodeId;
+      data: Uint8Array;
+    }
+  /** Asker to home: the answer of this turn is stored. */
+  | { kind: 'have'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Home to reader: forget the copy, then say 'revoked'. */
+  | { kind: 'revoke'; database: DatabaseId; key: RecordKey; turn: Turn }
+  | { kind: 'revoked'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Owner to home: the record was empty and is gone. */
+  | { kind: 'release'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Home to a former owner: the backup is obsolete. */
+  | { kind: 'drop'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Asked to give, keep or reclaim, the sender does not have the record. */
+  | { kind: 'missing'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Home to the holder of the backup: own the record again; answered by 'have' or 'missing'. */
+  | { kind: 'reclaim'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Creator to everybody: these random keys exist and the sender is their home. */
+  | { kind: 'exists'; database: DatabaseId; keys: RecordKey[] }
+  /** Home to everybody: these random keys are gone. */
+  | { kind: 'gone'; database: DatabaseId; keys: RecordKey[] }
+  /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
+  | { kind: 'barrier'; number: number }
+  | { kind: 'barrier-passed'; number: number }
+  /** A person asks the home about a record; `text` is the JSON of the answer. */
+  | { kind: 'describe'; database: DatabaseId; key: RecordKey; number: number }
+  | { kind: 'description'; number: number; text: string };
+
+const TYPES = {
+  ask: 1,
+  give: 2,
+  record: 3,
+  have: 4,
+  revoke: 5,
+  revoked: 6,
+  release: 7,
+  drop: 8,
+  missing: 9,
+  reclaim: 10,
+  exists: 11,
+  gone: 12,
+  barrier: 13,
+  'barrier-passed': 14,
+  describe: 15,
+  description: 16,
+} as const satisfies Record<RecordMessage['kind'], number>;
+
+const KINDS = new Map<number, RecordMessage['kind']>(
+  Object.entries(TYPES).map(([kind, type]) => [type, kind as RecordMessage['kind']]),
+);
+
+/** The types of this file, for routing a message by its first byte. */
+export const RECORD_MESSAGE_TYPE_MIN = 1;
+export const RECORD_MESSAGE_TYPE_MAX = 31;
+
+const RECORD_KINDS: readonly RecordKind[] = ['move', 'fresh', 'keep', 'copy'];
+
+export function encodeRecordMessage(message: RecordMessage): Uint8Array {
+  const writer = new ByteWriter(message.kind === 'record' ? 64 + message.data.length : 64);
+  writer.u8(TYPES[message.kind]);
+  switch (message.kind) {
+    case 'ask':
+      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one ask');
+      writer.u16(message.asker).u8(message.mode === 'write' ? 1 : 0);
+      writer.u16(message.keys.length);
+      for (const { database, key } of message.keys) writeKey(writer.u32(database), key);
+      break;
+    case 'give':
+      writeTurn(writer, message).u16(message.to).u8(message.mode === 'write' ? 1 : 0);
+      break;
+    case 'record':
+      writeTurn(writer, message).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
+      writer.u32(message.data.length).raw(message.data);
+      break;
+    case 'have':
+    case 'revoke':
+    case 'revoked':
+    case 'release':
+    case 'drop':
+    case 'missing':
+    case 'reclaim':
+      writeTurn(writer, message);
+      break;
+    case 'exists':
+    case 'gone':
+      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
+      writer.u32(message.database).u16(message.keys.length);
+      for (const key of message.keys) writeKey(writer, key);
+      break;
+    case 'barrier':
+    case 'barrier-passed':
+      writer.u53(message.number);
+      break;
+    case 'describe':
+      writeKey(writer.u32(message.database), message.key).u53(message.number);
+      break;
+    case 'description': {
+      const text = Buffer.from(message.text, 'utf8');
+      writer.u53(message.number).u32(text.length).raw(text);
+      break;
+    }
+    default:
+      unreachable(message);
+  }
+  return writer.finish();
+}
+
+/** Throws DecodeError. The payload of a 'record' is a copy; the source may be reused afterwards. */
+export function decodeRecordMessage(bytes: Uint8Array): RecordMessage {
+  const reader = new ByteReader(bytes);
+  const kind = KINDS.get(reader.u8());
+  if (kind === undefined) throw new DecodeError('unknown-type');
+  const message = readBody(reader, kind);
+  reader.end();
+  return message;
+}
+
+function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessage {
+  switch (kind) {
+    case 'ask': {
+      const asker = readNode(reader);
+      const mode = readMode(reader);
+      const keys = readList(reader, () => ({ database: databaseId(reader.u32()), key: readKey(reader) }));
+      return { kind, asker, mode, keys };
+    }
+    case 'give':
+      return { kind, ...readTurn(reader), to: readNode(reader), mode: readMode(reader) };
+    case 'record': {
+      const head = readTurn(reader);
+      const what = RECORD_KINDS[reader.u8()];
+      if (what === undefined) throw new DecodeError('unknown-record-kind');
+      const owner = readNode(reader);
+      return { kind, ...head, what, owner, data: reader.copy(reader.u32()) };
+    }
+    case 'have':
+    case 'revoke':
+    case 'revoked':
+    case 'release':
+    case 'drop':
+    case 'missing':
+    case 'reclaim':
+      return { kind, ...readTurn(reader) };
+    case 'exists':
+    case 'gone': {
+      const database = databaseId(reader.u32());
+      return { kind, database, keys: readList(reader, () => readKey(reader)) };
+    }
+    case 'barrier':
+    case 'barrier-passed':
+      return { kind, number: reader.u53() };
+    case 'describe':
+      return { kind, database: databaseId(reader.u32()), key: readKey(reader), number: reader.u53() };
+    case 'description': {
+      const number = reader.u53();
+      return { kind, number, text: Buffer.from(reader.view8(reader.u32())).toString('utf8') };
+    }
+    default:
+      return unreachable(kind);
+  }
+}
+
+function writeTurn(writer: ByteWriter, message: { database: DatabaseId; key: RecordKey; turn: Turn }): ByteWriter {
+  return writeKey(writer.u32(message.database), message.key).u53(message.turn);
+}
+
+function readTurn(reader: ByteReader): { database: DatabaseId; key: RecordKey; turn: Turn } {
+  return { database: databaseId(reader.u32()), key: readKey(reader), turn: turn(reader.u53()) };
+}
+
+function writeKey(writer: ByteWriter, key: RecordKey): ByteWriter {
+  return writer.u16(key.length).raw(Buffer.from(key, 'latin1'));
+}
+
+function readKey(reader: ByteReader): RecordKey {
+  const length = reader.u16();
+  if (length === 0 || length > KEY_BYTES_MAX) throw new DecodeError('key-length', `${length}`);
+  return keyOf(reader.view8(length));
+}
+
+function readNode(reader: ByteReader): NodeId {
+  const id = reader.u16();
+  if (id >= NODE_COUNT_MAX) throw new DecodeError('node-id', `${id}`);
+  return nodeId(id);
+}
+
+function readMode(reader: ByteReader): 'read' | 'write' {
+  const mode = reader.u8();
+  if (mode > 1) throw new DecodeError('mode', `${mode}`);
+  return mode === 1 ? 'write' : 'read';
+}
+
+function readList<T>(reader: ByteReader, readItem: () => T): T[] {
+  const count = reader.u16();
+  if (count > KEYS_PER_MESSAGE_MAX) throw new DecodeError('too-many-keys', `${count}`);
+  const items: T[] = [];
+  for (let i = 0; i < count; i++) items.push(readItem());
+  return items;
+}
