@@ -1,0 +1,122 @@
+/**
+ * The configuration file's schema: keys, defaults and, for each value, what it must be and an example to write instead.
+ * Used by config.ts only, which turns what zod refuses into sentences. Holds no file access.
+ */
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { NODE_COUNT_MAX } from '../base/ids.js';
+import { ADMIN_SOCKET_DEFAULT } from '../ports/admin.js';
+
+/** The UDP port used when the transport is udp and none is named; unassigned at IANA, below the ephemeral range. */
+export const UDP_PORT_DEFAULT = 4455;
+
+/** Linux: struct sockaddr_un has 108 bytes for the path, one of them the final NUL. */
+const SOCKET_PATH_BYTES_MAX = 107;
+/** Linux: IFNAMSIZ is 16 with the final NUL. */
+const INTERFACE_NAME_LENGTH_MAX = 15;
+/** More loss than this is a partition, not a test of retransmission. */
+const FAULT_PERCENT_MAX = 50;
+
+/** What a refused value must be and what to write: the message of every rule below. Split again by config.ts. */
+export const ADVICE_SEPARATOR = '\u0000';
+const advice = (mustBe: string, example: string): string => `${mustBe}${ADVICE_SEPARATOR}${example}`;
+
+function text(mustBe: string, example: string, accept: (value: string) => boolean): z.ZodString {
+  const message = advice(mustBe, example);
+  return z.string({ error: message }).refine(accept, { error: message });
+}
+
+function whole(min: number, max: number, example: string): z.ZodNumber {
+  const message = advice(`a whole number from ${min} to ${max}`, example);
+  return z.int({ error: message }).min(min, { error: message }).max(max, { error: message });
+}
+
+function path(example: string): z.ZodString {
+  return text('an absolute path', example, (value) => value.startsWith('/') && !value.includes('\0'));
+}
+
+function socketPath(key: string, byDefault: string): z.ZodDefault<z.ZodString> {
+  const mustBe = `an absolute path of at most ${SOCKET_PATH_BYTES_MAX} bytes`;
+  return text(
+    mustBe,
+    `${key}: ${byDefault}`,
+    (value) => value.startsWith('/') && Buffer.byteLength(value) <= SOCKET_PATH_BYTES_MAX,
+  ).default(byDefault);
+}
+
+/** A block of keys; a missing or empty block is refused with the block's own advice. */
+function block<Shape extends z.ZodRawShape>(example: string, shape: Shape): z.ZodObject<Shape, z.core.$strict> {
+  return z.strictObject(shape, { error: (issue) => blockError(issue.code, example) });
+}
+
+/** Unknown keys have a message of config.ts's own (it knows the nearest key); everything else gets the advice. */
+function blockError(code: string, example: string): string | undefined {
+  return code === 'unrecognized_keys' ? undefined : advice('a block of keys', example);
+}
+
+const POOL_EXAMPLE = 'pool: { name: office, keyFile: /etc/smbpool/pool.key }';
+const SERVER_EXAMPLE = '{ id: 0, name: alpha, interface: eth1, address: 10.0.0.1 }';
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+const NAME_RULE = 'a name of 1 to 63 letters, digits, ".", "_" or "-", a letter or digit first';
+const FAULT_EXAMPLE = 'faults: { lossPercent: 2, seed: 1 }';
+const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+
+function percent(example: string): z.ZodNumber {
+  const message = advice(`a number from 0 to ${FAULT_PERCENT_MAX}`, example);
+  return z.number({ error: message }).min(0, { error: message }).max(FAULT_PERCENT_MAX, { error: message });
+}
+
+const server = block(`servers: [${SERVER_EXAMPLE}]`, {
+  id: whole(0, NODE_COUNT_MAX - 1, 'id: 0'),
+  name: text(NAME_RULE, 'name: alpha', (value) => NAME.test(value)),
+  interface: text(
+    `the name of a network interface, at most ${INTERFACE_NAME_LENGTH_MAX} characters`,
+    'interface: eth1',
+    (value) => value.length > 0 && value.length <= INTERFACE_NAME_LENGTH_MAX && !/[\s/]/.test(value),
+  ).optional(),
+  address: text('an IPv4 or IPv6 address', 'address: 10.0.0.1', (value) => isIP(value) !== 0),
+});
+
+const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);
+
+/** The whole file. Every object is strict: a key that is not here is refused. */
+export const configSchema = block(POOL_EXAMPLE, {
+  /** Shared by all servers: a frame from another pool, or under another key, is dropped. */
+  pool: block(POOL_EXAMPLE, {
+    name: text(NAME_RULE, 'name: office', (value) => NAME.test(value)),
+    keyFile: path('keyFile: /etc/smbpool/pool.key'),
+  }),
+  /** Which of `servers` this machine is; otherwise --server, otherwise the host name. */
+  server: text(NAME_RULE, 'server: alpha', (value) => NAME.test(value)).optional(),
+  servers: z
+    .array(server, { error: SERVERS_ADVICE })
+    .min(1, { error: SERVERS_ADVICE })
+    .max(NODE_COUNT_MAX, { error: SERVERS_ADVICE }),
+  directories: block('directories: { persistent: /var/lib/smbpool }', {
+    /** On tmpfs: share modes, locks, sessions; worthless after a reboot and written all the time. */
+    volatile: path('volatile: /run/smbpool/volatile').default('/run/smbpool/volatile'),
+    /** On a disk: user accounts, secrets, registry, and the daemon's own state. */
+    persistent: path('persistent: /var/lib/smbpool').default('/var/lib/smbpool'),
+  }).prefault({}),
+  /** smbd's `ctdbd socket`. */
+  socket: socketPath('socket', '/run/smbpool/ctdbd.socket'),
+  adminSocket: socketPath('adminSocket', ADMIN_SOCKET_DEFAULT),
+  transport: block('transport: { kind: ethernet }', {
+    kind: z.enum(['ethernet', 'udp'], { error: advice('"ethernet" or "udp"', 'kind: ethernet') }).default('ethernet'),
+    port: whole(1, 65535, `port: ${UDP_PORT_DEFAULT}`).default(UDP_PORT_DEFAULT),
+  }).prefault({}),
+  /** For tests: what the interconnect does to the frames it sends. */
+  faults: block(FAULT_EXAMPLE, {
+    lossPercent: percent('lossPercent: 2').default(0),
+    duplicatePercent: percent('duplicatePercent: 1').default(0),
+    seed: whole(0, 0xffffffff, 'seed: 1').default(1),
+  }).optional(),
+  log: block('log: { level: info }', {
+    level: z.enum(LOG_LEVELS, { error: advice('one of "debug", "info", "warn", "error"', 'level: info') })
+      .default('info'),
+    /** Standard output when absent. */
+    file: path('file: /var/log/smbpoold.log').optional(),
+  }).prefault({}),
+});
+
+export type ConfigFile = z.output<typeof configSchema>;

@@ -1,0 +1,24 @@
+/**
+ * Where the daemon's configuration and its socket for people are found, and what that socket serves: JSON over HTTP on
+ * a unix socket, mode 0600. Shared by the daemon, which serves it, and the command line, which asks.
+ */
+
+/** The configuration file that both smbpoold and smbpool read when none is named. */
+export const CONFIG_FILE_DEFAULT = '/etc/smbpool/smbpool.yaml';
+
+/** The daemon's socket for people when the configuration names none. */
+export const ADMIN_SOCKET_DEFAULT = '/run/smbpool/admin.socket';
+
+/**
+ * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in hexadecimal)
+ * a RecordDescription, `/counters` the counters alone. Anything else, and every refusal, answers an AdminError.
+ */
+export const ADMIN_PATH = { status: '/status', record: '/record', counters: '/counters' } as const;
+
+/** The body of every answer whose HTTP status is not 200. */
+export interface AdminError {
+  error: string;
+}
+
+/** The longest record key a query may name: libtdb's and SMB's keys are far shorter, and it bounds the URL. */
+export const RECORD_KEY_BYTES_MAX = 4096;
