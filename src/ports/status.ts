@@ -66,3 +66,18 @@ export interface StatusReport {
   waits: WaitReport[];
   counters: Record<string, number>;
 }
+
+/** Where a record is and where it has been, as its home knows it. Times are microseconds ago. */
+export interface RecordReport {
+  database: string;
+  keyHex: string;
+  home: number;
+  /** null: nobody has the record; it does not exist. */
+  owner: number | null;
+  backup: number | null;
+  readers: number[];
+  waiting: number[];
+  turn: number;
+  /** Newest last. */
+  history: { owner: number; turn: number; microsAgo: number }[];
+}

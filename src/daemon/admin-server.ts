@@ -1,0 +1,133 @@
+/**
+ * The socket for people and tools: JSON over HTTP on a unix socket that only its owner may use. Started by main once the
+ * daemon serves; asks the host, decides nothing, and never holds up the daemon's own work.
+ */
+import { rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { ADMIN_PATH, RECORD_KEY_BYTES_MAX } from '../ports/admin.js';
+import type { AdminError } from '../ports/admin.js';
+import type { RecordReport, StatusReport } from '../ports/status.js';
+import { StartError } from './errors.js';
+
+/** People and monitoring; more at once is a mistake that must not cost the daemon memory. */
+const CONNECTIONS_MAX = 32;
+/** A request is one short line; slower ones are cut off. */
+const REQUEST_TIMEOUT_MS = 5_000;
+/** The record's home may be a server that is down: then the person is told so. */
+const RECORD_TIMEOUT_MS = 3_000;
+
+/** What the socket shows. */
+export interface AdminSource {
+  status(): StatusReport;
+  /** @throws Error (rejects) with a sentence when the record's home cannot say. */
+  describeRecord(database: string, key: Uint8Array): Promise<RecordReport>;
+}
+
+export interface AdminServerOptions {
+  path: string;
+  source: AdminSource;
+  recordTimeoutMs?: number;
+}
+
+interface Answer {
+  status: number;
+  body: unknown;
+}
+
+export class AdminServer {
+  private constructor(private readonly server: Server) {}
+
+  /**
+   * Listens on `path`. The caller holds the directory lock, so a socket left there is of a daemon that is gone.
+   * @throws StartError when the path cannot be used.
+   */
+  static async start(options: AdminServerOptions): Promise<AdminServer> {
+    const server = createServer((request, response) => {
+      void respond(request, response, options);
+    });
+    server.maxConnections = CONNECTIONS_MAX;
+    server.requestTimeout = REQUEST_TIMEOUT_MS;
+    server.headersTimeout = REQUEST_TIMEOUT_MS;
+    rmSync(options.path, { force: true });
+    // bind happens inside listen(), so the socket never exists with wider rights
+    const mask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(options.path, resolve);
+      });
+    } catch (error) {
+      throw new StartError(`the admin socket ${options.path} cannot be made: ${(error as Error).message}`, {
+        cause: error,
+      });
+    } finally {
+      process.umask(mask);
+    }
+    return new AdminServer(server);
+  }
+
+  async stop(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    this.server.closeAllConnections();
+    await closed;
+  }
+}
+
+async function respond(request: IncomingMessage, response: ServerResponse, options: AdminServerOptions): Promise<void> {
+  const answer = await answerTo(request, options).catch((error: unknown) => refuse(500, (error as Error).message));
+  response.writeHead(answer.status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(answer.body)}\n`);
+}
+
+function refuse(status: number, error: string): Answer {
+  const body: AdminError = { error };
+  return { status, body };
+}
+
+async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
+  if (request.method !== 'GET') return refuse(405, `${String(request.method)} is not served here; only GET is`);
+  const url = new URL(request.url ?? '/', 'http://localhost');
+  switch (url.pathname) {
+    case ADMIN_PATH.status:
+      return { status: 200, body: options.source.status() };
+    case ADMIN_PATH.counters:
+      return { status: 200, body: options.source.status().counters };
+    case ADMIN_PATH.record:
+      return answerRecord(url.searchParams, options);
+    default:
+      return refuse(404, `${url.pathname} is not served here; ${Object.values(ADMIN_PATH).join(', ')} are`);
+  }
+}
+
+async function answerRecord(query: URLSearchParams, options: AdminServerOptions): Promise<Answer> {
+  const wanted = query.get('database') ?? '';
+  const keyHex = query.get('key') ?? '';
+  if (!/^([0-9a-fA-F]{2})+$/.test(keyHex)) return refuse(400, 'the key must be given in hexadecimal, two digits a byte');
+  if (keyHex.length / 2 > RECORD_KEY_BYTES_MAX) return refuse(400, `the key is over ${RECORD_KEY_BYTES_MAX} bytes`);
+  const databases = options.source.status().databases;
+  const database = databases.find(({ name }) => name === wanted || name === `${wanted}.tdb`);
+  if (database === undefined) {
+    const names = databases.map(({ name }) => name).join(', ');
+    return refuse(404, `no database ${wanted} is open here; ${names === '' ? 'none is' : `open are ${names}`}`);
+  }
+  if (database.persistent) {
+    return refuse(400, `${database.name} is persistent: all servers have all of it, and no record of it has an owner`);
+  }
+  const limit = options.recordTimeoutMs ?? RECORD_TIMEOUT_MS;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Answer>((resolve) => {
+    timer = setTimeout(() => {
+      resolve(refuse(504, `the record's home did not answer in ${limit} ms; see which servers are down in the status`));
+    }, limit);
+  });
+  const described = options.source.describeRecord(database.name, Buffer.from(keyHex, 'hex')).then(
+    (body): Answer => ({ status: 200, body }),
+    (error: unknown) => refuse(502, (error as Error).message),
+  );
+  try {
+    return await Promise.race([described, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
