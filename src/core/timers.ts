@@ -35,14 +35,20 @@ export class Timers {
     return this.heap[0]?.at ?? Infinity;
   }
 
+  /** Runs the first action if it is due; false when none is. */
+  runOne(now: Micros): boolean {
+    this.dropCancelled();
+    const first = this.heap[0];
+    if (first === undefined || first.at > now) return false;
+    this.pop();
+    first.action?.();
+    return true;
+  }
+
   /** Runs what is due. Actions set meanwhile for a time not after `now` run too. */
   run(now: Micros): void {
-    for (;;) {
-      this.dropCancelled();
-      const first = this.heap[0];
-      if (first === undefined || first.at > now) return;
-      this.pop();
-      first.action?.();
+    while (this.runOne(now)) {
+      // each turn runs one action
     }
   }
 

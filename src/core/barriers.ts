@@ -1,0 +1,39 @@
+/**
+ * Barriers: proof that everything every reachable peer sent before this moment has arrived. Streams are in order, so one
+ * question and its answer per peer is enough. Used by core/records before a logon's record is granted.
+ */
+import type { NodeId } from '../base/ids.js';
+import type { CoreContext } from './context.js';
+
+export class Barriers {
+  private counter = 0;
+  private readonly waiting = new Map<number, { peers: Set<NodeId>; then: () => void }>();
+
+  constructor(private readonly context: CoreContext) {}
+
+  /** Runs `then` when all peers that are up have answered; at once when there are none. */
+  pass(ask: (number: number, peer: NodeId) => void, then: () => void): void {
+    const peers = new Set(this.context.members.filter((peer) => peer !== this.context.self && this.context.isUp(peer)));
+    if (peers.size === 0) {
+      then();
+      return;
+    }
+    const number = ++this.counter;
+    this.waiting.set(number, { peers, then });
+    for (const peer of peers) ask(number, peer);
+  }
+
+  passed(peer: NodeId, number: number): void {
+    const barrier = this.waiting.get(number);
+    if (barrier === undefined) return;
+    barrier.peers.delete(peer);
+    if (barrier.peers.size > 0) return;
+    this.waiting.delete(number);
+    barrier.then();
+  }
+
+  /** A peer that is not there has nothing under way to us that we could wait for. */
+  peerGone(peer: NodeId): void {
+    for (const number of [...this.waiting.keys()]) this.passed(peer, number);
+  }
+}

@@ -1,0 +1,358 @@
+/**
+ * The home's side of a record's life: for each key whose home we are, who owns it, who keeps the backup, who reads a copy,
+ * and who waits. Moves one record once at a time, in the order of asking. Knows nothing of tdbs or of smbd; speaks to owners
+ * and askers (ourselves included) only by record messages. Called by core/records.
+ *
+ * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends it.
+ */
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { turn as toTurn } from '../base/ids.js';
+import { assert } from '../base/assert.js';
+import type { CoreContext } from './context.js';
+import type { AccessMode, Micros } from './effects.js';
+import type { RecordMessage } from '../wire/record-messages.js';
+
+/** Former owners remembered per record, for people who look for a ping-pong. */
+const OWNER_HISTORY_MAX = 16;
+
+/** What the home is doing for the asker at the head of the queue. */
+interface Operation {
+  /** Who gets the record; with 'restore' and 'forget' nobody new does. */
+  node: NodeId;
+  mode: AccessMode | 'restore' | 'forget';
+  /** revoking: readers are asked to drop their copies; moving: the asker's 'have' is awaited. */
+  phase: 'revoking' | 'moving' | 'restoring';
+  awaiting: Set<NodeId>;
+  /** The turn of the messages sent in this phase; answers of another turn are stale. */
+  turn: Turn;
+}
+
+interface Entry {
+  database: DatabaseId;
+  key: RecordKey;
+  owner: NodeId | null;
+  /** The turn with which the owner owns it. */
+  ownerTurn: Turn;
+  /** The highest turn used for this key. */
+  turn: Turn;
+  /** The former owner whose tdb keeps the payload as it was handed over. */
+  backup: NodeId | null;
+  readers: Set<NodeId>;
+  current: Operation | null;
+  queue: { node: NodeId; mode: AccessMode }[];
+  history: { owner: NodeId; turn: number; at: Micros }[];
+}
+
+/** One database's directory. */
+type Entries = Map<RecordKey, Entry>;
+
+export interface DirectoryEntryView {
+  owner: NodeId | null;
+  backup: NodeId | null;
+  readers: NodeId[];
+  waiting: NodeId[];
+  turn: number;
+  history: { owner: NodeId; turn: number; microsAgo: Micros }[];
+}
+
+export class Directory {
+  private readonly databases = new Map<DatabaseId, Entries>();
+
+  /**
+   * @param firstTurn turns start here; higher than any this home gave in an earlier run
+   * @param post sends a message to a server, ourselves included
+   * @param onForgotten an entry ended: the record exists nowhere any more
+   */
+  constructor(
+    private readonly context: CoreContext,
+    private turnCounter: number,
+    private readonly post: (to: NodeId, message: RecordMessage) => void,
+    private readonly onForgotten: (database: DatabaseId, key: RecordKey) => void,
+  ) {}
+
+  count(database: DatabaseId): number {
+    return this.databases.get(database)?.size ?? 0;
+  }
+
+  has(database: DatabaseId, key: RecordKey): boolean {
+    return this.databases.get(database)?.has(key) ?? false;
+  }
+
+  describe(database: DatabaseId, key: RecordKey): DirectoryEntryView | null {
+    const entry = this.databases.get(database)?.get(key);
+    if (entry === undefined) return null;
+    const now = this.context.now();
+    return {
+      owner: entry.owner,
+      backup: entry.backup,
+      readers: [...entry.readers],
+      waiting: [...(entry.current === null ? [] : [entry.current.node]), ...entry.queue.map((ask) => ask.node)],
+      turn: entry.turn,
+      history: entry.history.map(({ owner, turn, at }) => ({ owner, turn, microsAgo: now - at })),
+    };
+  }
+
+  onAsk(from: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+    const entry = this.entryOf(database, key);
+    const queued = entry.queue.find((ask) => ask.node === from);
+    if (queued !== undefined) {
+      // An asker has one ask under way per key; a second one is its first, sent again after a link was lost.
+      if (mode === 'write') queued.mode = 'write';
+      this.context.count('record.ask.repeated');
+      return;
+    }
+    if (entry.current?.node === from && entry.current.mode === mode && entry.current.phase !== 'moving') {
+      this.context.count('record.ask.repeated');
+      return;
+    }
+    entry.queue.push({ node: from, mode });
+    this.advance(entry);
+  }
+
+  onHave(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.databases.get(database)?.get(key);
+    const current = entry?.current;
+    if (entry === undefined || !current || current.phase === 'revoking' || !isFor(current, from, turn)) {
+      this.context.count('record.have.stale');
+      return;
+    }
+    if (current.mode === 'read') entry.readers.add(from);
+    else this.becomeOwner(entry, from, turn);
+    entry.current = null;
+    this.advance(entry);
+  }
+
+  onRevoked(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.databases.get(database)?.get(key);
+    const current = entry?.current;
+    if (entry === undefined || current?.phase !== 'revoking' || current.turn !== turn) {
+      this.context.count('record.revoked.stale');
+      return;
+    }
+    entry.readers.delete(from);
+    current.awaiting.delete(from);
+    if (current.awaiting.size === 0) this.readersGone(entry, current);
+  }
+
+  /** The owner found the record empty and deleted it. */
+  onRelease(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.databases.get(database)?.get(key);
+    if (entry === undefined || entry.owner !== from || entry.ownerTurn !== turn) {
+      this.context.count('record.release.stale');
+      return;
+    }
+    entry.owner = null;
+    // What the former owner kept is older than the empty record that was just deleted: it must not come back.
+    this.dropBackup(entry);
+    this.ownerGone(entry);
+  }
+
+  /** The owner (or backup) was asked to give, keep or reclaim the record and does not have it. */
+  onMissing(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.databases.get(database)?.get(key);
+    const current = entry?.current;
+    if (entry === undefined || !current || current.phase === 'revoking' || current.turn !== turn) {
+      this.context.count('record.missing.stale');
+      return;
+    }
+    if (current.phase === 'restoring') {
+      if (entry.backup === from) entry.backup = null;
+    } else if (entry.owner === from) {
+      this.context.log('error', 'record-missing', { database, key: hex(key), server: from });
+      entry.owner = null;
+    }
+    this.ownerGone(entry);
+  }
+
+  /** A server came back as a new run: what it owned, read or asked for before is gone. */
+  peerReset(peer: NodeId): void {
+    for (const entries of this.databases.values()) {
+      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer);
+    }
+  }
+
+  private forgetPeer(entry: Entry, peer: NodeId): void {
+    entry.readers.delete(peer);
+    entry.queue = entry.queue.filter((ask) => ask.node !== peer);
+    if (entry.backup === peer) entry.backup = null;
+    const current = entry.current;
+    if (current !== null && current.phase === 'revoking') {
+      current.awaiting.delete(peer);
+      if (entry.owner === peer) entry.owner = null;
+      if (current.node === peer) {
+        entry.current = null;
+        this.advance(entry);
+      } else if (current.awaiting.size === 0) this.readersGone(entry, current);
+      return;
+    }
+    if (entry.owner === peer) {
+      entry.owner = null;
+      if (current?.node === peer) entry.current = null;
+      this.ownerGone(entry);
+    } else if (current?.node === peer) {
+      // The record may be on its way to the lost server: its last owner takes it back.
+      entry.current = null;
+      if (current.mode === 'write' && entry.owner !== null) {
+        entry.backup = entry.owner;
+        entry.owner = null;
+      }
+      this.ownerGone(entry);
+    }
+  }
+
+  /** Nobody owns the record now; whatever was under way goes on from the backup, or from nothing. */
+  private ownerGone(entry: Entry): void {
+    const current = entry.current;
+    if (current === null) this.advance(entry);
+    else if (current.phase === 'revoking') return;
+    else if (current.phase === 'restoring') {
+      entry.current = null;
+      this.advance(entry);
+    } else this.begin(entry, current);
+  }
+
+  private entryOf(database: DatabaseId, key: RecordKey): Entry {
+    let entries = this.databases.get(database);
+    if (entries === undefined) this.databases.set(database, (entries = new Map()));
+    let entry = entries.get(key);
+    if (entry === undefined) {
+      entry = {
+        database,
+        key,
+        owner: null,
+        ownerTurn: toTurn(0),
+        turn: toTurn(0),
+        backup: null,
+        readers: new Set(),
+        current: null,
+        queue: [],
+        history: [],
+      };
+      entries.set(key, entry);
+    }
+    return entry;
+  }
+
+  private nextTurn(entry: Entry): Turn {
+    this.turnCounter += 1;
+    entry.turn = toTurn(this.turnCounter);
+    return entry.turn;
+  }
+
+  /** Starts the next operation, or ends the entry when nobody owns or wants the record. */
+  private advance(entry: Entry): void {
+    if (entry.current !== null) return;
+    if (entry.owner === null && entry.backup !== null) {
+      // The owner was lost: the newest payload handed over counts, so its keeper owns the record again first.
+      const turn = this.nextTurn(entry);
+      entry.current = { node: entry.backup, mode: 'restore', phase: 'restoring', awaiting: new Set(), turn };
+      this.send(entry.backup, { kind: 'reclaim', database: entry.database, key: entry.key, turn });
+      return;
+    }
+    const next = entry.queue.shift();
+    if (next !== undefined) {
+      this.begin(entry, { ...next, phase: 'moving', awaiting: new Set(), turn: entry.turn });
+    } else if (entry.owner === null) {
+      this.begin(entry, {
+        node: this.context.self,
+        mode: 'forget',
+        phase: 'moving',
+        awaiting: new Set(),
+        turn: entry.turn,
+      });
+    }
+  }
+
+  private begin(entry: Entry, operation: Operation): void {
+    entry.current = operation;
+    operation.awaiting.clear();
+    // Nobody else has the record to read from: its reader becomes the owner, with all that asks for.
+    if (operation.mode === 'read' && (entry.owner === null || entry.owner === operation.node)) operation.mode = 'write';
+    if (operation.mode !== 'read') {
+      for (const reader of entry.readers) if (reader !== operation.node) operation.awaiting.add(reader);
+      // A copy of our asker's is overwritten when the record arrives; one kept by nobody's wish must go.
+      if (operation.mode === 'forget' && entry.readers.has(operation.node)) operation.awaiting.add(operation.node);
+    }
+    if (operation.awaiting.size === 0) {
+      this.readersGone(entry, operation);
+      return;
+    }
+    operation.phase = 'revoking';
+    operation.turn = this.nextTurn(entry);
+    this.context.count('record.revocations', operation.awaiting.size);
+    for (const reader of operation.awaiting) {
+      this.send(reader, { kind: 'revoke', database: entry.database, key: entry.key, turn: operation.turn });
+    }
+  }
+
+  private readersGone(entry: Entry, operation: Operation): void {
+    if (operation.mode === 'forget') {
+      entry.current = null;
+      if (entry.queue.length > 0) this.advance(entry);
+      else this.forget(entry);
+      return;
+    }
+    this.move(entry, operation);
+  }
+
+  private forget(entry: Entry): void {
+    assert(entry.owner === null && entry.backup === null && entry.readers.size === 0, 'a live record was forgotten');
+    this.databases.get(entry.database)?.delete(entry.key);
+    this.onForgotten(entry.database, entry.key);
+  }
+
+  /** Readers are out of the way: makes the asker owner, or reader. */
+  private move(entry: Entry, operation: Operation): void {
+    const { database, key, owner } = entry;
+    if (owner === null && entry.backup !== null) {
+      // Restore first; the asker keeps its place at the head of the queue.
+      entry.queue.unshift({ node: operation.node, mode: operation.mode === 'read' ? 'read' : 'write' });
+      entry.current = null;
+      this.advance(entry);
+      return;
+    }
+    operation.phase = 'moving';
+    operation.turn = this.nextTurn(entry);
+    const { turn, node } = operation;
+    if (owner === null || owner === node) {
+      const what = owner === null ? 'fresh' : 'keep';
+      this.send(node, { kind: 'record', database, key, turn, what, owner: node, data: EMPTY });
+    } else {
+      const mode = operation.mode === 'read' ? 'read' : 'write';
+      this.send(owner, { kind: 'give', database, key, turn, to: node, mode });
+    }
+  }
+
+  private becomeOwner(entry: Entry, owner: NodeId, turn: Turn): void {
+    entry.readers.delete(owner);
+    entry.ownerTurn = turn;
+    if (entry.owner === owner) return;
+    if (entry.backup === owner) entry.backup = null;
+    this.dropBackup(entry);
+    entry.backup = entry.owner;
+    entry.owner = owner;
+    entry.history.push({ owner, turn, at: this.context.now() });
+    if (entry.history.length > OWNER_HISTORY_MAX) entry.history.shift();
+  }
+
+  private dropBackup(entry: Entry): void {
+    if (entry.backup === null) return;
+    const { database, key, turn } = entry;
+    this.send(entry.backup, { kind: 'drop', database, key, turn });
+    entry.backup = null;
+  }
+
+  private send(to: NodeId, message: RecordMessage): void {
+    this.post(to, message);
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+
+function isFor(operation: Operation, node: NodeId, turn: Turn): boolean {
+  return operation.node === node && operation.turn === turn;
+}
+
+function hex(key: RecordKey): string {
+  return Buffer.from(key, 'latin1').toString('hex');
+}

@@ -1,0 +1,517 @@
+/**
+ * The server's own side of records: what its tdbs hold, which local processes wait for what, and what was promised to
+ * others. Performs one store operation per key at a time; a chain held by a smbd ('busy') is tried again later, never
+ * waited for. Called by core/records; speaks to homes and askers only by record messages.
+ */
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { turn as toTurn } from '../base/ids.js';
+import { Histogram } from '../base/histogram.js';
+import type { CoreContext } from './context.js';
+import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
+import type { RecordMessage } from '../wire/record-messages.js';
+import { RecentGives } from './recent-gives.js';
+
+/** A chain is tried again after this time at first, then after twice as long each time, up to the maximum. */
+const BUSY_RETRY_MICROS_MIN = 100;
+const BUSY_RETRY_MICROS_MAX = 10_000;
+/** A chain held longer than this is worth a line in the log: smbd holds chains for microseconds. */
+const BUSY_WARN_MICROS = 1_000_000;
+
+/** Answers to those who asked; see RecordsEvents. */
+export interface HoldingEvents {
+  migrated(token: number): void;
+  fetched(token: number, data: Uint8Array): void;
+  failed(token: number, why: string): void;
+  /** An empty record was stored because somebody asked for a key that does not exist. */
+  emptyTaken(database: DatabaseId, key: RecordKey): void;
+}
+
+interface Waiter {
+  token: number;
+  /** 'owned' reads only if the record is ours (traversal). */
+  mode: AccessMode | 'owned';
+  since: Micros;
+}
+
+interface PendingGive {
+  turn: Turn;
+  to: NodeId;
+  mode: AccessMode;
+}
+
+export interface Holding {
+  database: DatabaseId;
+  key: RecordKey;
+  state: 'none' | 'owned' | 'copy';
+  turn: Turn;
+  /** Owned, but others have read copies: local writers must ask. */
+  shared: boolean;
+  /** Not given away before. */
+  holdUntil: Micros;
+  /** A timer for holdUntil is set. */
+  holdTimer: boolean;
+  asked: AccessMode | null;
+  waiters: Waiter[];
+  /** The answer to our ask, to be stored. */
+  arrived: Extract<RecordMessage, { kind: 'record' }> | null;
+  give: PendingGive | null;
+  /** A copy or backup to be deleted; `confirm` says that the home waits for 'revoked'. */
+  discard: { turn: Turn; confirm: boolean }[];
+  reclaim: Turn | null;
+  erase: boolean;
+  /** The store operation under way. */
+  operation: RecordOp | null;
+  busySince: Micros | null;
+  busyDelay: Micros;
+  busyWarned: boolean;
+  retrying: boolean;
+  deletionQueued: boolean;
+}
+
+type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => void;
+
+export class Holdings {
+  private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
+  private readonly byToken = new Map<number, Holding>();
+  private readonly recentGives = new RecentGives();
+  /** How long local processes waited for records of each database. */
+  readonly waits = new Map<DatabaseId, Histogram>();
+
+  /**
+   * @param postHome sends to the key's home
+   * @param post sends to a server (never ourselves)
+   * @param ask asks the key's home for the record
+   */
+  constructor(
+    private readonly context: CoreContext,
+    private readonly holdMicros: Micros,
+    private readonly postHome: Post,
+    private readonly post: (to: NodeId, message: RecordMessage) => void,
+    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => void,
+    private readonly events: HoldingEvents,
+  ) {}
+
+  addDatabase(database: DatabaseId): void {
+    if (this.databases.has(database)) return;
+    this.databases.set(database, new Map());
+    this.waits.set(database, new Histogram());
+  }
+
+  knows(database: DatabaseId): boolean {
+    return this.databases.has(database);
+  }
+
+  get(database: DatabaseId, key: RecordKey): Holding | undefined {
+    return this.databases.get(database)?.get(key);
+  }
+
+  *all(database: DatabaseId): Iterable<Holding> {
+    yield* this.databases.get(database)?.values() ?? [];
+  }
+
+  ownedKeys(database: DatabaseId): RecordKey[] {
+    const keys: RecordKey[] = [];
+    for (const holding of this.all(database)) if (holding.state === 'owned') keys.push(holding.key);
+    return keys;
+  }
+
+  /** Requests not answered yet. */
+  waiting(): number {
+    return this.byToken.size;
+  }
+
+  /** A local process wants the record. */
+  want(database: DatabaseId, key: RecordKey, mode: AccessMode | 'owned', token: number): void {
+    const holding = this.holdingOf(database, key);
+    holding.waiters.push({ token, mode, since: this.context.now() });
+    this.byToken.set(token, holding);
+    this.settle(holding);
+  }
+
+  /** The waiting process is gone; what it asked for still arrives and is used by the next. */
+  cancel(token: number): void {
+    const holding = this.byToken.get(token);
+    if (holding === undefined) return;
+    this.byToken.delete(token);
+    holding.waiters = holding.waiters.filter((waiter) => waiter.token !== token);
+    this.settle(holding);
+  }
+
+  onRecord(message: Extract<RecordMessage, { kind: 'record' }>): void {
+    const holding = this.holdingOf(message.database, message.key);
+    if (message.turn <= holding.turn || holding.arrived !== null) {
+      this.context.count('record.arrived.stale');
+      this.forgetIfIdle(holding);
+      return;
+    }
+    holding.arrived = message;
+    this.settle(holding);
+  }
+
+  onGive(message: Extract<RecordMessage, { kind: 'give' }>): void {
+    const holding = this.get(message.database, message.key);
+    if (holding === undefined || holding.state !== 'owned' || message.turn <= holding.turn) {
+      const { database, key, turn } = message;
+      this.context.count('record.give.missing');
+      this.postHome(database, key, { kind: 'missing', database, key, turn });
+      return;
+    }
+    holding.give = { turn: message.turn, to: message.to, mode: message.mode };
+    this.settle(holding);
+  }
+
+  onRevoke(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const holding = this.holdingOf(database, key);
+    holding.discard.push({ turn, confirm: true });
+    this.settle(holding);
+  }
+
+  onDrop(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const holding = this.holdingOf(database, key);
+    holding.discard.push({ turn, confirm: false });
+    this.settle(holding);
+  }
+
+  onReclaim(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const holding = this.holdingOf(database, key);
+    // The asker for whom we were told to give is lost.
+    holding.give = null;
+    holding.reclaim = turn;
+    this.settle(holding);
+  }
+
+  /** Deletes the record here if it is ours and empty. Returns false when it is in use just now: ask again later. */
+  erase(holding: Holding): boolean {
+    if (holding.state !== 'owned' || holding.asked !== null || holding.give !== null) return false;
+    if (holding.waiters.length > 0 || holding.operation !== null) return false;
+    holding.erase = true;
+    this.settle(holding);
+    return true;
+  }
+
+  /** The home lost its memory: what was asked of it is asked again, what it ordered is void. */
+  homeReset(holding: Holding): void {
+    holding.give = null;
+    holding.discard = [];
+    if (holding.asked !== null && holding.arrived === null) {
+      holding.asked = null;
+      this.settle(holding);
+    }
+  }
+
+  onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
+    const holding = this.get(database, key);
+    if (holding === undefined || holding.operation !== operation) {
+      this.context.log('error', 'store-answer-unexpected', { database, operation: operation.op });
+      return;
+    }
+    holding.operation = null;
+    if (outcome.result === 'busy') {
+      this.busy(holding);
+      return;
+    }
+    holding.busySince = null;
+    holding.busyDelay = BUSY_RETRY_MICROS_MIN;
+    holding.busyWarned = false;
+    if (outcome.result === 'failed') {
+      this.context.log('error', 'store-failed', {
+        database,
+        operation: operation.op,
+        why: outcome.why,
+        remedy: 'check that the file system of the volatile databases has space and that nobody else writes to it',
+      });
+      this.context.count('record.store.failed');
+      this.busy(holding);
+      return;
+    }
+    this.apply(holding, operation, outcome);
+    this.settle(holding);
+  }
+
+  private busy(holding: Holding): void {
+    const now = this.context.now();
+    this.context.count('record.store.busy');
+    holding.busySince ??= now;
+    if (now - holding.busySince > BUSY_WARN_MICROS && !holding.busyWarned) {
+      holding.busyWarned = true;
+      this.context.log('warn', 'chain-held', {
+        database: holding.database,
+        key: Buffer.from(holding.key, 'latin1').toString('hex'),
+        millis: Math.round((now - holding.busySince) / 1000),
+        remedy: 'a local smbd holds the record: look for one that hangs in a file system call',
+      });
+    }
+    if (holding.erase) {
+      // Deleting can wait for the next round; nobody waits for it.
+      holding.erase = false;
+      this.events.emptyTaken(holding.database, holding.key);
+    }
+    holding.retrying = true;
+    this.context.timers.at(now + holding.busyDelay, () => {
+      holding.retrying = false;
+      this.settle(holding);
+    });
+    holding.busyDelay = Math.min(holding.busyDelay * 2, BUSY_RETRY_MICROS_MAX);
+  }
+
+  /** Starts the next store operation of this key, if there is something to do. */
+  private settle(holding: Holding): void {
+    if (holding.operation !== null || holding.retrying) return;
+    const operation = this.nextOperation(holding);
+    if (operation !== null) {
+      holding.operation = operation;
+      this.context.emit({ kind: 'record', database: holding.database, key: holding.key, op: operation });
+      return;
+    }
+    if (holding.asked === null && holding.waiters.length > 0) this.askFor(holding);
+    this.forgetIfIdle(holding);
+  }
+
+  /** What must happen first: store what arrived, obey the home, serve local waiters, give, delete. */
+  private nextOperation(holding: Holding): RecordOp | null {
+    const { arrived, waiters, give } = holding;
+    if (arrived !== null) {
+      if (arrived.what === 'keep') return { op: 'unshare', turn: arrived.turn };
+      const copyOf = arrived.what === 'copy' ? arrived.owner : null;
+      return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
+    }
+    const discard = holding.discard[0];
+    if (discard !== undefined) return { op: 'discard', turn: discard.turn };
+    if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
+    if (waiters.some((waiter) => this.canServe(holding, waiter))) {
+      const write = waiters.some((waiter) => waiter.mode === 'write' && this.canServe(holding, waiter));
+      return { op: 'peek', mode: write ? 'write' : 'read' };
+    }
+    if (give !== null && holding.state === 'owned') {
+      const now = this.context.now();
+      if (now >= holding.holdUntil) {
+        return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
+      }
+      if (!holding.holdTimer) {
+        holding.holdTimer = true;
+        this.context.timers.at(holding.holdUntil, () => {
+          holding.holdTimer = false;
+          this.settle(holding);
+        });
+      }
+      return null;
+    }
+    if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
+    return null;
+  }
+
+  private canServe(holding: Holding, waiter: Waiter): boolean {
+    if (waiter.mode === 'owned') return true;
+    if (holding.state === 'owned') return waiter.mode === 'read' || !holding.shared;
+    return holding.state === 'copy' && waiter.mode === 'read';
+  }
+
+  private askFor(holding: Holding): void {
+    const mode = holding.waiters.some((waiter) => waiter.mode === 'write') ? 'write' : 'read';
+    holding.asked = mode;
+    if (this.recentGives.wantedAgain(holding.database, holding.key, this.context.now())) {
+      this.context.count('record.hold.short');
+    }
+    this.ask(holding.database, holding.key, mode);
+  }
+
+  private apply(holding: Holding, operation: RecordOp, outcome: Exclude<RecordOutcome, { result: 'busy' }>): void {
+    switch (operation.op) {
+      case 'take':
+        return this.taken(holding, operation.copyOf !== null, operation.data);
+      case 'unshare':
+        return this.unshared(holding, outcome);
+      case 'discard':
+        return this.discarded(holding);
+      case 'reclaim':
+        return this.reclaimed(holding, outcome);
+      case 'peek':
+        return this.peeked(holding, operation.mode, outcome);
+      case 'give':
+      case 'share':
+        return this.given(holding, outcome);
+      case 'erase':
+        return this.erased(holding, outcome);
+    }
+  }
+
+  private taken(holding: Holding, isCopy: boolean, data: Uint8Array): void {
+    const { database, key } = holding;
+    const what = holding.arrived!.what;
+    holding.turn = holding.arrived!.turn;
+    holding.arrived = null;
+    holding.asked = null;
+    holding.state = isCopy ? 'copy' : 'owned';
+    holding.shared = false;
+    const now = this.context.now();
+    holding.holdUntil = now + this.recentGives.holdMicros(database, key, this.holdMicros);
+    this.context.count(`record.arrived.${what}`);
+    if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
+    this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
+    if (!isCopy && data.length === 0) this.events.emptyTaken(database, key);
+    this.answer(holding, data, isCopy ? 'read' : 'write');
+  }
+
+  private unshared(holding: Holding, outcome: RecordOutcome): void {
+    const { database, key } = holding;
+    const turn = holding.arrived!.turn;
+    holding.arrived = null;
+    holding.asked = null;
+    if (outcome.result === 'done') {
+      holding.state = 'owned';
+      holding.shared = false;
+      holding.turn = turn;
+      holding.holdUntil = this.context.now() + this.holdMicros;
+      this.context.count('record.arrived.keep');
+      this.postHome(database, key, { kind: 'have', database, key, turn });
+      return;
+    }
+    // The home believes that we own it; the tdb says otherwise. The home restores it, we stay in its queue.
+    holding.state = 'none';
+    holding.asked = 'write';
+    this.postHome(database, key, { kind: 'missing', database, key, turn });
+  }
+
+  private discarded(holding: Holding): void {
+    const { database, key } = holding;
+    const { turn, confirm } = holding.discard.shift()!;
+    if (holding.state === 'copy' && holding.turn <= turn) holding.state = 'none';
+    if (confirm) this.postHome(database, key, { kind: 'revoked', database, key, turn });
+  }
+
+  private reclaimed(holding: Holding, outcome: RecordOutcome): void {
+    const { database, key } = holding;
+    const turn = holding.reclaim!;
+    holding.reclaim = null;
+    if (outcome.result === 'done') {
+      holding.state = 'owned';
+      holding.shared = false;
+      holding.turn = turn;
+      this.context.count('record.reclaimed');
+      this.postHome(database, key, { kind: 'have', database, key, turn });
+    } else {
+      this.postHome(database, key, { kind: 'missing', database, key, turn });
+    }
+  }
+
+  private peeked(holding: Holding, mode: AccessMode, outcome: RecordOutcome): void {
+    if (outcome.result === 'done') {
+      this.answer(holding, outcome.data ?? EMPTY, mode);
+      return;
+    }
+    if (holding.state === 'none') {
+      // A traversal met a record that has left.
+      this.answer(holding, EMPTY, 'owned');
+      return;
+    }
+    // Our memory and the tdb disagree: somebody else changed the file. Ask the home, which knows who owns the record.
+    this.context.log('error', 'record-lost-locally', {
+      database: holding.database,
+      key: Buffer.from(holding.key, 'latin1').toString('hex'),
+      remedy: 'nobody but smbd and smbpoold may write to the volatile databases',
+    });
+    this.context.count('record.lost-locally');
+    holding.state = 'none';
+  }
+
+  private given(holding: Holding, outcome: RecordOutcome): void {
+    const { database, key } = holding;
+    const { turn, to, mode } = holding.give!;
+    holding.give = null;
+    if (outcome.result !== 'done') {
+      holding.state = 'none';
+      this.postHome(database, key, { kind: 'missing', database, key, turn });
+      return;
+    }
+    const data = outcome.data ?? EMPTY;
+    const what = mode === 'write' ? 'move' : 'copy';
+    if (mode === 'write') {
+      holding.state = 'none';
+      holding.shared = false;
+      holding.turn = turn;
+      this.recentGives.gave(database, key, this.context.now());
+    } else {
+      holding.shared = true;
+    }
+    const owner = mode === 'write' ? to : this.context.self;
+    this.context.count(`record.given.${what}`);
+    this.post(to, { kind: 'record', database, key, turn, what, owner, data });
+  }
+
+  private erased(holding: Holding, outcome: RecordOutcome): void {
+    const { database, key, turn } = holding;
+    holding.erase = false;
+    if (outcome.result !== 'done') {
+      if (outcome.result === 'refused' && outcome.why !== 'not-empty') holding.state = 'none';
+      return;
+    }
+    holding.state = 'none';
+    this.context.count('record.erased');
+    this.postHome(database, key, { kind: 'release', database, key, turn });
+  }
+
+  /** Answers those waiters whom the record in this state satisfies. */
+  private answer(holding: Holding, data: Uint8Array, usableFor: AccessMode | 'owned'): void {
+    const remaining: Waiter[] = [];
+    const now = this.context.now();
+    const waits = this.waits.get(holding.database);
+    for (const waiter of holding.waiters) {
+      const fits =
+        waiter.mode === 'owned' || (usableFor !== 'owned' && (waiter.mode === 'read' || usableFor === 'write'));
+      if (!fits) {
+        remaining.push(waiter);
+        continue;
+      }
+      this.byToken.delete(waiter.token);
+      if (waiter.mode !== 'owned') waits?.add(now - waiter.since);
+      if (waiter.mode === 'write') this.events.migrated(waiter.token);
+      else this.events.fetched(waiter.token, waiter.mode === 'owned' && holding.state !== 'owned' ? EMPTY : data);
+    }
+    holding.waiters = remaining;
+  }
+
+  private holdingOf(database: DatabaseId, key: RecordKey): Holding {
+    let holdings = this.databases.get(database);
+    if (holdings === undefined) {
+      // A message may name a database that this server has not opened yet; its records still need their books kept.
+      this.addDatabase(database);
+      holdings = this.databases.get(database)!;
+    }
+    let holding = holdings.get(key);
+    if (holding === undefined) {
+      holding = {
+        database,
+        key,
+        state: 'none',
+        turn: toTurn(0),
+        shared: false,
+        holdUntil: 0,
+        holdTimer: false,
+        asked: null,
+        waiters: [],
+        arrived: null,
+        give: null,
+        discard: [],
+        reclaim: null,
+        erase: false,
+        operation: null,
+        busySince: null,
+        busyDelay: BUSY_RETRY_MICROS_MIN,
+        busyWarned: false,
+        retrying: false,
+        deletionQueued: false,
+      };
+      holdings.set(key, holding);
+    }
+    return holding;
+  }
+
+  private forgetIfIdle(holding: Holding): void {
+    if (holding.state !== 'none' || holding.asked !== null || holding.waiters.length > 0) return;
+    if (holding.operation !== null || holding.retrying || holding.holdTimer || holding.arrived !== null) return;
+    if (holding.discard.length > 0 || holding.reclaim !== null) return;
+    this.databases.get(holding.database)?.delete(holding.key);
+  }
+}
+
+const EMPTY = new Uint8Array(0);

@@ -1,0 +1,420 @@
+/**
+ * All records of one server: routes asks and answers between the home's side (core/directory) and our own tdbs
+ * (core/holdings), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
+ *
+ * Homes: a key's home is chosen by rendezvous hashing over the members. In databases whose keys are random numbers the
+ * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at once.
+ */
+import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
+import type { HistogramSummary } from '../base/histogram.js';
+import type { CoreContext } from './context.js';
+import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from './effects.js';
+import type { RecordMessage } from '../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../wire/record-messages.js';
+import { Directory } from './directory.js';
+import { Holdings } from './holdings.js';
+import { Deletions } from './deletions.js';
+import { Barriers } from './barriers.js';
+import { rendezvousHome } from './rendezvous.js';
+
+/** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
+export const HOLD_MICROS = 1_000;
+/** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
+const TURNS_PER_INCARNATION = 4096;
+
+/** Databases whose keys are random numbers made by the creator; see samba.md 0.2 for why this matters. */
+const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);
+/**
+ * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of random
+ * keys made before it have arrived.
+ */
+const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
+
+export interface RecordsEvents {
+  /** The record is ours and in the tdb. */
+  migrated(token: number): void;
+  /** The payload, without header; empty if there is no such record. */
+  fetched(token: number, data: Uint8Array): void;
+  failed(token: number, why: string): void;
+  described(number: number, answer: RecordDescription | { error: string }): void;
+}
+
+export interface DatabaseStatus {
+  name: string;
+  owned: number;
+  copies: number;
+  directoryEntries: number;
+  wait: HistogramSummary;
+}
+
+interface Database {
+  name: string;
+  /** Random keys: the home of each key that exists. Null for other databases. */
+  existing: Map<RecordKey, NodeId> | null;
+  barrier: boolean;
+}
+
+export class Records {
+  private readonly databases = new Map<DatabaseId, Database>();
+  private readonly directory: Directory;
+  private readonly holdings: Holdings;
+  private readonly deletions: Deletions;
+  private readonly barriers: Barriers;
+  /** Messages to ourselves, handled before the step ends. */
+  private readonly mailbox: RecordMessage[] = [];
+  private draining = false;
+  /** Asks of this turn by home and mode: they travel in one message. */
+  private asks = new Map<string, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
+  /** Announcements of this turn by database. */
+  private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
+  private events: RecordsEvents | null = null;
+
+  constructor(
+    private readonly context: CoreContext,
+    incarnation: Incarnation,
+    holdMicros: Micros = HOLD_MICROS,
+  ) {
+    const post = (to: NodeId, message: RecordMessage): void => this.post(to, message);
+    this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
+      this.forgotten(database, key),
+    );
+    this.holdings = new Holdings(
+      context,
+      holdMicros,
+      (database, key, message) => this.post(this.homeOf(database, key), message),
+      post,
+      (database, key, mode) => this.ask(database, key, mode),
+      {
+        migrated: (token) => this.events?.migrated(token),
+        fetched: (token, data) => this.events?.fetched(token, data),
+        failed: (token, why) => this.events?.failed(token, why),
+        emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
+      },
+    );
+    this.deletions = new Deletions(context, this.holdings);
+    this.barriers = new Barriers(context);
+  }
+
+  /** Must be called once, before anything is asked; apart from the constructor because gate and records need each other. */
+  listen(events: RecordsEvents): void {
+    this.events = events;
+  }
+
+  /** A volatile database has been opened here. Doing it twice changes nothing. */
+  addDatabase(database: DatabaseId, name: string): void {
+    if (this.databases.has(database)) return;
+    this.databases.set(database, {
+      name,
+      existing: RANDOM_KEY_DATABASES.has(name) ? new Map() : null,
+      barrier: BARRIER_DATABASES.has(name),
+    });
+    this.holdings.addDatabase(database);
+    if (RANDOM_KEY_DATABASES.has(name)) this.deletions.useShortLinger(database);
+  }
+
+  /** A local process needs the record to be ours; answered by events.migrated, possibly within this call. */
+  migrate(database: DatabaseId, key: RecordKey, token: number): void {
+    this.want(database, key, 'write', token);
+  }
+
+  /** A local process reads the record; answered by events.fetched, possibly within this call. */
+  fetch(database: DatabaseId, key: RecordKey, token: number): void {
+    const { existing } = this.databases.get(database) ?? {};
+    if (existing && !existing.has(key)) {
+      this.events?.fetched(token, new Uint8Array(0));
+      return;
+    }
+    this.want(database, key, 'read', token);
+  }
+
+  /** Reads the record if it is ours, for a traversal; answered by events.fetched, with no bytes if it is not. */
+  peek(database: DatabaseId, key: RecordKey, token: number): void {
+    this.holdings.want(database, key, 'owned', token);
+    this.drain();
+  }
+
+  ownedKeys(database: DatabaseId): RecordKey[] {
+    return this.holdings.ownedKeys(database);
+  }
+
+  /** The asking process is gone; it gets no answer. */
+  cancel(token: number): void {
+    this.holdings.cancel(token);
+    this.drain();
+  }
+
+  /** A local process emptied the record; it is removed everywhere if it is still empty after a while. */
+  scheduleDeletion(database: DatabaseId, key: RecordKey): void {
+    if (this.databases.has(database)) this.deletions.schedule(database, key);
+  }
+
+  /** Asks the key's home where the record is; answered by events.described. */
+  describe(database: DatabaseId, key: RecordKey, number: number): void {
+    const home = this.homeOf(database, key);
+    if (home === this.context.self) {
+      this.events?.described(number, this.description(database, key));
+    } else if (this.context.isUp(home)) {
+      this.post(home, { kind: 'describe', database, key, number });
+    } else {
+      this.events?.described(number, { error: `server ${home}, the record's home, cannot be reached` });
+    }
+  }
+
+  onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
+    this.holdings.onDone(database, key, operation, outcome);
+    this.drain();
+  }
+
+  /** A message of a peer. Throws DecodeError. */
+  onMessage(from: NodeId, bytes: Uint8Array): void {
+    this.handle(from, decodeRecordMessage(bytes));
+    this.drain();
+  }
+
+  /** A peer is reached for the first time, or came back as a new run without its memory. */
+  peerUp(peer: NodeId, isNewRun: boolean): void {
+    if (isNewRun) this.peerReset(peer);
+    for (const [database, { existing }] of this.databases) {
+      if (existing === null) continue;
+      for (const [key, home] of existing) if (home === this.context.self) this.announce('exists', database, key, peer);
+    }
+    this.drain();
+  }
+
+  peerDown(peer: NodeId): void {
+    this.barriers.peerGone(peer);
+    this.drain();
+  }
+
+  /** Called at the end of the turn: sends the asks and announcements that were collected. */
+  flush(): void {
+    for (const { home, message } of this.asks.values()) this.post(home, message);
+    this.asks.clear();
+    for (const { kind, database, keys } of this.announcements.values()) {
+      for (const peer of this.context.members) {
+        if (peer !== this.context.self) this.context.send(peer, encodeRecordMessage({ kind, database, keys }));
+      }
+    }
+    this.announcements.clear();
+  }
+
+  /** Requests of local processes not answered yet. */
+  waiting(): number {
+    return this.holdings.waiting();
+  }
+
+  status(): Map<DatabaseId, DatabaseStatus> {
+    const result = new Map<DatabaseId, DatabaseStatus>();
+    for (const [database, { name }] of this.databases) {
+      let owned = 0;
+      let copies = 0;
+      for (const holding of this.holdings.all(database)) {
+        if (holding.state === 'owned') owned++;
+        else if (holding.state === 'copy') copies++;
+      }
+      const wait = this.holdings.waits.get(database)!.summary();
+      result.set(database, { name, owned, copies, directoryEntries: this.directory.count(database), wait });
+    }
+    return result;
+  }
+
+  private want(database: DatabaseId, key: RecordKey, mode: AccessMode, token: number): void {
+    const known = this.databases.get(database);
+    if (known === undefined) {
+      this.events?.failed(token, 'unknown database');
+      return;
+    }
+    if (known.barrier && this.holdings.get(database, key)?.state !== 'owned') {
+      this.barriers.pass((number, peer) => this.post(peer, { kind: 'barrier', number }), () => {
+        this.holdings.want(database, key, mode, token);
+        this.drain();
+      });
+    } else {
+      this.holdings.want(database, key, mode, token);
+    }
+    this.drain();
+  }
+
+  private homeOf(database: DatabaseId, key: RecordKey): NodeId {
+    const existing = this.databases.get(database)?.existing;
+    if (existing) return existing.get(key) ?? this.context.self;
+    return rendezvousHome(database, key, this.context.members);
+  }
+
+  private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): void {
+    const known = this.databases.get(database);
+    if (known?.existing && !known.existing.has(key)) {
+      known.existing.set(key, this.context.self);
+      this.announce('exists', database, key, null);
+      this.context.count('record.granted-on-the-spot');
+    }
+    const home = this.homeOf(database, key);
+    this.askHome(home, this.context.self, mode, database, key);
+  }
+
+  private askHome(home: NodeId, asker: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+    if (home === this.context.self) {
+      this.mailbox.push({ kind: 'ask', asker, mode, keys: [{ database, key }] });
+      return;
+    }
+    const name = `${home}/${asker}/${mode}`;
+    const waiting = this.asks.get(name);
+    if (waiting === undefined) {
+      this.asks.set(name, { home, message: { kind: 'ask', asker, mode, keys: [{ database, key }] } });
+      return;
+    }
+    waiting.message.keys.push({ database, key });
+    if (waiting.message.keys.length >= KEYS_PER_MESSAGE_MAX) {
+      this.asks.delete(name);
+      this.post(home, waiting.message);
+    }
+  }
+
+  /** Tells everybody (or one peer) that a random key exists or is gone. */
+  private announce(kind: 'exists' | 'gone', database: DatabaseId, key: RecordKey, only: NodeId | null): void {
+    if (only !== null) {
+      this.context.send(only, encodeRecordMessage({ kind, database, keys: [key] }));
+      return;
+    }
+    const name = `${kind}/${database}`;
+    const waiting = this.announcements.get(name);
+    if (waiting === undefined) this.announcements.set(name, { kind, database, keys: [key] });
+    else if (waiting.keys.push(key) >= KEYS_PER_MESSAGE_MAX) this.flush();
+  }
+
+  private post(to: NodeId, message: RecordMessage): void {
+    if (to === this.context.self) this.mailbox.push(message);
+    else this.context.send(to, encodeRecordMessage(message));
+  }
+
+  private drain(): void {
+    if (this.draining) return;
+    this.draining = true;
+    try {
+      for (let message = this.mailbox.shift(); message !== undefined; message = this.mailbox.shift()) {
+        this.handle(this.context.self, message);
+      }
+    } finally {
+      this.draining = false;
+    }
+  }
+
+  private handle(from: NodeId, message: RecordMessage): void {
+    switch (message.kind) {
+      case 'ask':
+        for (const { database, key } of message.keys) this.asked(message.asker, message.mode, database, key);
+        return;
+      case 'give':
+        return this.holdings.onGive(message);
+      case 'record':
+        return this.holdings.onRecord(message);
+      case 'have':
+        return this.directory.onHave(from, message.database, message.key, message.turn);
+      case 'revoke':
+        return this.holdings.onRevoke(message.database, message.key, message.turn);
+      case 'revoked':
+        return this.directory.onRevoked(from, message.database, message.key, message.turn);
+      case 'release':
+        return this.directory.onRelease(from, message.database, message.key, message.turn);
+      case 'drop':
+        return this.holdings.onDrop(message.database, message.key, message.turn);
+      case 'missing':
+        return this.directory.onMissing(from, message.database, message.key, message.turn);
+      case 'reclaim':
+        return this.holdings.onReclaim(message.database, message.key, message.turn);
+      case 'exists':
+        for (const key of message.keys) this.existsElsewhere(from, message.database, key);
+        return;
+      case 'gone':
+        for (const key of message.keys) this.goneElsewhere(from, message.database, key);
+        return;
+      case 'barrier':
+        return this.post(from, { kind: 'barrier-passed', number: message.number });
+      case 'barrier-passed':
+        return this.barriers.passed(from, message.number);
+      case 'describe': {
+        const text = JSON.stringify(this.description(message.database, message.key));
+        return this.post(from, { kind: 'description', number: message.number, text });
+      }
+      case 'description':
+        return this.describedByPeer(message.number, message.text);
+    }
+  }
+
+  private asked(asker: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+    const home = this.homeOf(database, key);
+    if (home !== this.context.self && !this.directory.has(database, key)) {
+      // The asker took us for the home of a random key that another server created too: it is the other one's.
+      this.context.count('record.ask.forwarded');
+      this.askHome(home, asker, mode, database, key);
+      return;
+    }
+    this.directory.onAsk(asker, mode, database, key);
+  }
+
+  private existsElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
+    const existing = this.databases.get(database)?.existing;
+    if (!existing) return;
+    const known = existing.get(key);
+    if (known === this.context.self && this.directory.has(database, key)) {
+      // Two servers made one key in the same moment. Whoever has nothing in it yields; see Deletions.
+      this.context.count('record.key-collision');
+      this.deletions.schedule(database, key);
+      return;
+    }
+    existing.set(key, from);
+  }
+
+  private goneElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
+    const existing = this.databases.get(database)?.existing;
+    if (existing?.get(key) === from) existing.delete(key);
+  }
+
+  /** An entry of our directory ended. */
+  private forgotten(database: DatabaseId, key: RecordKey): void {
+    const existing = this.databases.get(database)?.existing;
+    if (existing?.get(key) !== this.context.self) return;
+    existing.delete(key);
+    this.announce('gone', database, key, null);
+  }
+
+  private description(database: DatabaseId, key: RecordKey): RecordDescription {
+    const view = this.directory.describe(database, key);
+    return {
+      database: this.databases.get(database)?.name ?? `0x${database.toString(16)}`,
+      keyHex: Buffer.from(key, 'latin1').toString('hex'),
+      home: this.context.self,
+      owner: view?.owner ?? null,
+      backup: view?.backup ?? null,
+      readers: view?.readers ?? [],
+      waiting: view?.waiting ?? [],
+      turn: view?.turn ?? 0,
+      history: view?.history ?? [],
+    };
+  }
+
+  private describedByPeer(number: number, text: string): void {
+    let answer: RecordDescription | { error: string };
+    try {
+      answer = JSON.parse(text) as RecordDescription;
+    } catch {
+      answer = { error: 'the answer of the home server is not readable' };
+    }
+    this.events?.described(number, answer);
+  }
+
+  /** A peer restarted: its records, copies and promises are gone. */
+  private peerReset(peer: NodeId): void {
+    this.barriers.peerGone(peer);
+    for (const { existing } of this.databases.values()) {
+      if (existing === null) continue;
+      for (const [key, home] of existing) if (home === peer) existing.delete(key);
+    }
+    this.directory.peerReset(peer);
+    for (const database of this.databases.keys()) {
+      for (const holding of [...this.holdings.all(database)]) {
+        if (this.homeOf(database, holding.key) === peer) this.holdings.homeReset(holding);
+      }
+    }
+  }
+}
