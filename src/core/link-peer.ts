@@ -1,0 +1,429 @@
+/**
+ * The link to one peer: who it is (incarnations), whether it is up, its two streams, and when to send, acknowledge and
+ * send again. One object per peer, owned by core/link, which brings frames, ticks and the end of a turn.
+ *
+ * A link is up while frames arrive that name our present incarnation. Nothing that names another one is applied. When
+ * the peer starts anew (a higher incarnation), both streams start anew and what waited for the old one is dropped; when
+ * it was only silent, everything is kept and sent again.
+ */
+import { DecodeError } from '../base/bytes.js';
+import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import { incarnation as toIncarnation } from '../base/ids.js';
+import type { Frame, FrameContent, FrameTimes } from '../wire/frame.js';
+import { encodeFrame } from '../wire/frame.js';
+import type { CoreContext } from './context.js';
+import type { Micros } from './effects.js';
+import {
+  ACK_DELAY_MICROS,
+  ACK_FRAMES_MAX,
+  PROBE_MICROS_MIN,
+  QUEUE_BYTES_MAX,
+  RETRANSMIT_FRAMES_MAX,
+  RETRANSMIT_MICROS_MAX,
+  RETRANSMIT_MICROS_MIN,
+  RTT_MICROS_INITIAL,
+  RTT_MICROS_MAX,
+  RTT_SMOOTHING,
+} from './link-limits.js';
+import type { SentFrame } from './link-stream.js';
+import { ReceiveStream, SendStream } from './link-stream.js';
+import type { Timer } from './timers.js';
+
+/** What the links need of the core; CoreContext has it. */
+export type LinkContext = Pick<CoreContext, 'now' | 'timers' | 'log' | 'count'>;
+
+export interface LinkEvents {
+  /** A message, exactly once and in order. The bytes are valid only during the call. */
+  deliver(peer: NodeId, message: Uint8Array): void;
+  /**
+   * First contact, or the peer lost what was sent to it (it started anew, or its queue overflowed): whoever waits for
+   * an answer asks again. Called before anything of the new stream is delivered.
+   */
+  peerUp(peer: NodeId, incarnation: Incarnation): void;
+  /** Silent for too long, or about to be called up anew. Messages to it wait. */
+  peerDown(peer: NodeId): void;
+  /** The same incarnation is heard again after peerDown; nothing was lost. */
+  peerReturned?(peer: NodeId, incarnation: Incarnation): void;
+  sendFrame(peer: NodeId, body: Uint8Array): void;
+}
+
+/** A link as `smbpool status` shows it. Counts are since our start. */
+export interface LinkStatus {
+  peer: NodeId;
+  up: boolean;
+  /** The peer's; null before the first contact. */
+  incarnation: Incarnation | null;
+  /** Smoothed round trip; null before the first measurement. */
+  rttMicros: number | null;
+  rttMinMicros: number | null;
+  framesSent: number;
+  framesReceived: number;
+  messagesSent: number;
+  messagesReceived: number;
+  /** Data frames sent again: what the network lost, and some that were only late. */
+  retransmitted: number;
+  /** Data frames received again. */
+  duplicates: number;
+  /** Times that a frame arrived with others missing before it. */
+  gaps: number;
+  /** Frames dropped: malformed, of another epoch or incarnation. */
+  refused: number;
+  queuedBytes: number;
+  /** How often the peer fell silent. */
+  downs: number;
+}
+
+export interface PeerLinkOptions {
+  peer: NodeId;
+  incarnation: Incarnation;
+  epoch: Epoch;
+  frameBodyBytesMax: number;
+  /** Frames we are ready to receive from this peer beyond what we acknowledged. */
+  window: number;
+}
+
+export class PeerLink {
+  up = false;
+  lastHeardAt: Micros = 0;
+  lastHelloAt: Micros = -Infinity;
+  private remote = toIncarnation(0);
+  /** The incarnation that peerUp was last called for; reset when messages to it were lost. */
+  private announced = toIncarnation(0);
+  private remoteWindow = 1;
+  private readonly sending: SendStream;
+  private readonly receiving = new ReceiveStream();
+  /** Since when the oldest frame under way waits for an acknowledgement; null when nothing is under way. */
+  private waitingSince: Micros | null = null;
+  private probed = false;
+  private doublings = 0;
+  private retransmitTimer: Timer | null = null;
+  private retransmitTimerAt: Micros = Infinity;
+  private framesUnacked = 0;
+  private ackNow = false;
+  private ackTimer: Timer | null = null;
+  private echoOf = 0;
+  private echoHeardAt: Micros = 0;
+  private rttMicros: number | null = null;
+  private rttMinMicros: number | null = null;
+  private readonly refusalsLogged = new Set<string>();
+  private readonly totals = {
+    framesSent: 0,
+    framesReceived: 0,
+    messagesSent: 0,
+    messagesReceived: 0,
+    retransmitted: 0,
+    duplicates: 0,
+    gaps: 0,
+    refused: 0,
+    downs: 0,
+  };
+
+  constructor(
+    private readonly options: PeerLinkOptions,
+    private readonly context: LinkContext,
+    private readonly events: LinkEvents,
+  ) {
+    this.sending = new SendStream(options.frameBodyBytesMax);
+  }
+
+  status(): LinkStatus {
+    return {
+      peer: this.options.peer,
+      up: this.up,
+      incarnation: this.remote === 0 ? null : this.remote,
+      rttMicros: this.rttMicros === null ? null : Math.round(this.rttMicros),
+      rttMinMicros: this.rttMinMicros,
+      ...this.totals,
+      queuedBytes: this.sending.queuedBytes,
+    };
+  }
+
+  /** Queues a message. When too much waits already, everything is given up and the link starts again. */
+  push(message: Uint8Array): boolean {
+    if (this.sending.queuedBytes + message.length > QUEUE_BYTES_MAX) {
+      this.overflow();
+      return false;
+    }
+    this.sending.push(message);
+    this.totals.messagesSent++;
+    return true;
+  }
+
+  private overflow(): void {
+    this.context.count('link.queue.overflow');
+    this.context.log('error', 'link.queue.overflow', {
+      peer: this.options.peer,
+      queuedBytes: this.sending.queuedBytes,
+      meaning: 'too much waited for this server; what waited is given up and the link starts again',
+    });
+    this.sending.restart(this.sending.number + 1);
+    this.waitingSince = null;
+    this.announced = toIncarnation(0);
+    this.goDown();
+  }
+
+  goDown(): void {
+    if (!this.up) return;
+    this.up = false;
+    this.totals.downs++;
+    this.context.count('link.down');
+    this.events.peerDown(this.options.peer);
+  }
+
+  // --- receiving
+
+  onFrame(incarnation: Incarnation, frame: Frame): void {
+    if (frame.epoch !== this.options.epoch) return this.refuse('epoch');
+    if (incarnation < this.remote) return this.refuse('incarnation-old');
+    if (incarnation > this.remote) this.startAnew(incarnation);
+    this.totals.framesReceived++;
+    if (frame.kind === 'hello' || frame.kind === 'heartbeat') this.noteTimes(frame.times, frame.toIncarnation);
+    this.remoteWindow = frame.window;
+    if (frame.toIncarnation !== this.options.incarnation) {
+      if (frame.kind === 'hello') this.sendHello();
+      else this.refuse('incarnation-not-ours');
+      return;
+    }
+    this.lastHeardAt = this.context.now();
+    if (frame.stream !== this.receiving.number && !this.changeStream(frame.stream)) return;
+    if (!this.up) this.comeUp();
+    if (frame.kind === 'hello' && frame.answerWanted) this.sendHello();
+    if (frame.ackStream === this.sending.number) this.acknowledge(frame);
+    if (frame.kind === 'data') this.takeData(frame);
+  }
+
+  /** Counts a frame or part that must not be applied; logs each cause once. */
+  refuse(reason: string): void {
+    this.totals.refused++;
+    this.context.count(`link.frame.refused.${reason}`);
+    if (this.refusalsLogged.has(reason)) return;
+    this.refusalsLogged.add(reason);
+    const level = reason.startsWith('incarnation') ? 'debug' : 'warn';
+    this.context.log(level, 'link.frame.refused', { peer: this.options.peer, reason, note: 'logged once per cause' });
+  }
+
+  private startAnew(incarnation: Incarnation): void {
+    const known = this.remote !== 0;
+    if (known) {
+      this.goDown();
+      // before first contact nothing was lost: what waits was meant for whoever comes
+      this.sending.restart(1);
+      this.context.count('link.incarnation.changed');
+    }
+    this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
+    this.remote = incarnation;
+    this.receiving.restart(0);
+    this.waitingSince = null;
+    this.framesUnacked = 0;
+    this.ackNow = false;
+    this.echoOf = 0;
+    this.rttMicros = null;
+  }
+
+  /** The peer's stream has another number than the one received: an old one is refused, a new one starts. */
+  private changeStream(stream: number): boolean {
+    if (stream < this.receiving.number) {
+      this.refuse('stream-old');
+      return false;
+    }
+    const lost = this.receiving.number !== 0;
+    this.receiving.restart(stream);
+    this.framesUnacked = 0;
+    this.ackNow = false;
+    if (lost) {
+      this.announced = toIncarnation(0);
+      this.goDown();
+    }
+    return true;
+  }
+
+  private comeUp(): void {
+    const { peer } = this.options;
+    this.up = true;
+    this.context.count('link.up');
+    this.sending.markAllLost();
+    this.waitingSince = null;
+    this.doublings = 0;
+    if (this.announced === this.remote) {
+      this.events.peerReturned?.(peer, this.remote);
+    } else {
+      this.announced = this.remote;
+      this.events.peerUp(peer, this.remote);
+    }
+  }
+
+  private noteTimes(times: FrameTimes, echoedIncarnation: Incarnation): void {
+    const now = this.context.now();
+    // a late heartbeat must not replace a newer one's time
+    if (times.sentAt > this.echoOf) {
+      this.echoOf = times.sentAt;
+      this.echoHeardAt = now;
+    }
+    if (times.echoOf === 0 || echoedIncarnation !== this.options.incarnation) return;
+    const rtt = now - times.echoOf - times.echoHeldMicros;
+    if (rtt < 0 || rtt > RTT_MICROS_MAX) {
+      this.context.count('link.rtt.refused');
+      return;
+    }
+    this.rttMicros = this.rttMicros === null ? rtt : this.rttMicros + (rtt - this.rttMicros) / RTT_SMOOTHING;
+    this.rttMinMicros = Math.min(this.rttMinMicros ?? Infinity, rtt);
+  }
+
+  private acknowledge(frame: Frame): void {
+    let progress = false;
+    try {
+      progress = this.sending.acknowledge(frame.ack, frame.ackMapLow, frame.ackMapHigh);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      this.refuse(error.reason);
+      return;
+    }
+    if (!progress) return;
+    this.doublings = 0;
+    this.probed = false;
+    this.waitingSince = this.sending.underWay > 0 ? this.context.now() : null;
+  }
+
+  private takeData(frame: Frame & { kind: 'data' }): void {
+    const gapBefore = this.receiving.hasGap;
+    const acceptance = this.receiving.accept(
+      frame.sequence,
+      frame.records,
+      (message) => {
+        this.totals.messagesReceived++;
+        this.events.deliver(this.options.peer, message);
+      },
+      (reason) => this.refuse(reason),
+    );
+    this.framesUnacked++;
+    // a gap, a double or a filled gap is told at once: the sender has something to learn from it
+    if (acceptance !== 'delivered' || gapBefore) this.ackNow = true;
+    if (this.framesUnacked >= Math.min(ACK_FRAMES_MAX, this.options.window)) this.ackNow = true;
+    if (acceptance === 'duplicate') this.totals.duplicates++;
+    if (acceptance === 'held' && !gapBefore) this.totals.gaps++;
+    if (acceptance === 'beyond-window') this.refuse('beyond-window');
+  }
+
+  // --- sending
+
+  /** End of a turn: what was lost goes again, what waits goes out as far as the window allows, then what is owed. */
+  flush(): void {
+    if (this.up) {
+      if (this.sending.hasLost) for (const frame of this.sending.lostFrames()) this.transmit(frame);
+      for (;;) {
+        const frame = this.sending.next(this.remoteWindow);
+        if (frame === null) break;
+        this.transmit(frame);
+      }
+    }
+    if (this.framesUnacked === 0) return;
+    if (this.ackNow) this.sendAck();
+    else this.ackTimer ??= this.context.timers.at(this.context.now() + ACK_DELAY_MICROS, () => this.onAckTimer());
+  }
+
+  private onAckTimer(): void {
+    this.ackTimer = null;
+    if (this.framesUnacked > 0) this.sendAck();
+  }
+
+  private sendAck(): void {
+    this.emit({ kind: 'ack' });
+  }
+
+  private transmit(frame: SentFrame): void {
+    if (frame.order !== 0) {
+      this.totals.retransmitted++;
+      this.context.count('link.frame.retransmitted');
+    }
+    this.sending.transmitted(frame);
+    this.emit({ kind: 'data', sequence: frame.sequence, records: frame.records });
+    if (this.waitingSince === null) {
+      this.waitingSince = this.context.now();
+      this.probed = false;
+    }
+    this.armRetransmit();
+  }
+
+  sendHello(): void {
+    this.lastHelloAt = this.context.now();
+    this.emit({ kind: 'hello', answerWanted: !this.up, times: this.times() });
+  }
+
+  sendHeartbeat(): void {
+    this.emit({ kind: 'heartbeat', times: this.times() });
+  }
+
+  private times(): FrameTimes {
+    const now = this.context.now();
+    // 0 means "no time": a clock at its very start is told as 1
+    const sentAt = Math.max(now, 1);
+    if (this.echoOf === 0) return { sentAt, echoOf: 0, echoHeldMicros: 0 };
+    return { sentAt, echoOf: this.echoOf, echoHeldMicros: Math.min(now - this.echoHeardAt, 0xffff_ffff) };
+  }
+
+  /** Every frame carries the acknowledgement, so whichever goes out settles what is owed. */
+  private emit(content: FrameContent): void {
+    const [ackMapLow, ackMapHigh] = this.receiving.ackMap();
+    const body = encodeFrame(
+      {
+        epoch: this.options.epoch,
+        toIncarnation: this.remote,
+        window: this.options.window,
+        stream: this.sending.number,
+        ackStream: this.receiving.number,
+        ack: this.receiving.delivered,
+        ackMapLow,
+        ackMapHigh,
+      },
+      content,
+    );
+    this.framesUnacked = 0;
+    this.ackNow = false;
+    this.ackTimer?.cancel();
+    this.ackTimer = null;
+    this.totals.framesSent++;
+    this.context.count(`link.frame.sent.${content.kind}`);
+    this.events.sendFrame(this.options.peer, body);
+  }
+
+  // --- sending again
+
+  private timeoutMicros(): number {
+    const base = Math.max(RETRANSMIT_MICROS_MIN, 4 * (this.rttMicros ?? RTT_MICROS_INITIAL));
+    return Math.min(RETRANSMIT_MICROS_MAX, base * 2 ** Math.min(this.doublings, 16));
+  }
+
+  private retransmitDueAt(): Micros {
+    if (this.waitingSince === null || !this.up) return Infinity;
+    const timeout = this.timeoutMicros();
+    if (this.probed || this.doublings > 0) return this.waitingSince + timeout;
+    const probe = Math.max(PROBE_MICROS_MIN, 2 * (this.rttMicros ?? RTT_MICROS_INITIAL) + 2 * ACK_DELAY_MICROS);
+    return this.waitingSince + Math.min(probe, timeout);
+  }
+
+  /** One timer is kept running and looks again when it fires, instead of a new one per frame. */
+  private armRetransmit(): void {
+    const dueAt = this.retransmitDueAt();
+    if (dueAt === Infinity || (this.retransmitTimer !== null && this.retransmitTimerAt <= dueAt)) return;
+    this.retransmitTimer?.cancel();
+    this.retransmitTimerAt = dueAt;
+    this.retransmitTimer = this.context.timers.at(dueAt, () => this.onRetransmitTimer());
+  }
+
+  private onRetransmitTimer(): void {
+    this.retransmitTimer = null;
+    const now = this.context.now();
+    if (this.retransmitDueAt() <= now) {
+      if (!this.probed && this.doublings === 0) {
+        this.probed = true;
+        const newest = this.sending.newestUnacked();
+        if (newest !== null) this.transmit(newest);
+      } else {
+        this.doublings++;
+        this.waitingSince = now;
+        for (const frame of this.sending.oldestUnacked(RETRANSMIT_FRAMES_MAX)) this.transmit(frame);
+      }
+    }
+    this.armRetransmit();
+  }
+}

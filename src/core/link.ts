@@ -1,0 +1,126 @@
+/**
+ * Links: reliable, in-order streams of messages to all peers over frames that may be lost, doubled, late and swapped,
+ * with hellos, heartbeats and the verdict on who is up. Used by PoolNode, which brings frames and the end of each turn
+ * and performs sendFrame. Sealing lies below (host); what messages mean lies above (records, gate). Reads no clock and
+ * trusts no byte of a frame.
+ */
+import { assert } from '../base/assert.js';
+import { DecodeError } from '../base/bytes.js';
+import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import type { Frame } from '../wire/frame.js';
+import { decodeFrame } from '../wire/frame.js';
+import type { Micros } from './effects.js';
+import {
+  HEARTBEAT_INTERVAL_MICROS,
+  HELLO_INTERVAL_MICROS,
+  MESSAGE_BYTES_MAX,
+  SILENCE_MICROS_MAX,
+  WINDOW_FRAMES_MAX,
+} from './link-limits.js';
+import type { LinkContext, LinkEvents, LinkStatus } from './link-peer.js';
+import { PeerLink } from './link-peer.js';
+
+export type { LinkContext, LinkEvents, LinkStatus } from './link-peer.js';
+
+export interface LinkOptions {
+  self: NodeId;
+  peers: readonly NodeId[];
+  /** Of this run of ours; above 0 and higher than in every earlier run. */
+  incarnation: Incarnation;
+  epoch: Epoch;
+  /** Largest body of one frame, before sealing. */
+  frameBodyBytesMax: number;
+  /** Frames the receive ring holds; the windows of all peers together take at most half of it. */
+  receiveFramesMax: number;
+}
+
+export class Links {
+  private readonly peers = new Map<NodeId, PeerLink>();
+  private tickDueAt: Micros = 0;
+
+  constructor(
+    private readonly options: LinkOptions,
+    private readonly context: LinkContext,
+    events: LinkEvents,
+  ) {
+    assert(options.incarnation > 0, 'an incarnation is above 0');
+    const share = Math.floor(options.receiveFramesMax / 2 / Math.max(1, options.peers.length));
+    const window = Math.max(1, Math.min(WINDOW_FRAMES_MAX, share));
+    const { incarnation, epoch, frameBodyBytesMax } = options;
+    for (const peer of options.peers) {
+      assert(peer !== options.self, 'no link to ourselves');
+      this.peers.set(peer, new PeerLink({ peer, incarnation, epoch, frameBodyBytesMax, window }, context, events));
+    }
+    context.timers.at(0, () => this.onTick());
+  }
+
+  /**
+   * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the peer
+   * is down and `whenDown` is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then the
+   * link starts again and peerUp follows). All three are counted.
+   */
+  send(peer: NodeId, message: Uint8Array, whenDown: 'wait' | 'drop' = 'wait'): boolean {
+    const link = this.peers.get(peer);
+    assert(link !== undefined, `no link to server ${peer}`);
+    assert(message.length > 0, 'a message has a type');
+    if (message.length > MESSAGE_BYTES_MAX) {
+      this.context.count('link.message.too-large');
+      this.context.log('error', 'link.message.too-large', { peer, bytes: message.length, bytesMax: MESSAGE_BYTES_MAX });
+      return false;
+    }
+    if (whenDown === 'drop' && !link.up) {
+      this.context.count('link.message.dropped');
+      return false;
+    }
+    return link.push(message);
+  }
+
+  /** Takes an authentic frame. Whatever is wrong with its body is counted, never thrown. */
+  onFrame(peer: NodeId, incarnation: Incarnation, body: Uint8Array): void {
+    const link = this.peers.get(peer);
+    if (link === undefined) {
+      this.context.count('link.frame.refused.unknown-peer');
+      return;
+    }
+    let frame: Frame;
+    try {
+      frame = decodeFrame(body);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      link.refuse(error.reason);
+      return;
+    }
+    link.onFrame(incarnation, frame);
+  }
+
+  /** End of a turn: makes frames of what was queued and sends them. */
+  flush(): void {
+    for (const link of this.peers.values()) link.flush();
+  }
+
+  isUp(peer: NodeId): boolean {
+    return peer === this.options.self || this.peers.get(peer)?.up === true;
+  }
+
+  status(): LinkStatus[] {
+    return [...this.peers.values()].map((link) => link.status());
+  }
+
+  /** Judges silence and sends heartbeats or hellos. */
+  private onTick(): void {
+    const now = this.context.now();
+    // if we ourselves were asleep, frames wait unread: nobody may be judged by the time we slept
+    const sleptMicros = this.tickDueAt === 0 ? 0 : now - this.tickDueAt;
+    for (const [peer, link] of this.peers) {
+      if (sleptMicros >= HEARTBEAT_INTERVAL_MICROS) link.lastHeardAt = Math.min(now, link.lastHeardAt + sleptMicros);
+      if (link.up && now - link.lastHeardAt >= SILENCE_MICROS_MAX) {
+        this.context.log('warn', 'link.down', { peer, silentMicros: now - link.lastHeardAt });
+        link.goDown();
+      }
+      if (link.up) link.sendHeartbeat();
+      else if (now - link.lastHelloAt >= HELLO_INTERVAL_MICROS) link.sendHello();
+    }
+    this.tickDueAt = now + HEARTBEAT_INTERVAL_MICROS;
+    this.context.timers.at(this.tickDueAt, () => this.onTick());
+  }
+}

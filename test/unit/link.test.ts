@@ -1,0 +1,399 @@
+/**
+ * The link layer on a simulated wire: whatever the wire does, each message arrives exactly once and in order per
+ * incarnation of the receiver, restarts are told, silence is noticed, and nothing is left when all is done.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
+import { nodeId } from '../../src/base/ids.js';
+import { Prng } from '../../src/base/prng.js';
+import { Links } from '../../src/core/link.js';
+import { MESSAGE_BYTES_MAX, QUEUE_BYTES_MAX, SILENCE_MICROS_MAX } from '../../src/core/link-limits.js';
+import { Timers } from '../../src/core/timers.js';
+import { decodeFrame } from '../../src/wire/frame.js';
+import { SimulatedTime } from '../support/simulated-time.js';
+import type { WireFaults } from '../support/simulated-wire.js';
+import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
+
+const EPOCH = 7 as Epoch;
+const seedBase = Number(process.env.SEED ?? 4711);
+console.log(`seed ${seedBase}`);
+
+/** One server that has links and nothing else: it notes what it is told. */
+class Station {
+  readonly timers = new Timers();
+  readonly counts = new Map<string, number>();
+  readonly heard: string[] = [];
+  /** Messages per (peer, incarnation of ours): what arrived, by peer. */
+  readonly messages = new Map<NodeId, Uint8Array[]>();
+  readonly links: Links;
+  onMessage: ((peer: NodeId, message: Uint8Array) => void) | null = null;
+  dead = false;
+  private wakeAt = Infinity;
+
+  constructor(
+    readonly time: SimulatedTime,
+    readonly wire: SimulatedWire,
+    readonly self: NodeId,
+    all: readonly NodeId[],
+    readonly incarnation: Incarnation,
+    bodyBytesMax = 500,
+    receiveFramesMax = 256,
+  ) {
+    const peers = all.filter((node) => node !== self);
+    this.links = new Links(
+      { self, peers, incarnation, epoch: EPOCH, frameBodyBytesMax: bodyBytesMax, receiveFramesMax },
+      {
+        now: () => time.now,
+        timers: this.timers,
+        log: () => undefined,
+        count: (name, by = 1) => void this.counts.set(name, (this.counts.get(name) ?? 0) + by),
+      },
+      {
+        deliver: (peer, message) => {
+          const list = this.messages.get(peer) ?? [];
+          this.messages.set(peer, list);
+          list.push(Uint8Array.prototype.slice.call(message));
+          this.onMessage?.(peer, message);
+        },
+        peerUp: (peer, of) => void this.heard.push(`up ${peer} ${of}`),
+        peerDown: (peer) => void this.heard.push(`down ${peer}`),
+        peerReturned: (peer, of) => void this.heard.push(`returned ${peer} ${of}`),
+        sendFrame: (peer, body) => {
+          assert.ok(body.length <= bodyBytesMax, `frame of ${body.length} bytes`);
+          wire.send(self, incarnation, peer, body);
+        },
+      },
+    );
+    wire.attach(self, (from, of, body) => this.turn(() => this.links.onFrame(from, of, body)));
+    this.arm();
+  }
+
+  turn(work: () => void): void {
+    if (this.dead) return;
+    this.timers.run(this.time.now);
+    work();
+    this.links.flush();
+    this.arm();
+  }
+
+  send(peer: NodeId, message: Uint8Array): boolean {
+    let sent = false;
+    this.turn(() => {
+      sent = this.links.send(peer, message);
+    });
+    return sent;
+  }
+
+  die(): void {
+    this.dead = true;
+  }
+
+  private arm(): void {
+    const due = this.timers.deadline();
+    if (due === Infinity || (this.wakeAt <= due && this.wakeAt > this.time.now)) return;
+    this.wakeAt = due;
+    this.time.after(due - this.time.now, () => {
+      if (this.time.now >= this.wakeAt) this.wakeAt = Infinity;
+      this.turn(() => undefined);
+    });
+  }
+
+  texts(peer: NodeId): string[] {
+    return (this.messages.get(peer) ?? []).map((message) => Buffer.from(message).toString());
+  }
+}
+
+interface World {
+  time: SimulatedTime;
+  wire: SimulatedWire;
+  stations: Station[];
+  ids: NodeId[];
+}
+
+function world(seed: number, count: number, faults: WireFaults = PERFECT_WIRE): World {
+  const time = new SimulatedTime();
+  const wire = new SimulatedWire(time, new Prng(seed), faults);
+  const ids = Array.from({ length: count }, (_, i) => nodeId(i));
+  const stations = ids.map((id) => new Station(time, wire, id, ids, 1 as Incarnation));
+  return { time, wire, stations, ids };
+}
+
+const text = (value: string): Uint8Array => Buffer.from(value);
+const [zero, one] = [nodeId(0), nodeId(1)];
+
+test('two servers meet, tell each other once, and know the round trip', () => {
+  const { time, stations } = world(1, 2);
+  time.advance(10_000);
+  for (const [self, peer] of [
+    [0, 1],
+    [1, 0],
+  ] as const) {
+    assert.deepEqual(stations[self]!.heard, [`up ${peer} 1`]);
+    const status = stations[self]!.links.status()[0]!;
+    assert.equal(status.up, true);
+    assert.equal(status.rttMinMicros, 100);
+    assert.equal(status.incarnation, 1);
+  }
+});
+
+test('messages of one turn share a frame; one that fits a frame is never cut', () => {
+  const { time, wire, stations } = world(1, 2);
+  time.advance(10_000);
+  const frames: number[] = [];
+  wire.onSend = (from, _to, body) => {
+    const frame = decodeFrame(body);
+    if (from === 0 && frame.kind === 'data') frames.push(frame.records.length);
+  };
+  stations[0]!.turn(() => {
+    for (let i = 0; i < 10; i++) stations[0]!.links.send(one, text(`message ${i}`));
+    stations[0]!.links.send(one, Buffer.alloc(430, 'x'));
+  });
+  time.advance(1_000);
+  assert.deepEqual(frames, [10, 1]);
+  assert.equal(stations[1]!.texts(zero).length, 11);
+});
+
+test('data that flows back carries the acknowledgement; else one pure ack follows within its delay', () => {
+  const { time, wire, stations } = world(1, 2);
+  time.advance(10_000);
+  const kinds: string[] = [];
+  wire.onSend = (from, _to, body) => void kinds.push(`${from} ${decodeFrame(body).kind}`);
+  stations[1]!.onMessage = (peer) => void stations[1]!.links.send(peer, text('answer'));
+  stations[0]!.send(one, text('question'));
+  time.advance(2_000);
+  assert.deepEqual(kinds, ['0 data', '1 data', '0 ack']);
+});
+
+test('exactly once and in order on a bad wire', () => {
+  for (let seed = seedBase; seed < seedBase + 12; seed++) {
+    const faults = {
+      lossProbability: 0.3,
+      duplicateProbability: 0.1,
+      reorderProbability: 0.2,
+      reorderMicrosMax: 2_000,
+      delayMicrosMin: 20,
+      delayMicrosMax: 400,
+    };
+    const { time, stations, ids } = world(seed, 3, faults);
+    const prng = new Prng(seed + 1);
+    const expected = new Map<string, Buffer[]>();
+    for (let i = 0; i < 400; i++) {
+      const from = prng.pick(ids);
+      const to = prng.pick(ids.filter((id) => id !== from));
+      const size = prng.chance(0.05) ? prng.below(6_000) : prng.below(300);
+      const message = Buffer.concat([text(`${i} `), prng.bytes(size)]);
+      const path = `${from}>${to}`;
+      expected.set(path, [...(expected.get(path) ?? []), message]);
+      assert.equal(stations[from]!.send(to, message), true);
+      time.advance(prng.below(1_000));
+    }
+    time.advance(5_000_000);
+    for (const [path, messages] of expected) {
+      const [from, to] = path.split('>').map(Number) as [number, number];
+      const got = stations[to]!.messages.get(nodeId(from)) ?? [];
+      assert.equal(got.length, messages.length, `seed ${seed} ${path}`);
+      messages.forEach((message, i) => assert.ok(message.equals(got[i]!), `seed ${seed} ${path} message ${i}`));
+    }
+    for (const station of stations) {
+      for (const status of station.links.status()) assert.equal(status.queuedBytes, 0, `seed ${seed}`);
+      assert.ok(!station.heard.some((line) => line.startsWith('down')), `seed ${seed}`);
+    }
+  }
+});
+
+test('a lost frame costs a round trip when others follow, and a probe when it was the last', () => {
+  const { time, wire, stations } = world(1, 2);
+  time.advance(10_000);
+  let toLose = 1;
+  wire.loseIf = (from, _to, body) => from === 0 && decodeFrame(body).kind === 'data' && toLose-- > 0;
+  stations[0]!.send(one, text('lost'));
+  time.advance(10);
+  stations[0]!.send(one, text('follower'));
+  time.advance(200);
+  assert.deepEqual(stations[1]!.texts(zero), ['lost', 'follower']);
+  toLose = 1;
+  stations[0]!.send(one, text('last'));
+  time.advance(1_200);
+  assert.deepEqual(stations[1]!.texts(zero), ['lost', 'follower', 'last']);
+  assert.equal(stations[0]!.links.status()[0]!.retransmitted, 2);
+  assert.equal(stations[1]!.links.status()[0]!.gaps, 1);
+});
+
+test('never more frames under way than the receiver allows', () => {
+  const { time, wire, stations } = world(1, 2, { ...PERFECT_WIRE, delayMicrosMin: 5_000, delayMicrosMax: 5_000 });
+  time.advance(200_000);
+  const window = decodeWindow(wire, () => time.advance(100_000));
+  let data = 0;
+  wire.onSend = (from, _to, body) => {
+    if (from === 0 && decodeFrame(body).kind === 'data') data++;
+  };
+  stations[0]!.turn(() => {
+    for (let i = 0; i < 1_000; i++) stations[0]!.links.send(one, Buffer.alloc(400, 1));
+  });
+  assert.equal(data, window);
+  assert.ok(window <= 128);
+  time.advance(3_000_000);
+  assert.equal(stations[1]!.messages.get(zero)!.length, 1_000);
+});
+
+function decodeWindow(wire: SimulatedWire, run: () => void): number {
+  let window = 0;
+  wire.onSend = (from, _to, body) => {
+    if (from === 1) window = decodeFrame(body).window;
+  };
+  run();
+  return window;
+}
+
+test('the windows of all peers take at most half of the receive ring', () => {
+  for (const [ring, peers] of [
+    [256, 2],
+    [64, 15],
+    [4096, 63],
+    [2, 63],
+  ] as const) {
+    const ids = Array.from({ length: peers + 1 }, (_, i) => nodeId(i));
+    const time = new SimulatedTime();
+    const wire = new SimulatedWire(time, new Prng(1));
+    let window = 0;
+    wire.onSend = (_from, _to, body) => {
+      window = decodeFrame(body).window;
+    };
+    new Station(time, wire, zero, ids, 1 as Incarnation, 500, ring);
+    time.advance(1_000);
+    assert.ok(window >= 1 && (window === 1 || window * peers <= ring / 2), `${ring} frames, ${peers} peers: ${window}`);
+  }
+});
+
+test('a partition that heals loses nothing and tells the silence', () => {
+  const { time, wire, stations, ids } = world(3, 2);
+  time.advance(10_000);
+  stations[0]!.send(one, text('before'));
+  time.advance(1_000);
+  wire.isolate(zero, ids);
+  stations[0]!.send(one, text('meanwhile'));
+  time.advance(SILENCE_MICROS_MAX + 200_000);
+  assert.equal(stations[0]!.links.isUp(one), false);
+  stations[0]!.send(one, text('while down'));
+  assert.equal(stations[0]!.links.send(one, text('not worth waiting'), 'drop'), false);
+  wire.heal();
+  time.advance(300_000);
+  assert.deepEqual(stations[1]!.texts(zero), ['before', 'meanwhile', 'while down']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'returned 1 1']);
+});
+
+test('one-way silence is noticed by the one who hears nothing, and nothing is lost', () => {
+  const { time, wire, stations } = world(3, 2);
+  time.advance(10_000);
+  wire.cut(zero, one);
+  stations[0]!.send(one, text('not heard'));
+  time.advance(SILENCE_MICROS_MAX + 500_000);
+  assert.equal(stations[1]!.links.isUp(zero), false);
+  wire.heal();
+  time.advance(300_000);
+  assert.deepEqual(stations[1]!.texts(zero), ['not heard']);
+});
+
+test('a restarted peer is announced anew and gets nothing meant for its former life', () => {
+  for (let seed = seedBase; seed < seedBase + 20; seed++) {
+    const faults = { ...PERFECT_WIRE, lossProbability: 0.2, duplicateProbability: 0.2, reorderProbability: 0.3 };
+    const { time, wire, stations, ids } = world(seed, 2, { ...faults, reorderMicrosMax: 5_000 });
+    time.advance(300_000);
+    for (let i = 0; i < 20; i++) stations[0]!.send(one, text(`old ${i}`));
+    stations[1]!.send(zero, text('from the old one'));
+    stations[1]!.die();
+    const second = new Station(time, wire, one, ids, 2 as Incarnation);
+    stations[0]!.onMessage = null;
+    second.send(zero, text('from the new one'));
+    time.advance(500_000);
+    for (let i = 0; i < 20; i++) stations[0]!.send(one, text(`new ${i}`));
+    time.advance(1_000_000);
+    assert.deepEqual(
+      second.texts(zero),
+      Array.from({ length: 20 }, (_, i) => `new ${i}`),
+      `seed ${seed}`,
+    );
+    assert.deepEqual(second.heard, ['up 0 1'], `seed ${seed}`);
+    assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 2'], `seed ${seed}`);
+    const last = stations[0]!.texts(one).at(-1);
+    assert.equal(last, 'from the new one', `seed ${seed}`);
+  }
+});
+
+test('what was sent before the first contact waits for it', () => {
+  const { time, wire, stations, ids } = world(3, 1);
+  stations.pop();
+  const early = new Station(time, wire, zero, [zero, one], 1 as Incarnation);
+  early.send(one, text('early'));
+  time.advance(3_000_000);
+  const late = new Station(time, wire, one, [zero, one], 5 as Incarnation);
+  time.advance(200_000);
+  assert.deepEqual(late.texts(zero), ['early']);
+  assert.deepEqual(early.heard, ['up 1 5']);
+  assert.equal(ids.length, 1);
+});
+
+test('a server that slept judges nobody by its sleep', () => {
+  const { time, stations } = world(3, 2);
+  time.advance(100_000);
+  const sleeper = stations[0]!;
+  // its timers fire 3 s late, before it could read what arrived meanwhile
+  const held: (() => void)[] = [];
+  const turn = sleeper.turn.bind(sleeper);
+  sleeper.turn = (work) => void held.push(() => turn(work));
+  time.advance(3_000_000);
+  sleeper.turn = turn;
+  for (const work of held) work();
+  time.advance(300_000);
+  assert.deepEqual(sleeper.heard, ['up 1 1']);
+});
+
+test('an overflowing queue is counted, told to both sides, and the link goes on', () => {
+  const { time, wire, stations, ids } = world(3, 2);
+  time.advance(10_000);
+  stations[0]!.send(one, text('first'));
+  time.advance(10_000);
+  wire.isolate(zero, ids);
+  const big = Buffer.alloc(MESSAGE_BYTES_MAX, 1);
+  stations[0]!.turn(() => {
+    for (let i = 0; i < QUEUE_BYTES_MAX / MESSAGE_BYTES_MAX; i++) stations[0]!.links.send(one, big);
+    assert.equal(stations[0]!.links.send(one, text('one too many')), false);
+  });
+  assert.equal(stations[0]!.counts.get('link.queue.overflow'), 1);
+  wire.heal();
+  time.advance(300_000);
+  stations[0]!.send(one, text('after'));
+  time.advance(100_000);
+  assert.deepEqual(stations[1]!.texts(zero), ['first', 'after']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 1']);
+  assert.deepEqual(stations[1]!.heard, ['up 0 1', 'down 0', 'up 0 1']);
+});
+
+test('a message above the limit is refused, one of many frames arrives', () => {
+  const { time, stations } = world(3, 2);
+  time.advance(10_000);
+  assert.equal(stations[0]!.send(one, new Uint8Array(MESSAGE_BYTES_MAX + 1)), false);
+  const message = Buffer.from(new Prng(5).bytes(300_000));
+  assert.equal(stations[0]!.send(one, message), true);
+  time.advance(2_000_000);
+  assert.ok(message.equals(stations[1]!.messages.get(zero)![0]!));
+});
+
+test('garbage, foreign epochs and old incarnations are counted and change nothing', () => {
+  const { time, stations } = world(3, 2);
+  time.advance(10_000);
+  const { links, counts } = stations[0]!;
+  const prng = new Prng(seedBase);
+  for (let i = 0; i < 2_000; i++) links.onFrame(one, 1 as Incarnation, prng.bytes(prng.below(200)));
+  links.onFrame(nodeId(9), 1 as Incarnation, prng.bytes(80));
+  const refused = [...counts].filter(([name]) => name.startsWith('link.frame.refused.'));
+  assert.equal(
+    refused.reduce((sum, [, count]) => sum + count, 0),
+    2_001,
+  );
+  assert.equal(counts.get('link.frame.refused.unknown-peer'), 1);
+  stations[1]!.send(zero, text('still here'));
+  time.advance(1_000);
+  assert.deepEqual(stations[0]!.texts(one), ['still here']);
+});
