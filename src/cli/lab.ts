@@ -1,0 +1,138 @@
+/**
+ * `smbpool lab up|down|status|exec`: a pool on this machine, for trying out and for tests. Only reads the command line; the
+ * work is in src/lab.
+ */
+import { spawn } from 'node:child_process';
+import { InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
+import { describeLab } from '../lab/describe.js';
+import { LabError } from '../lab/errors.js';
+import { Lab, clearWithoutState, requireRoot } from '../lab/lab.js';
+import { LAB_PASSWORD, LAB_USER, SERVER_COUNT_DEFAULT } from '../lab/layout.js';
+import type { LabOptions } from '../lab/options.js';
+import { labOptions } from '../lab/options.js';
+import { cleaningUpOnSignal } from '../lab/signals.js';
+
+interface UpFlags extends Partial<Omit<LabOptions, 'vfs' | 'shareOptions' | 'globalOptions' | 'lossPercent'>> {
+  smbOption: string[];
+  globalOption: string[];
+  vfs?: string;
+  loss?: number;
+  duplicate?: number;
+}
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
+const collect = (value: string, before: string[]): string[] => [...before, value];
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('a number is wanted');
+  return value;
+}
+
+export function registerLab(program: Command): void {
+  const lab = program
+    .command('lab')
+    .description('a pool on this machine: one network namespace, one smbpoold and one smbd per server (needs root)');
+  lab
+    .command('up')
+    .description('brings a pool up and waits until it serves')
+    .argument('[servers]', 'how many servers, 1 to 16', number, SERVER_COUNT_DEFAULT)
+    .option('--root <dir>', 'folder for all state, logs and the shared files')
+    .option('--fresh', "wipe an earlier lab's files first")
+    .option('--smb-option <line>', "'name = value' for the share; repeatable", collect, [])
+    .option('--global-option <line>', "'name = value' for [global]; repeatable", collect, [])
+    .option('--vfs <modules>', "VFS modules for the share, in front of fileid: 'acl_xattr streams_xattr'")
+    .option('--baseline', 'also one unclustered smbd with the same share options, at 10.77.0.200')
+    .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
+    .option('--loss <percent>', 'frames each server loses on purpose', number)
+    .option('--duplicate <percent>', 'frames each server sends twice on purpose', number)
+    .option('--seed <number>', 'seed of the losses', number)
+    .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
+    .option('--smbd-log-level <level>', "smbd's, 0 to 10", number)
+    .action(up);
+  lab
+    .command('down')
+    .description('stops and removes what "lab up" made; its files stay')
+    .option('--root <dir>', 'of a lab other than the one that is up')
+    .option('--wipe', 'remove the files too')
+    .action(down);
+  lab.command('status').description('what runs').option('--json', 'as JSON').action(status);
+  lab
+    .command('exec')
+    .description('runs a command on a server; smbstatus, net, ctdb and smbpool then mean that server')
+    .argument('<server>', 'number of the server')
+    .argument('<command...>', 'after "--"')
+    .passThroughOptions()
+    .action(exec);
+}
+
+async function up(servers: number, flags: UpFlags): Promise<void> {
+  const { smbOption, globalOption, vfs, loss, duplicate, ...rest } = flags;
+  const options = labOptions({
+    ...rest,
+    servers,
+    shareOptions: smbOption,
+    globalOptions: globalOption,
+    vfs: vfs?.split(/[\s,]+/).filter((word) => word !== '') ?? [],
+    ...(loss === undefined ? {} : { lossPercent: loss }),
+    ...(duplicate === undefined ? {} : { duplicatePercent: duplicate }),
+  });
+  const lab = await cleaningUpOnSignal(
+    () => Lab.up(options, say),
+    async () => Lab.current(options.root)?.down(),
+  );
+  say(`user ${LAB_USER}, password ${LAB_PASSWORD}: smbclient //${lab.server(0).address}/pool -U ${LAB_USER}%${LAB_PASSWORD}`);
+  say('on a server: npx smbpool lab exec 0 -- smbstatus     end it: npx smbpool lab down');
+}
+
+async function down(flags: { root?: string; wipe?: true }): Promise<void> {
+  requireRoot();
+  const lab = Lab.current(flags.root);
+  if (lab) {
+    await lab.down();
+    if (flags.wipe) lab.wipe();
+    say(`the lab is down; ${flags.wipe ? 'its files are removed' : `its files are kept below ${lab.layout.root}`}`);
+  } else if (await clearWithoutState(flags.root, flags.wipe === true)) {
+    say('there was no lab up; leftovers are removed');
+  } else {
+    say('there is no lab up');
+  }
+}
+
+async function status(flags: { json?: true }): Promise<void> {
+  const lab = Lab.current();
+  const servers = lab ? await describeLab(lab) : [];
+  if (flags.json) {
+    say(JSON.stringify({ root: lab?.layout.root ?? null, options: lab?.options ?? null, servers }, null, 2));
+  } else if (lab) {
+    say(`lab below ${lab.layout.root}, transport ${lab.options.transport}`);
+    for (const one of servers) {
+      const daemon = one.smbpoold === null ? 'unclustered' : `smbpoold ${one.smbpoold}`;
+      say(`${one.name.padEnd(9)}  ${one.address.padEnd(11)}  ${daemon}, smbd ${one.smbd}`);
+    }
+  } else {
+    say('there is no lab up; "npx smbpool lab up" makes one');
+  }
+  const healthy = servers.every((one) => one.smbd === 'serves' && (one.smbpoold ?? 'runs') === 'runs');
+  if (!lab || !healthy) process.exitCode = 1;
+}
+
+async function exec(server: string, words: string[]): Promise<void> {
+  requireRoot();
+  // with options passed through, commander leaves the separator in
+  const command = words[0] === '--' ? words.slice(1) : words;
+  const lab = Lab.current();
+  if (!lab) throw new LabError('there is no lab up; "npx smbpool lab up" makes one');
+  const place = lab.server(Number(server));
+  const child = spawn('ip', ['netns', 'exec', place.namespace, ...command], {
+    stdio: 'inherit',
+    env: { ...process.env, ...lab.environment(place) },
+  });
+  // the command gets Ctrl-C from the terminal too; we stay until it has dealt with it
+  process.on('SIGINT', () => undefined);
+  process.exitCode = await new Promise<number>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+}

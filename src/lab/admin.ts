@@ -1,0 +1,56 @@
+/**
+ * Asks a server's smbpoold over its admin socket: the same JSON that `smbpool status --json` prints. Used to wait for the
+ * pool and for the demo's closing table. Only what the lab reads is described here; ports/status.ts is the whole.
+ */
+import { request } from 'node:http';
+import { connect } from 'node:net';
+
+/** A daemon that does not answer its admin socket within this is stuck. */
+const ANSWER_MILLIS_MAX = 5000;
+
+export interface DaemonStatus {
+  pid: number;
+  servers: { id: number; up: boolean }[];
+  links: { peer: number; up: boolean; rttMicros: number | null; framesSent: number; retransmitted: number }[];
+  databases: { name: string; persistent: boolean; recordsOwned: number; directoryEntries: number; moves: number }[];
+  clients: number;
+  waits: { name: string; count: number; medianMicros: number; p99Micros: number; maxMicros: number }[];
+  counters: Record<string, number>;
+}
+
+/** The daemon's status, or null when it does not answer. */
+export function daemonStatus(adminSocket: string): Promise<DaemonStatus | null> {
+  return new Promise((resolve) => {
+    const asked = request({ socketPath: adminSocket, path: '/status', timeout: ANSWER_MILLIS_MAX }, (answer) => {
+      const chunks: Buffer[] = [];
+      answer.on('data', (chunk: Buffer) => chunks.push(chunk));
+      answer.on('error', () => resolve(null));
+      answer.on('end', () => resolve(answer.statusCode === 200 ? parsed(Buffer.concat(chunks).toString()) : null));
+    });
+    asked.on('timeout', () => asked.destroy());
+    asked.on('error', () => resolve(null));
+    asked.end();
+  });
+}
+
+function parsed(text: string): DaemonStatus | null {
+  try {
+    return JSON.parse(text) as DaemonStatus;
+  } catch {
+    return null;
+  }
+}
+
+/** Whether somebody accepts connections: on a unix socket, or on a TCP port. */
+export function accepts(where: { path: string } | { host: string; port: number }): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ ...where, timeout: 1000 });
+    const answer = (value: boolean) => () => {
+      socket.destroy();
+      resolve(value);
+    };
+    socket.once('connect', answer(true));
+    socket.once('error', answer(false));
+    socket.once('timeout', answer(false));
+  });
+}

@@ -1,0 +1,43 @@
+/**
+ * The configuration file of the lab's smbpoold: one per server, because each has folders and sockets of its own on this one
+ * machine. Pure text; lab.ts writes it, src/daemon/config.ts reads it.
+ */
+import { join } from 'node:path';
+import { stringify } from 'yaml';
+import type { Layout, ServerPlace } from './layout.js';
+import { SERVER_INTERFACE } from './layout.js';
+import type { LabOptions } from './options.js';
+
+/** The folders smbpoold of this server keeps its databases in; lab.ts makes them. */
+export function daemonFolders(place: ServerPlace): { volatile: string; persistent: string } {
+  return { volatile: join(place.volatile, 'databases'), persistent: join(place.directory, 'persistent') };
+}
+
+export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOptions): string {
+  const faults = options.lossPercent > 0 || options.duplicatePercent > 0;
+  return stringify({
+    pool: { name: 'lab', keyFile: layout.keyFile },
+    server: place.name,
+    servers: layout.servers(options.servers).map((server) => ({
+      id: server.id,
+      name: server.name,
+      interface: SERVER_INTERFACE,
+      address: server.address,
+    })),
+    directories: daemonFolders(place),
+    socket: place.socket,
+    adminSocket: place.adminSocket,
+    transport: { kind: options.transport },
+    ...(faults
+      ? {
+          faults: {
+            lossPercent: options.lossPercent,
+            duplicatePercent: options.duplicatePercent,
+            // another seed on each server: otherwise all lose the same frames
+            seed: options.seed + (place.id ?? 0),
+          },
+        }
+      : {}),
+    log: { level: options.logLevel },
+  });
+}

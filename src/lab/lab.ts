@@ -1,0 +1,334 @@
+/**
+ * A pool on one machine: `up` makes network, folders, daemons and smbds and waits until every server serves; `down` undoes
+ * it. Used by the command line, the demo, the tests and the benchmarks. Touches nothing that a lab did not make.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { accepts, daemonStatus } from './admin.js';
+import { daemonConfig, daemonFolders } from './daemon-config.js';
+import { LabError, messageOf } from './errors.js';
+import type { ServerPlace } from './layout.js';
+import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE } from './layout.js';
+import { explanation } from './logs.js';
+import {
+  bridgeExists, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge, removeNamespace,
+} from './network.js';
+import type { LabOptions } from './options.js';
+import { isAlive, signal, start } from './processes.js';
+import { run, tryRun, waitUntil } from './run.js';
+import { clientConfig, sambaConfig, sambaFolders } from './samba-config.js';
+import type { LabProcess, LabState } from './state.js';
+import { forgetState, loadState, pointedRoot, saveState } from './state.js';
+import { createUnixUser, removeUnixUser, setSmbUser, unixUserExists } from './users.js';
+
+/** From start to an answering admin socket; half a second when the machine is idle. */
+const DAEMON_START_MILLIS_MAX = 30_000;
+/** From start to a listing: smbd makes its databases first, and 16 of them share the processors. */
+const SMBD_START_MILLIS_MAX = 60_000;
+/** A daemon that needs longer to stop is killed with its namespace. */
+const STOP_MILLIS_MAX = 5000;
+/** Marks a folder as a lab's, which may be wiped. */
+const MARK = '.smbpool-lab';
+
+const DAEMON_MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+
+type Say = (line: string) => void;
+
+export class Lab {
+  readonly layout: Layout;
+  private readonly state: LabState;
+
+  private constructor(layout: Layout, state: LabState) {
+    this.layout = layout;
+    this.state = state;
+  }
+
+  /** The lab that is up below `root` (default: the one that is up), or null. */
+  static current(root?: string): Lab | null {
+    const layout = new Layout(root ?? pointedRoot() ?? ROOT_DEFAULT);
+    const state = loadState(layout);
+    return state ? new Lab(layout, state) : null;
+  }
+
+  /** Brings a lab up and waits until it serves. On failure everything is taken down again and LabError tells why. */
+  static async up(options: LabOptions, say: Say = () => undefined): Promise<Lab> {
+    requireRoot();
+    await clearLeftovers(say);
+    const layout = new Layout(options.root);
+    prepareRoot(layout, options.fresh);
+    const lab = new Lab(layout, { options, createdUsers: [], processes: [] });
+    saveState(layout, lab.state);
+    try {
+      await lab.build(say);
+      return lab;
+    } catch (error) {
+      await lab.down();
+      throw new LabError(`${messageOf(error)} (logs are kept below ${layout.root})`, { cause: error });
+    }
+  }
+
+  get options(): LabOptions {
+    return this.state.options;
+  }
+
+  servers(): ServerPlace[] {
+    return this.layout.servers(this.options.servers);
+  }
+
+  server(id: number): ServerPlace {
+    if (!Number.isInteger(id) || id < 0 || id >= this.options.servers) {
+      throw new LabError(`there is no server ${id}; the lab has servers 0 to ${this.options.servers - 1}`);
+    }
+    return this.layout.server(id);
+  }
+
+  /** All smbds: the pool's, and the unclustered one if there is one. */
+  places(): ServerPlace[] {
+    return this.options.baseline ? [...this.servers(), this.layout.baseline()] : this.servers();
+  }
+
+  process(kind: LabProcess['kind'], server: number | null): LabProcess | null {
+    return this.state.processes.find((one) => one.kind === kind && one.server === server) ?? null;
+  }
+
+  /** The variables that make Samba's tools, and ours, speak to this server. */
+  environment(place: ServerPlace): Record<string, string> {
+    return {
+      SMB_CONF_PATH: place.smbConf,
+      CTDB_SOCKET: place.socket,
+      SMBPOOL_CONFIG: place.daemonConfig,
+    };
+  }
+
+  /** Creates a unix account that goes away with the lab, if there is none of that name. */
+  async ensureUnixUser(name: string): Promise<void> {
+    if (unixUserExists(name)) return;
+    this.state.createdUsers.push(name);
+    saveState(this.layout, this.state);
+    await createUnixUser(name);
+  }
+
+  /** Stops and removes everything the lab made except its files. Can be called again, and for a half-made lab. */
+  async down(): Promise<void> {
+    await this.stop('smbd');
+    await this.stop('smbpoold');
+    await removeNetwork();
+    await unmount(this.layout.volatile);
+    for (const user of this.state.createdUsers) await removeUnixUser(user);
+    forgetState(this.layout);
+  }
+
+  /** Removes the lab's files as well; only after `down`. */
+  wipe(): void {
+    wipeRoot(this.layout);
+  }
+
+  private async stop(kind: LabProcess['kind']): Promise<void> {
+    const processes = this.state.processes.filter((one) => one.kind === kind);
+    for (const one of processes) signal(one, 'SIGTERM');
+    await waitUntil(() => processes.every((one) => !isAlive(one)), STOP_MILLIS_MAX);
+  }
+
+  private async build(say: Say): Promise<void> {
+    await refuseForeignNetwork();
+    await this.makeNetwork();
+    await run('mount', ['-t', 'tmpfs', '-o', 'mode=0755,size=4g', 'smbpool-lab', this.layout.volatile]);
+    this.writeFiles();
+    await this.checkExtendedAttributes();
+    await this.ensureUnixUser(LAB_USER);
+    await Promise.all(this.servers().map((place) => this.startDaemon(place)));
+    await Promise.all(this.servers().map((place) => this.waitForDaemon(place)));
+    await setSmbUser(this.server(0), LAB_USER, LAB_PASSWORD);
+    if (this.options.baseline) await setSmbUser(this.layout.baseline(), LAB_USER, LAB_PASSWORD);
+    await Promise.all(this.places().map((place) => this.startSmbd(place)));
+    for (const place of this.places()) {
+      await this.waitForShare(place);
+      say(`${place.name.padEnd(9)} serves //${place.address}/${SHARE}   (namespace ${place.namespace}, logs ${place.logs})`);
+    }
+  }
+
+  private async makeNetwork(): Promise<void> {
+    await createBridge();
+    for (const place of this.places()) await createNamespace(place.namespace, place.address);
+  }
+
+  private writeFiles(): void {
+    if (!existsSync(this.layout.keyFile)) {
+      writeFileSync(this.layout.keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
+    }
+    const clientFolder = join(this.layout.root, 'client');
+    mkdirSync(clientFolder, { recursive: true });
+    writeFileSync(this.layout.clientConf, clientConfig(clientFolder));
+    for (const place of this.places()) {
+      const folders = daemonFolders(place);
+      for (const folder of [...sambaFolders(place), folders.volatile, folders.persistent]) {
+        mkdirSync(folder, { recursive: true });
+      }
+      chmodSync(join(place.directory, 'private'), 0o700);
+      mkdirSync(place.share, { recursive: true });
+      chmodSync(place.share, 0o1777);
+      writeFileSync(place.smbConf, sambaConfig(place, this.options));
+      if (place.id !== null) writeFileSync(place.daemonConfig, daemonConfig(this.layout, place, this.options));
+    }
+  }
+
+  /** acl_xattr and streams_xattr fail one by one and without a word where extended attributes are missing. */
+  private async checkExtendedAttributes(): Promise<void> {
+    const needed = [...this.options.vfs, ...this.options.shareOptions].some((text) => text.includes('xattr'));
+    if (!needed) return;
+    const script = 'import os,sys; p=sys.argv[1]; os.setxattr(p,"user.smbpool",b"1"); os.removexattr(p,"user.smbpool")';
+    const result = await tryRun('/usr/bin/python3', ['-c', script, this.layout.share]);
+    if (result.status !== 0) {
+      throw new LabError(
+        `the file system of ${this.layout.share} has no user extended attributes, which the VFS modules need; ` +
+          'choose a folder on a disk with --root DIR',
+      );
+    }
+  }
+
+  private remember(process_: LabProcess): void {
+    this.state.processes.push(process_);
+    saveState(this.layout, this.state);
+  }
+
+  private async startDaemon(place: ServerPlace): Promise<void> {
+    this.remember(
+      await start({
+        kind: 'smbpoold',
+        server: place.id,
+        namespace: place.namespace,
+        command: process.execPath,
+        args: [DAEMON_MAIN, '--config', place.daemonConfig],
+        outputFile: place.daemonLog,
+      }),
+    );
+  }
+
+  private async waitForDaemon(place: ServerPlace): Promise<void> {
+    const daemon = this.process('smbpoold', place.id);
+    const dead = () => daemon === null || !isAlive(daemon);
+    const ready = async () => {
+      if (dead()) return true;
+      const status = await daemonStatus(place.adminSocket);
+      return status !== null && status.servers.every((server) => server.up) && (await accepts({ path: place.socket }));
+    };
+    const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
+    if (inTime && !dead()) return;
+    const why = explanation(place, (file) => file === place.daemonLog) ?? `${place.daemonLog} is empty`;
+    throw new LabError(`smbpoold of ${place.name} ${dead() ? 'ended' : 'did not get ready'}: ${why}`);
+  }
+
+  private async startSmbd(place: ServerPlace): Promise<void> {
+    this.remember(
+      await start({
+        kind: 'smbd',
+        server: place.id,
+        namespace: place.namespace,
+        command: 'smbd',
+        args: ['--foreground', '--no-process-group', `--configfile=${place.smbConf}`],
+        outputFile: join(place.logs, 'smbd.out'),
+      }),
+    );
+  }
+
+  private async waitForShare(place: ServerPlace): Promise<void> {
+    const smbd = this.process('smbd', place.id);
+    const dead = () => smbd === null || !isAlive(smbd);
+    const listening = async () => dead() || (await accepts({ host: place.address, port: 445 }));
+    const inTime = await waitUntil(listening, SMBD_START_MILLIS_MAX, 100);
+    if (inTime && !dead()) {
+      const listing = await this.smbclient(place, 'ls');
+      if (listing.status === 0) return;
+      throw this.smbdFailure(place, `does not serve (smbclient: ${listing.stdout.trim() || listing.stderr.trim()})`);
+    }
+    throw this.smbdFailure(place, dead() ? 'ended' : 'does not accept connections');
+  }
+
+  private smbdFailure(place: ServerPlace, what: string): LabError {
+    return new LabError(`smbd of ${place.name} ${what}: ${explanation(place) ?? 'its logs are empty'}`);
+  }
+
+  /** Runs smbclient commands (separated by ";") as the lab's user, from the root namespace. */
+  smbclient(place: ServerPlace, commands: string, user = `${LAB_USER}%${LAB_PASSWORD}`) {
+    const args = ['-s', this.layout.clientConf, `//${place.address}/${SHARE}`, '-U', user, '-c', commands];
+    return tryRun('smbclient', args, { timeoutMs: 30_000 });
+  }
+
+  /** Runs a program in the server's namespace, with the variables of `environment`. */
+  runIn(place: ServerPlace, command: string, args: readonly string[], timeoutMs = 30_000) {
+    const environment = this.environment(place);
+    return tryRun('ip', ['netns', 'exec', place.namespace, command, ...args], { environment, timeoutMs });
+  }
+}
+
+export function requireRoot(): void {
+  if (process.getuid?.() !== 0) throw new LabError('the lab needs root: it makes network namespaces and starts smbd');
+}
+
+/** Takes down what is left of whatever lab there was, unless one is really up. */
+async function clearLeftovers(say: Say): Promise<void> {
+  const before = Lab.current();
+  if (before) {
+    const alive = before.servers().some((place) => {
+      const smbd = before.process('smbd', place.id);
+      return smbd !== null && isAlive(smbd);
+    });
+    if (alive) {
+      throw new LabError(`a lab is up already below ${before.layout.root}: end it first with "npx smbpool lab down"`);
+    }
+    say('clearing what an earlier lab left behind');
+    await before.down();
+  }
+  if (existingNamespaces().length > 0 || bridgeExists()) await removeNetwork();
+}
+
+/** Removes what a lab without a state file left (a crash at the wrong moment); tells whether there was anything. */
+export async function clearWithoutState(root: string | undefined, wipe: boolean): Promise<boolean> {
+  const layout = new Layout(root ?? ROOT_DEFAULT);
+  const leftovers = existingNamespaces().length > 0 || bridgeExists() || (wipe && existsSync(layout.root));
+  await removeNetwork();
+  await unmount(layout.volatile);
+  if (wipe) wipeRoot(layout);
+  return leftovers;
+}
+
+/** Removes every namespace and bridge of the lab's names; what runs inside is ended. */
+export async function removeNetwork(): Promise<void> {
+  await Promise.all(existingNamespaces().map((namespace) => removeNamespace(namespace)));
+  await removeBridge();
+}
+
+function prepareRoot(layout: Layout, fresh: boolean): void {
+  if (fresh) wipeRoot(layout);
+  if (existsSync(layout.root)) {
+    const status = lstatSync(layout.root);
+    // below /tmp anybody may have made the folder first, and with it choose what root writes
+    if (!status.isDirectory() || status.uid !== 0 || (status.mode & 0o022) !== 0) {
+      throw new LabError(`${layout.root} must be a folder of root's that nobody else can write to; move it away`);
+    }
+    if (!existsSync(join(layout.root, MARK)) && readdirSync(layout.root).length > 0) {
+      throw new LabError(`${layout.root} holds something that is no lab; give another folder with --root DIR`);
+    }
+  }
+  mkdirSync(layout.root, { recursive: true, mode: 0o755 });
+  writeFileSync(join(layout.root, MARK), 'made by "smbpool lab up"; "smbpool lab down --wipe" removes the folder\n');
+  mkdirSync(layout.volatile, { recursive: true });
+}
+
+function wipeRoot(layout: Layout): void {
+  if (!existsSync(layout.root)) return;
+  if (!existsSync(join(layout.root, MARK))) {
+    throw new LabError(`${layout.root} was not made by the lab and is not wiped`);
+  }
+  rmSync(layout.root, { recursive: true, force: true });
+}
+
+async function unmount(folder: string): Promise<void> {
+  const mounted = () => readFileSync('/proc/self/mounts', 'utf8').split('\n').some((line) => line.split(' ')[1] === folder);
+  if (!mounted()) return;
+  const result = await tryRun('umount', [folder]);
+  // somebody's shell stands inside: let go when it leaves
+  if (result.status !== 0 && mounted()) await run('umount', ['--lazy', folder]);
+}

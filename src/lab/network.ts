@@ -1,0 +1,91 @@
+/**
+ * The lab's network: one bridge in the root namespace, one network namespace per server, a veth pair between them. Only
+ * things whose names start with the lab's prefix are ever made or removed.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { LabError } from './errors.js';
+import {
+  BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, LAB_PREFIX, PREFIX_LENGTH, SERVER_INTERFACE, hostInterface,
+} from './layout.js';
+import { pause, run, tryRun } from './run.js';
+
+/** Where `ip netns` keeps the names. */
+const NAMESPACE_FOLDER = '/run/netns';
+/** How long processes have to end after a TERM signal before they are killed. */
+const TERMINATE_MILLIS_MAX = 3000;
+
+export async function createBridge(): Promise<void> {
+  await run('ip', ['link', 'add', 'name', BRIDGE, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0']);
+  await run('ip', ['addr', 'add', `${HOST_ADDRESS}/${PREFIX_LENGTH}`, 'dev', BRIDGE]);
+  await run('ip', ['link', 'set', BRIDGE, 'up']);
+}
+
+/** Makes a namespace with `eth0` at `address`, connected to the bridge. */
+export async function createNamespace(namespace: string, address: string): Promise<void> {
+  const outside = hostInterface(namespace);
+  await run('ip', ['netns', 'add', namespace]);
+  await run('ip', [
+    'link', 'add', outside, 'type', 'veth', 'peer', 'name', SERVER_INTERFACE, 'netns', namespace,
+  ]);
+  await run('ip', ['link', 'set', outside, 'master', BRIDGE, 'up']);
+  await run('ip', ['-n', namespace, 'addr', 'add', `${address}/${PREFIX_LENGTH}`, 'dev', SERVER_INTERFACE]);
+  await run('ip', ['-n', namespace, 'link', 'set', SERVER_INTERFACE, 'up']);
+  await run('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
+}
+
+/** The lab's namespaces that exist now. */
+export function existingNamespaces(): string[] {
+  if (!existsSync(NAMESPACE_FOLDER)) return [];
+  const ours = new RegExp(`^${LAB_PREFIX}[0-9]+$`);
+  return readdirSync(NAMESPACE_FOLDER).filter((name) => ours.test(name) || name === BASELINE_NAMESPACE);
+}
+
+export function bridgeExists(): boolean {
+  return existsSync(`/sys/class/net/${BRIDGE}`);
+}
+
+/** Another network of this machine that already uses our addresses would make the lab unreachable: refuse early. */
+export async function refuseForeignNetwork(): Promise<void> {
+  const routes = await run('ip', ['-4', 'route', 'show', 'root', '10.77.0.0/24']);
+  const foreign = routes.split('\n').filter((line) => line.startsWith('10.77.') && !line.includes(BRIDGE));
+  if (foreign.length > 0) {
+    throw new LabError(`this machine already has a route for the lab's addresses 10.77.0.0/24: ${foreign[0]}`);
+  }
+}
+
+/** Processes inside a namespace; all of them are the lab's, or somebody's who went in through `lab exec`. */
+async function processesIn(namespace: string): Promise<number[]> {
+  const result = await tryRun('ip', ['netns', 'pids', namespace]);
+  return result.stdout.split(/\s+/).filter((word) => word !== '').map(Number);
+}
+
+function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // ended by itself in the meantime
+    }
+  }
+}
+
+/** Ends what runs in the namespace and removes it and its veth pair. Safe to call for one that does not exist. */
+export async function removeNamespace(namespace: string): Promise<void> {
+  if (!existsSync(`${NAMESPACE_FOLDER}/${namespace}`)) return;
+  signalAll(await processesIn(namespace), 'SIGTERM');
+  const deadline = Date.now() + TERMINATE_MILLIS_MAX;
+  for (let left = await processesIn(namespace); left.length > 0; left = await processesIn(namespace)) {
+    if (Date.now() > deadline) signalAll(left, 'SIGKILL');
+    await pause(50);
+    if (Date.now() > deadline + TERMINATE_MILLIS_MAX) {
+      throw new LabError(`processes ${left.join(', ')} in namespace ${namespace} do not end, even when killed`);
+    }
+  }
+  // the pair goes with the namespace, but only some time later; by name it goes at once
+  await tryRun('ip', ['link', 'del', hostInterface(namespace)]);
+  await run('ip', ['netns', 'del', namespace]);
+}
+
+export async function removeBridge(): Promise<void> {
+  if (bridgeExists()) await run('ip', ['link', 'del', BRIDGE]);
+}

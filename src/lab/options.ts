@@ -1,0 +1,90 @@
+/**
+ * What a lab is to be like: the options of `lab up`, checked. Used by the command line, the demo and the tests, which start
+ * from `labOptions({})`. Does nothing but judge.
+ */
+import { isAbsolute } from 'node:path';
+import { LabError } from './errors.js';
+import { ROOT_DEFAULT, SERVER_COUNT_DEFAULT, SERVER_COUNT_MAX } from './layout.js';
+
+export type Transport = 'ethernet' | 'udp';
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+export interface LabOptions {
+  root: string;
+  /** How many servers, 1 to 16. */
+  servers: number;
+  /** Lines `name = value` for the share. */
+  shareOptions: string[];
+  /** Lines `name = value` for [global]. */
+  globalOptions: string[];
+  /** VFS modules in front of fileid, in their order. */
+  vfs: string[];
+  /** Wipe what an earlier lab left below the root, the shared files too. */
+  fresh: boolean;
+  transport: Transport;
+  /** Percent of frames each server loses when sending. */
+  lossPercent: number;
+  /** Percent of frames each server sends twice. */
+  duplicatePercent: number;
+  /** Seed of the faults. */
+  seed: number;
+  logLevel: LogLevel;
+  /** smbd's debug level. */
+  smbdLogLevel: number;
+  /** Also start one unclustered smbd with the same share options, at BASELINE_ADDRESS. */
+  baseline: boolean;
+}
+
+const DEFAULTS: LabOptions = {
+  root: ROOT_DEFAULT,
+  servers: SERVER_COUNT_DEFAULT,
+  shareOptions: [],
+  globalOptions: [],
+  vfs: [],
+  fresh: false,
+  transport: 'ethernet',
+  lossPercent: 0,
+  duplicatePercent: 0,
+  seed: 1,
+  logLevel: 'info',
+  smbdLogLevel: 1,
+  baseline: false,
+};
+
+/** A unix socket's path has at most 107 bytes (Linux, sun_path); the longest below the root is 60 bytes. */
+const ROOT_BYTES_MAX = 47;
+
+/** The defaults with `wishes` applied. Throws LabError for a wish that cannot be met. */
+export function labOptions(wishes: Partial<LabOptions>): LabOptions {
+  const options = { ...DEFAULTS, ...wishes };
+  if (!Number.isInteger(options.servers) || options.servers < 1 || options.servers > SERVER_COUNT_MAX) {
+    throw new LabError(`the number of servers must be from 1 to ${SERVER_COUNT_MAX}; "${options.servers}" is not`);
+  }
+  if (!isAbsolute(options.root) || options.root === '/' || /[\s"'\\]/.test(options.root)) {
+    throw new LabError(`--root must be an absolute path of a folder, without spaces; "${options.root}" is not`);
+  }
+  if (Buffer.byteLength(options.root) > ROOT_BYTES_MAX) {
+    throw new LabError(`--root may have ${ROOT_BYTES_MAX} bytes (socket paths below it are limited): ${options.root}`);
+  }
+  for (const line of [...options.shareOptions, ...options.globalOptions]) checkLine(line);
+  for (const module of options.vfs) {
+    if (!/^[a-z0-9_]+(:[A-Za-z0-9_]+)?$/.test(module)) throw new LabError(`"${module}" is no name of a VFS module`);
+  }
+  checkNumber('--loss', options.lossPercent, 50);
+  checkNumber('--duplicate', options.duplicatePercent, 50);
+  checkNumber('--smbd-log-level', options.smbdLogLevel, 10);
+  if (options.transport !== 'ethernet' && options.transport !== 'udp') {
+    throw new LabError(`--transport is "ethernet" or "udp", not "${String(options.transport)}"`);
+  }
+  return options;
+}
+
+function checkLine(line: string): void {
+  if (!/^[A-Za-z][^=\n\r[\]]*=[^\n\r]*$/.test(line)) {
+    throw new LabError(`"${line}" is no smb.conf option: write 'name = value'`);
+  }
+}
+
+function checkNumber(name: string, value: number, max: number): void {
+  if (!Number.isFinite(value) || value < 0 || value > max) throw new LabError(`${name} must be from 0 to ${max}`);
+}
