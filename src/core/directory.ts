@@ -92,6 +92,21 @@ export class Directory {
     };
   }
 
+  /** An owner tells us, who started anew, what it owns. Comes before any ask is answered (core/records). */
+  adopt(owner: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.entryOf(database, key);
+    if (entry.owner !== null && entry.owner !== owner) {
+      this.context.count('record.claim.conflict');
+      this.context.log('error', 'record-claimed-twice', { database, key: hex(key), owner: entry.owner, claimant: owner });
+      if (entry.ownerTurn > turn) return;
+    }
+    entry.owner = owner;
+    entry.ownerTurn = turn;
+    entry.turn = turn;
+    this.turnCounter = Math.max(this.turnCounter, turn);
+    entry.history.push({ owner, turn, at: this.context.now() });
+  }
+
   onAsk(from: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
     const entry = this.entryOf(database, key);
     const queued = entry.queue.find((ask) => ask.node === from);

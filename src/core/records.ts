@@ -67,6 +67,9 @@ export class Records {
   private asks = new Map<string, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
   /** Announcements of this turn by database. */
   private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
+  /** Servers that told us which of our keys they own; we answer as home when all have. */
+  private readonly claimsFrom = new Set<NodeId>();
+  private readonly heldAsks: { asker: NodeId; mode: AccessMode; database: DatabaseId; key: RecordKey }[] = [];
   private events: RecordsEvents | null = null;
 
   constructor(
@@ -93,6 +96,12 @@ export class Records {
     );
     this.deletions = new Deletions(context, this.holdings);
     this.barriers = new Barriers(context);
+    this.claimsFrom.add(context.self);
+  }
+
+  /** Servers whose claims are awaited before we can answer as home. */
+  awaiting(): NodeId[] {
+    return this.context.members.filter((member) => !this.claimsFrom.has(member));
   }
 
   /** Must be called once, before anything is asked; apart from the constructor because gate and records need each other. */
@@ -175,9 +184,15 @@ export class Records {
   peerUp(peer: NodeId, isNewRun: boolean): void {
     if (isNewRun) this.peerReset(peer);
     for (const [database, { existing }] of this.databases) {
-      if (existing === null) continue;
-      for (const [key, home] of existing) if (home === this.context.self) this.announce('exists', database, key, peer);
+      for (const [key, home] of existing ?? []) {
+        if (home === this.context.self) this.post(peer, { kind: 'exists', database, keys: [key] });
+      }
+      for (const { key, state, turn } of this.holdings.all(database)) {
+        if (state !== 'owned' || this.homeOf(database, key) !== peer) continue;
+        this.post(peer, { kind: 'claim', database, key, turn });
+      }
     }
+    this.post(peer, { kind: 'claims-done' });
     this.drain();
   }
 
@@ -245,7 +260,7 @@ export class Records {
     const known = this.databases.get(database);
     if (known?.existing && !known.existing.has(key)) {
       known.existing.set(key, this.context.self);
-      this.announce('exists', database, key, null);
+      this.announce('exists', database, key);
       this.context.count('record.granted-on-the-spot');
     }
     const home = this.homeOf(database, key);
@@ -270,12 +285,8 @@ export class Records {
     }
   }
 
-  /** Tells everybody (or one peer) that a random key exists or is gone. */
-  private announce(kind: 'exists' | 'gone', database: DatabaseId, key: RecordKey, only: NodeId | null): void {
-    if (only !== null) {
-      this.context.send(only, encodeRecordMessage({ kind, database, keys: [key] }));
-      return;
-    }
+  /** Tells everybody, at the end of the turn, that a random key exists or is gone. */
+  private announce(kind: 'exists' | 'gone', database: DatabaseId, key: RecordKey): void {
     const name = `${kind}/${database}`;
     const waiting = this.announcements.get(name);
     if (waiting === undefined) this.announcements.set(name, { kind, database, keys: [key] });
@@ -332,6 +343,10 @@ export class Records {
         return this.post(from, { kind: 'barrier-passed', number: message.number });
       case 'barrier-passed':
         return this.barriers.passed(from, message.number);
+      case 'claim':
+        return this.directory.adopt(from, message.database, message.key, message.turn);
+      case 'claims-done':
+        return this.claimsDone(from);
       case 'describe': {
         const text = JSON.stringify(this.description(message.database, message.key));
         return this.post(from, { kind: 'description', number: message.number, text });
@@ -341,7 +356,18 @@ export class Records {
     }
   }
 
+  private claimsDone(from: NodeId): void {
+    this.claimsFrom.add(from);
+    if (this.awaiting().length > 0) return;
+    for (const { asker, mode, database, key } of this.heldAsks.splice(0)) this.asked(asker, mode, database, key);
+  }
+
   private asked(asker: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+    if (this.awaiting().length > 0) {
+      // Somebody may own the record from before we started. Bounded by the askers: each asks once per key.
+      this.heldAsks.push({ asker, mode, database, key });
+      return;
+    }
     const home = this.homeOf(database, key);
     if (home !== this.context.self && !this.directory.has(database, key)) {
       // The asker took us for the home of a random key that another server created too: it is the other one's.
@@ -375,7 +401,7 @@ export class Records {
     const existing = this.databases.get(database)?.existing;
     if (existing?.get(key) !== this.context.self) return;
     existing.delete(key);
-    this.announce('gone', database, key, null);
+    this.announce('gone', database, key);
   }
 
   private description(database: DatabaseId, key: RecordKey): RecordDescription {
@@ -406,9 +432,18 @@ export class Records {
   /** A peer restarted: its records, copies and promises are gone. */
   private peerReset(peer: NodeId): void {
     this.barriers.peerGone(peer);
-    for (const { existing } of this.databases.values()) {
+    for (const [database, { existing }] of this.databases) {
       if (existing === null) continue;
-      for (const [key, home] of existing) if (home === peer) existing.delete(key);
+      for (const [key, home] of existing) {
+        if (home !== peer) continue;
+        existing.delete(key);
+        const holding = this.holdings.get(database, key);
+        if (holding?.state !== 'owned') continue;
+        // The creator forgot it, we have it: we are its home from now on.
+        existing.set(key, this.context.self);
+        this.directory.adopt(this.context.self, database, key, holding.turn);
+        this.announce('exists', database, key);
+      }
     }
     this.directory.peerReset(peer);
     for (const database of this.databases.keys()) {

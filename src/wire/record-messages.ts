@@ -57,6 +57,10 @@ export type RecordMessage =
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
+  /** Owner to a home that started anew: the sender owns this record. */
+  | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** All claims of the sender have been sent. */
+  | { kind: 'claims-done' }
   /** A person asks the home about a record; `text` is the JSON of the answer. */
   | { kind: 'describe'; database: DatabaseId; key: RecordKey; number: number }
   | { kind: 'description'; number: number; text: string };
@@ -78,6 +82,8 @@ const TYPES = {
   'barrier-passed': 14,
   describe: 15,
   description: 16,
+  claim: 17,
+  'claims-done': 18,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = new Map<number, RecordMessage['kind']>(
@@ -114,7 +120,10 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
     case 'drop':
     case 'missing':
     case 'reclaim':
+    case 'claim':
       writeTurn(writer, message);
+      break;
+    case 'claims-done':
       break;
     case 'exists':
     case 'gone':
@@ -174,7 +183,10 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'drop':
     case 'missing':
     case 'reclaim':
+    case 'claim':
       return { kind, ...readTurn(reader) };
+    case 'claims-done':
+      return { kind };
     case 'exists':
     case 'gone': {
       const database = databaseId(reader.u32());

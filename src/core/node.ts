@@ -1,0 +1,234 @@
+/**
+ * One server's core: composes links, records, gate and persistent databases, and turns each input into effects. Synchronous
+ * and deterministic: the same inputs at the same times give the same effects, in the daemon as in the simulator.
+ */
+import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import { DecodeError } from '../base/bytes.js';
+import { unreachable } from '../base/assert.js';
+import type { CoreContext } from './context.js';
+import type { Effect, Input, LogLevel, Micros } from './effects.js';
+import { Gate } from './gate/gate.js';
+import type { GateOptions, GateStatus } from './gate/gate.js';
+import type { LinkStatus } from './link.js';
+import { Links } from './link.js';
+import { Persistent } from './persistent.js';
+import type { DatabaseStatus } from './records.js';
+import { HOLD_MICROS, Records } from './records.js';
+import { Timers } from './timers.js';
+import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
+import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
+import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
+
+/** How often the log says that the pool is not complete yet. */
+const AWAITING_LOG_MICROS = 10_000_000;
+
+export interface NodeOptions {
+  self: NodeId;
+  /** All configured servers, ourselves included, in any order. */
+  members: readonly NodeId[];
+  incarnation: Incarnation;
+  epoch: Epoch;
+  /** Largest frame body the interconnect carries. */
+  frameBodyBytesMax: number;
+  /** Frames the receive ring holds. */
+  receiveFramesMax: number;
+  gate: GateOptions;
+  /** How long a record stays after it came; the default is records.HOLD_MICROS. */
+  holdMicros?: Micros;
+}
+
+export interface NodeStatus {
+  self: NodeId;
+  incarnation: Incarnation;
+  epoch: Epoch;
+  /** Servers not heard of since we started; nothing can be served whose home we are until they are. */
+  awaiting: NodeId[];
+  links: LinkStatus[];
+  /** By id of the database. */
+  records: ({ id: number } & DatabaseStatus)[];
+  /** Requests of local processes for records, not answered yet. */
+  waitingRequests: number;
+  gate: GateStatus;
+  counters: Record<string, number>;
+}
+
+export class PoolNode {
+  private readonly timers = new Timers();
+  private readonly counters = new Map<string, number>();
+  private readonly links: Links;
+  private readonly records: Records;
+  private readonly persistent: Persistent;
+  private readonly gate: Gate;
+  private readonly incarnations = new Map<NodeId, Incarnation>();
+  private effects: Effect[] = [];
+  private time: Micros = 0;
+
+  constructor(private readonly options: NodeOptions) {
+    const context = this.makeContext();
+    this.links = new Links(
+      {
+        self: options.self,
+        peers: options.members.filter((member) => member !== options.self),
+        incarnation: options.incarnation,
+        epoch: options.epoch,
+        frameBodyBytesMax: options.frameBodyBytesMax,
+        receiveFramesMax: options.receiveFramesMax,
+      },
+      context,
+      {
+        deliver: (peer, message) => this.deliver(peer, message),
+        peerUp: (peer, incarnation) => this.peerUp(peer, incarnation),
+        peerDown: (peer) => this.peerDown(peer),
+        sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
+      },
+    );
+    this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
+    this.persistent = new Persistent(context);
+    this.gate = new Gate(context, this.records, this.persistent, options.gate);
+    this.records.listen({
+      migrated: (token) => this.gate.migrated(token),
+      fetched: (token, data) => this.gate.fetched(token, data),
+      failed: (token, why) => this.gate.failed(token, why),
+      described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
+    });
+    this.logAwaited();
+  }
+
+  /**
+   * Takes one input at the time `now` (never less than before) and returns the effects in the order in which they must be
+   * performed. Timers due by `now` run first.
+   */
+  step(input: Input, now: Micros): Effect[] {
+    this.time = Math.max(this.time, now);
+    this.timers.run(this.time);
+    this.take(input);
+    const effects = this.effects;
+    this.effects = [];
+    return effects;
+  }
+
+  /** When the next 'tick' is due; Infinity if none is. */
+  deadline(): Micros {
+    return this.timers.deadline();
+  }
+
+  status(): NodeStatus {
+    const records = [...this.records.status()].map(([id, status]) => ({ id: Number(id), ...status }));
+    return {
+      self: this.options.self,
+      incarnation: this.options.incarnation,
+      epoch: this.options.epoch,
+      awaiting: this.records.awaiting(),
+      links: this.links.status(),
+      records,
+      waitingRequests: this.records.waiting(),
+      gate: this.gate.status(),
+      counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
+    };
+  }
+
+  private take(input: Input): void {
+    switch (input.kind) {
+      case 'client-opened':
+        return this.gate.clientOpened(input.client, input.pid);
+      case 'client-packet':
+        return this.gate.clientPacket(input.client, input.packet);
+      case 'client-closed':
+        return this.gate.clientClosed(input.client);
+      case 'frame':
+        return this.links.onFrame(input.peer, input.incarnation, input.body);
+      case 'database-opened':
+        return this.gate.onDatabaseOpened(input);
+      case 'record-done':
+        return this.records.onDone(input.database, input.key, input.op, input.outcome);
+      case 'persistent-done':
+        return this.persistent.onDone(input);
+      case 'record-query':
+        return this.records.describe(input.database, input.key, input.token);
+      case 'tick':
+        return;
+      case 'turn-end':
+        this.records.flush();
+        this.links.flush();
+        return;
+      default:
+        unreachable(input);
+    }
+  }
+
+  /** A message of a peer, by the range of its type. What cannot be read is counted and dropped. */
+  private deliver(peer: NodeId, message: Uint8Array): void {
+    const type = message[0] ?? 0;
+    try {
+      if (type >= RECORD_MESSAGE_TYPE_MIN && type <= RECORD_MESSAGE_TYPE_MAX) this.records.onMessage(peer, message);
+      else if (type >= GATE_MESSAGE_TYPE_MIN && type <= GATE_MESSAGE_TYPE_MAX) this.gate.onMessage(peer, message);
+      else if (type >= PERSISTENT_MESSAGE_TYPE_MIN && type <= PERSISTENT_MESSAGE_TYPE_MAX) {
+        this.persistent.onMessage(peer, message);
+      } else throw new DecodeError('unknown-type', `${type}`);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      this.count(`peer.message.refused.${error.reason}`, 1);
+      this.log('warn', 'peer-message-refused', {
+        peer,
+        type,
+        why: error.message,
+        remedy: 'the servers run different versions of smbpoold, or a key is shared with another program',
+      });
+    }
+  }
+
+  private peerUp(peer: NodeId, incarnation: Incarnation): void {
+    const before = this.incarnations.get(peer);
+    this.incarnations.set(peer, incarnation);
+    this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
+    this.gate.peerUp(peer, incarnation);
+    this.records.peerUp(peer, before !== undefined && before !== incarnation);
+    this.persistent.peerUp(peer, incarnation);
+  }
+
+  private peerDown(peer: NodeId): void {
+    this.log('warn', 'peer-down', {
+      peer,
+      remedy: 'check that smbpoold runs there and that the interconnect between the two servers works',
+    });
+    this.records.peerDown(peer);
+    this.gate.peerDown(peer);
+    this.persistent.peerDown(peer);
+  }
+
+  private logAwaited(): void {
+    this.timers.at(this.time + AWAITING_LOG_MICROS, () => {
+      const awaiting = this.records.awaiting();
+      if (awaiting.length === 0) return;
+      this.log('warn', 'awaiting-servers', {
+        servers: awaiting,
+        remedy: 'start smbpoold on them: records are served only when all servers said what they own',
+      });
+      this.logAwaited();
+    });
+  }
+
+  private log(level: LogLevel, event: string, fields: Record<string, unknown> = {}): void {
+    this.effects.push({ kind: 'log', level, event, fields });
+  }
+
+  private count(name: string, by: number): void {
+    this.counters.set(name, (this.counters.get(name) ?? 0) + by);
+  }
+
+  private makeContext(): CoreContext {
+    const { self, epoch } = this.options;
+    return {
+      self,
+      epoch,
+      members: [...this.options.members].sort((a, b) => a - b),
+      timers: this.timers,
+      now: () => this.time,
+      emit: (effect) => this.effects.push(effect),
+      send: (peer, message, whenDown) => this.links.send(peer, message, whenDown),
+      isUp: (peer) => peer === self || this.links.isUp(peer),
+      log: (level, event, fields) => this.log(level, event, fields),
+      count: (name, by = 1) => this.count(name, by),
+    };
+  }
+}
