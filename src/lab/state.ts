@@ -4,7 +4,8 @@
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { LabError, messageOf } from './errors.js';
-import { Layout, POINTER_FILE } from './layout.js';
+import type { Layout } from './layout.js';
+import { POINTER_FILE } from './layout.js';
 import type { LabOptions } from './options.js';
 
 /** A process the lab started. The start time tells it from a later process with the same number. */
