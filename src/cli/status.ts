@@ -95,9 +95,19 @@ function heading(report: StatusReport): string {
   return (
     `Pool ${report.poolName} seen from server ${report.self} (${report.name}): ${state}\n` +
     `smbpoold ${report.version}, process ${report.pid}, up ${duration(report.uptimeMicros)}, ` +
-    `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}, ` +
-    `${report.clients} client connection${report.clients === 1 ? '' : 's'}\n`
+    `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}\n` +
+    `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
+    (report.awaiting.length === 0 ? '' : awaitingText(report.awaiting))
   );
+}
+
+function awaitingText(servers: readonly number[]): string {
+  const names = `server${servers.length === 1 ? '' : 's'} ${servers.join(', ')}`;
+  return `Waiting for ${names} to say what records are there: start smbpoold there, or see its log\n`;
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function section(title: string, content: string): string {
@@ -130,12 +140,13 @@ function linkTable(report: StatusReport): string {
 
 function databaseTable(sample: Sample): string {
   if (sample.report.databases.length === 0) return '';
-  const head = ['name', 'kind', 'owned', 'home of', 'moves', 'moves/s'];
+  const head = ['name', 'kind', 'owned', 'copies', 'home of', 'moves', 'moves/s'];
   const rows = sample.report.databases.map((database) => {
-    if (database.persistent) return [database.name, 'persistent', '-', '-', '-', '-'];
+    if (database.persistent) return [database.name, 'persistent', '-', '-', '-', '-', '-'];
     const rate = rateOf(sample, database.id);
     const moving = rate === null ? '-' : perSecond(rate.moves, rate.micros);
-    return [database.name, 'volatile', database.recordsOwned, database.directoryEntries, database.moves, moving];
+    const { name, recordsOwned, copies, directoryEntries, moves } = database;
+    return [name, 'volatile', recordsOwned, copies, directoryEntries, moves, moving];
   });
   return table(head, rows);
 }

@@ -17,6 +17,7 @@ export function exampleStatus(): StatusReport {
       { id: 1, name: 'beta', address: '10.0.0.2', up: true },
       { id: 2, name: 'gamma', address: '10.0.0.3', up: false },
     ],
+    awaiting: [2],
     links: [
       {
         peer: 1, up: true, rttMicros: 87, rttMicrosMin: 61, framesSent: 120_345, framesReceived: 119_870,
@@ -29,13 +30,20 @@ export function exampleStatus(): StatusReport {
     ],
     databases: [
       {
-        name: 'locking.tdb', id: 0x7a19d84d, persistent: false, recordsOwned: 812, directoryEntries: 301,
+        name: 'locking.tdb', id: 0x7a19d84d, persistent: false, recordsOwned: 812, directoryEntries: 301, copies: 40,
         moves: 90_210,
       },
-      { name: 'brlock.tdb', id: 0x4e66c2b2, persistent: false, recordsOwned: 3, directoryEntries: 1, moves: 17 },
-      { name: 'secrets.tdb', id: 0x2672a57f, persistent: true, recordsOwned: 0, directoryEntries: 0, moves: 0 },
+      {
+        name: 'brlock.tdb', id: 0x4e66c2b2, persistent: false, recordsOwned: 3, directoryEntries: 1, copies: 0,
+        moves: 17,
+      },
+      {
+        name: 'secrets.tdb', id: 0x2672a57f, persistent: true, recordsOwned: 0, directoryEntries: 0, copies: 0,
+        moves: 0,
+      },
     ],
     clients: 14,
+    waitingRequests: 2,
     waits: [{ name: 'locking.tdb', count: 90_210, medianMicros: 143, p99Micros: 1_250, maxMicros: 48_000 }],
     counters: { 'record.moved': 90_227, 'client.packet.refused.truncated': 2 },
   };
