@@ -8,10 +8,19 @@ import { connect } from 'node:net';
 /** A daemon that does not answer its admin socket within this is stuck. */
 const ANSWER_MILLIS_MAX = 5000;
 
+interface LinkStatus {
+  peer: number;
+  up: boolean;
+  rttMicros: number | null;
+  rttMicrosMin: number | null;
+  framesSent: number;
+  retransmitted: number;
+}
+
 export interface DaemonStatus {
   pid: number;
   servers: { id: number; up: boolean }[];
-  links: { peer: number; up: boolean; rttMicros: number | null; framesSent: number; retransmitted: number }[];
+  links: LinkStatus[];
   databases: { name: string; persistent: boolean; recordsOwned: number; directoryEntries: number; moves: number }[];
   clients: number;
   waits: { name: string; count: number; medianMicros: number; p99Micros: number; maxMicros: number }[];
