@@ -22,9 +22,10 @@ export interface AdminOptions {
 }
 
 export function addAdminOptions(command: Command): Command {
+  const config = `the daemon's configuration file, which names the socket (${CONFIG_FILE_DEFAULT})`;
   return command
-    .addOption(new Option('--socket <path>', 'the admin socket of the daemon to ask').conflicts('config'))
-    .option('--config <file>', `the daemon's configuration file, which names the socket (${CONFIG_FILE_DEFAULT})`);
+    .option('--socket <path>', 'the admin socket of the daemon to ask; wins over --config')
+    .addOption(new Option('--config <file>', config).env('SMBPOOL_CONFIG'));
 }
 
 /**

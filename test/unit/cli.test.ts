@@ -86,7 +86,7 @@ test('smbpool record shows where a record is and who had it', async () => {
   const config = join(folder, 'smbpool.yaml');
   writeFileSync(config, `adminSocket: ${path}\n`);
   const { status, out, err } = await smbpool('record', 'locking', '00ff', '--config', config);
-  const json = await smbpool('record', 'locking', '00ff', '--json', '--socket', path);
+  const json = await smbpool('record', 'locking', '00ff', '--json', '--socket', path, '--config', '/absent');
   await server.stop();
   assert.deepEqual({ status, err }, { status: 0, err: '' });
   assertGolden('unit/cli-golden/record.txt', out);
