@@ -48,6 +48,11 @@ if [ ! -e "$done_mark" ] || [ -n "$(find src test bench tsconfig.json package.js
   node_modules/.bin/tsc -p . || stop "the TypeScript does not compile"
   mv "$done_mark.new" "$done_mark"
 fi
-for program in dist/src/cli/main.js dist/src/daemon/main.js; do
-  [ ! -e "$program" ] || chmod +x "$program"
-done
+# npx finds a folder's own programs in node_modules/.bin, where npm links only those of dependencies
+link_program() {
+  [ -e "$2" ] || return 0
+  chmod +x "$2"
+  ln -sfn "../../$2" "node_modules/.bin/$1"
+}
+link_program smbpool dist/src/cli/main.js
+link_program smbpoold dist/src/daemon/main.js
