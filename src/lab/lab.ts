@@ -36,10 +36,10 @@ const DAEMON_MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
 
 type Say = (line: string) => void;
 
-/** The one lab that is being built now, and whether somebody wants it to stop. */
-let building: { done: Promise<unknown>; unwanted: boolean } | null = null;
-
 export class Lab {
+  /** The lab that is being built now, and whether somebody wants it to stop: a machine has one lab, a signal no context. */
+  private static building: { done: Promise<unknown>; unwanted: boolean } | null = null;
+
   readonly layout: Layout;
   private readonly state: LabState;
 
@@ -64,20 +64,20 @@ export class Lab {
     const lab = new Lab(layout, { options, createdUsers: [], processes: [] });
     saveState(layout, lab.state);
     const built = lab.buildOrUndo(say);
-    building = { done: built.catch(() => undefined), unwanted: false };
+    Lab.building = { done: built.catch(() => undefined), unwanted: false };
     try {
       await built;
       return lab;
     } finally {
-      building = null;
+      Lab.building = null;
     }
   }
 
   /** For signal handlers: stops a lab that is being built, or takes down the one that is up. */
   static async interrupt(): Promise<void> {
-    if (building) {
-      building.unwanted = true;
-      await building.done;
+    if (Lab.building) {
+      Lab.building.unwanted = true;
+      await Lab.building.done;
     }
     await Lab.current()?.down();
   }
@@ -155,7 +155,7 @@ export class Lab {
 
   /** Nothing may be made after somebody asked for the end: it would outlive the clean-up. */
   private checkWanted(): void {
-    if (building?.unwanted) throw new LabError('interrupted');
+    if (Lab.building?.unwanted) throw new LabError('interrupted');
   }
 
   private async build(say: Say): Promise<void> {
