@@ -26,6 +26,8 @@ import { Tokens } from './tokens.js';
 import { toolControls } from './tool-controls.js';
 import { Traversals } from './traversals.js';
 
+export type { GateOptions } from './ports.js';
+
 /** CTDB's clients expect to hear who leads once a second. */
 const LEADER_INTERVAL_MICROS = 1_000_000;
 /** The first time soon, so that `ctdb status` need not wait. */
