@@ -124,7 +124,7 @@ function serverTable(report: StatusReport): string {
 
 function linkTable(report: StatusReport): string {
   if (report.links.length === 0) return '';
-  const head = ['to', 'rtt', 'rtt min', 'frames sent', 'received', 'sent again', 'loss', 'queued'];
+  const head = ['to', 'rtt', 'rtt min', 'frames sent', 'received', 'sent again', 'loss', 'refused', 'downs', 'queued'];
   const rows = report.links.map((link) => [
     link.peer,
     duration(link.rttMicros),
@@ -133,6 +133,8 @@ function linkTable(report: StatusReport): string {
     link.framesReceived,
     link.retransmitted,
     percent(link.retransmitted, link.framesSent),
+    link.refused,
+    link.downs,
     bytes(link.queuedBytes),
   ]);
   return table(head, rows);

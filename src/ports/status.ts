@@ -21,7 +21,14 @@ export interface LinkReport {
   rttMicrosMin: number | null;
   framesSent: number;
   framesReceived: number;
+  /** Data frames sent again: what the network lost, and some that were only late. */
   retransmitted: number;
+  /** Data frames received again. */
+  duplicates: number;
+  /** Frames dropped although authentic: malformed, or of another epoch or incarnation. */
+  refused: number;
+  /** How often the peer fell silent. */
+  downs: number;
   /** Messages waiting to be sent or acknowledged. */
   queuedBytes: number;
   /** The peer's incarnation; null before its first frame. */
