@@ -21,6 +21,16 @@ interface Version {
   since: Micros;
 }
 
+/** What is known of a record's versions. */
+interface History {
+  versions: Version[];
+  /**
+   * The last owner died with its store: the newest version that a survivor still had (as owner, copy or backup), as its
+   * place in `versions`. What is read next must not be older. Null: the last version written is the only right one.
+   */
+  floor: number | null;
+}
+
 export interface Violation {
   at: Micros;
   rule: string;
@@ -32,7 +42,7 @@ export interface Violation {
 export class Checker {
   readonly violations: Violation[] = [];
   readonly totals = { lockedReads: 0, writes: 0, cachedReads: 0, fetches: 0 };
-  private readonly versions = new Map<string, Version[]>();
+  private readonly histories = new Map<string, History>();
 
   constructor(
     private readonly now: () => Micros,
@@ -48,16 +58,45 @@ export class Checker {
     return `${this.name(database)}/${describeKey(key)}`;
   }
 
-  private versionsOf(database: DatabaseId, key: RecordKey): Version[] {
+  private historyOf(database: DatabaseId, key: RecordKey): History {
     const id = `${database}/${key}`;
-    let versions = this.versions.get(id);
-    if (versions === undefined) this.versions.set(id, (versions = [{ text: '', since: 0 }]));
-    return versions;
+    let history = this.histories.get(id);
+    if (history === undefined) {
+      history = { versions: [{ text: '', since: 0 }], floor: null };
+      this.histories.set(id, history);
+    }
+    return history;
   }
 
-  /** The last version written; '' when there is no such record. */
-  current(database: DatabaseId, key: RecordKey): string {
-    return this.versionsOf(database, key).at(-1)!.text;
+  /** Whether `text` may be what the record holds now. */
+  private mayBe(history: History, text: string): boolean {
+    const { versions, floor } = history;
+    if (floor === null) return text === versions.at(-1)!.text;
+    return versions.slice(floor).some((version) => version.text === text);
+  }
+
+  private expectation({ versions, floor }: History): string {
+    const last = `last written was "${versions.at(-1)!.text}"`;
+    return floor === null ? last : `${last}, and a survivor had "${versions[floor]!.text}"`;
+  }
+
+  /** A server is lost with its store, which is still there to look at. */
+  serverDied(dead: NodeId): void {
+    for (const [id, history] of this.histories) {
+      const slash = id.indexOf('/');
+      const database = Number(id.slice(0, slash)) as DatabaseId;
+      const key = id.slice(slash + 1) as RecordKey;
+      let newest = 0;
+      let owned = false;
+      for (const [node, store] of this.stores) {
+        const record = node === dead ? null : store.get(database, key);
+        if (record === null) continue;
+        if (record.header.dmaster === node) owned = true;
+        const text = Buffer.from(record.data).toString('latin1');
+        newest = Math.max(newest, history.versions.findLastIndex((version) => version.text === text));
+      }
+      if (!owned) history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
+    }
   }
 
   /** Some store changed: whose smbds may use the record now? */
@@ -82,39 +121,48 @@ export class Checker {
 
   lockedRead(who: string, database: DatabaseId, key: RecordKey, text: string): void {
     this.totals.lockedReads++;
-    const expected = this.current(database, key);
-    if (text === expected) return;
-    const record = this.label(database, key);
-    const what = `${who} read "${text}" of ${record}, last written was "${expected}"`;
-    this.fail('last-version-under-the-lock', what, record);
+    const history = this.historyOf(database, key);
+    if (!this.mayBe(history, text)) {
+      const record = this.label(database, key);
+      const what = `${who} read "${text}" of ${record}, ${this.expectation(history)}`;
+      this.fail('last-version-under-the-lock', what, record);
+    } else if (history.floor !== null) {
+      history.floor = null;
+      this.push(history, text);
+    }
   }
 
   written(database: DatabaseId, key: RecordKey, text: string): void {
     this.totals.writes++;
-    const versions = this.versionsOf(database, key);
-    versions.push({ text, since: this.now() });
-    if (versions.length > VERSIONS_MAX) versions.shift();
+    this.push(this.historyOf(database, key), text);
+  }
+
+  private push(history: History, text: string): void {
+    history.versions.push({ text, since: this.now() });
+    if (history.versions.length <= VERSIONS_MAX) return;
+    history.versions.shift();
+    if (history.floor !== null) history.floor = Math.max(0, history.floor - 1);
   }
 
   cachedRead(who: string, database: DatabaseId, key: RecordKey, text: string): void {
     this.totals.cachedReads++;
-    const expected = this.current(database, key);
-    if (text === expected) return;
+    const history = this.historyOf(database, key);
+    if (this.mayBe(history, text)) return;
     const record = this.label(database, key);
-    this.fail('cache-not-stale', `${who} used cached "${text}" of ${record}, last written was "${expected}"`, record);
+    this.fail('cache-not-stale', `${who} used cached "${text}" of ${record}, ${this.expectation(history)}`, record);
   }
 
   /** What a fetch begun at `since` and answered now may have returned: any version current in between. */
   fetched(who: string, database: DatabaseId, key: RecordKey, text: string, since: Micros): void {
     this.totals.fetches++;
-    const versions = this.versionsOf(database, key);
-    for (let i = versions.length - 1; i >= 0; i--) {
-      const version = versions[i]!;
+    const history = this.historyOf(database, key);
+    if (this.mayBe(history, text)) return;
+    for (let i = history.versions.length - 1; i >= 0; i--) {
+      const version = history.versions[i]!;
       if (version.text === text) return;
       if (version.since < since) {
         const record = this.label(database, key);
-        const expected = this.current(database, key);
-        this.fail('fetch-not-stale', `${who} fetched "${text}" of ${record}, last written was "${expected}"`, record);
+        this.fail('fetch-not-stale', `${who} fetched "${text}" of ${record}, ${this.expectation(history)}`, record);
         return;
       }
     }

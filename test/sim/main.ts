@@ -29,7 +29,8 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}`);
+  const restarts = options.restarts ? ' --restarts' : '';
+  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${restarts}`);
 }
 
 const program = new Command('sim')
@@ -38,6 +39,7 @@ const program = new Command('sim')
   .option('--runs <number>', 'how many runs', wholeNumber, 1)
   .option('--node <kind>', 'pool: the whole core; bare: links and records only', 'pool')
   .option('--sabotage <kind>', 'a planted bug: forget-delegations, keep-copies or give-old-payload', 'none')
+  .option('--restarts', 'let daemons die and start anew too', false)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();
@@ -48,13 +50,14 @@ const options = program.opts<{
   sabotage: Sabotage;
   trace: number;
   keepGoing: boolean;
+  restarts: boolean;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const settings = { ...settingsOf(seed), sabotage: options.sabotage };
+    const settings = { ...settingsOf(seed, options.restarts), sabotage: options.sabotage };
     const result = simulate(settings, nodeFactory(options.node));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
     console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);

@@ -50,7 +50,10 @@ class Run {
   private readonly names = new Map<DatabaseId, string>();
   private readonly shared: Shared;
   private readonly smbds = new Set<SimulatedSmbd>();
-  private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0 };
+  private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0 };
+  private readonly world: ServerWorld;
+  private readonly restarts: (() => void)[] = [];
+  private nextIncarnation = 1;
   private nextPid = 1000;
   private faultsOver = false;
 
@@ -66,6 +69,16 @@ class Run {
       (database) => this.name(database),
     );
     this.shared = { settings, prng: this.prng, opens: [], used: new Map(), version: 0 };
+    this.world = {
+      time: this.time,
+      wire: this.wire,
+      prng: this.prng,
+      trace: this.trace,
+      alarm: (server, what) => this.checker.fail('no-alarm', `server ${server}: ${what}`),
+      name: (database) => this.name(database),
+      turnMicrosMax: settings.turnMicrosMax,
+      socketMicrosMax: settings.socketMicrosMax,
+    };
     this.wire.onSend = (from, to, body, fate) => {
       if (!isDataFrame(body)) return;
       this.trace.add(this.time.now, () => {
@@ -79,42 +92,51 @@ class Run {
     return this.names.get(database) ?? database.toString(16);
   }
 
+  /** Starts a server's daemon, with empty files, and its smbds. */
   private makeServer(self: NodeId, members: readonly NodeId[]): void {
     const { settings } = this;
-    const world: ServerWorld = {
-      time: this.time,
-      wire: this.wire,
-      prng: this.prng,
-      trace: this.trace,
-      alarm: (server, what) => this.checker.fail('no-alarm', `server ${server}: ${what}`),
-      name: (database) => this.name(database),
-      turnMicrosMax: settings.turnMicrosMax,
-      socketMicrosMax: settings.socketMicrosMax,
-    };
-    const options = { self, members, incarnation: (1 + self) as Incarnation, epoch: 1 as Epoch };
-    const server = new SimulatedServer(options, world, this.makeNode);
+    const incarnation = (this.nextIncarnation++) as Incarnation;
+    const server = new SimulatedServer({ self, members, incarnation, epoch: 1 as Epoch }, this.world, this.makeNode);
+    server.onDeath = () => this.serverDied(server, members);
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
     server.store.sabotage = sabotageOf(settings, this.prng);
-    this.servers.push(server);
+    this.servers[self] = server;
     this.stores.set(self, server.store);
-    for (let i = 0; i < settings.smbdsPerServer; i++) this.makeSmbd(server, world, i);
+    for (let i = 0; i < settings.smbdsPerServer; i++) this.makeSmbd(server, i);
   }
 
-  private makeSmbd(server: SimulatedServer, world: ServerWorld, index: number): void {
-    const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, world, this.checker, this.nextPid++);
+  /** A daemon died: so do its smbds; after a while it is started anew. */
+  private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
+    this.checker.serverDied(server.self);
+    this.stores.delete(server.self);
+    for (const smbd of [...this.smbds]) {
+      if (smbd.server !== server) continue;
+      this.bury(smbd);
+      smbd.die();
+    }
+    this.totals.restarts++;
+    const start = (): void => {
+      if (this.servers[server.self] === server) this.makeServer(server.self, members);
+    };
+    this.restarts.push(start);
+    this.time.after(this.prng.below(this.prng.chance(0.3) ? 1_500_000 : 50_000), start);
+  }
+
+  private makeSmbd(server: SimulatedServer, index: number): void {
+    const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, this.world, this.checker, this.nextPid++);
     this.smbds.add(smbd);
     smbd.run(live(this.shared, smbd, () => this.faultsOver));
     const { deathProbability, thinkMicrosMax } = this.settings;
     if (deathProbability === 0) return;
     const life = this.prng.below((thinkMicrosMax + 200) / deathProbability);
     this.time.after(life, () => {
-      if (this.faultsOver) return;
+      if (this.faultsOver || smbd.dead) return;
       this.totals.deaths++;
       this.bury(smbd);
       smbd.die();
       this.time.after(this.prng.below(5_000), () => {
-        if (!this.faultsOver) this.makeSmbd(server, world, index + 100);
+        if (!this.faultsOver && !server.dead) this.makeSmbd(server, index + 100);
       });
     });
   }
@@ -139,6 +161,9 @@ class Run {
         const length = prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000);
         time.after(length, () => this.wire.heal());
       });
+    }
+    for (let i = 0; i < settings.restarts; i++) {
+      time.after(prng.below(settings.activeMicros), () => prng.pick(this.servers).dieAfter(prng.below(40)));
     }
     for (let i = 0; i < settings.stalls; i++) {
       time.after(prng.below(settings.activeMicros), () => {
@@ -200,7 +225,11 @@ class Run {
     this.faultsOver = true;
     this.wire.heal();
     this.wire.faults = PERFECT_WIRE;
-    for (const server of this.servers) server.stuckUntil = 0;
+    for (const server of this.servers) {
+      server.stuckUntil = 0;
+      server.dieAfter(Infinity);
+    }
+    for (const start of this.restarts) start();
   }
 
   private idle(): boolean {
@@ -222,24 +251,10 @@ class Run {
     const perServer = this.servers.map((): { database: DatabaseId; key: RecordKey }[] => []);
     for (const used of this.shared.used.values()) this.prng.pick(perServer).push(used);
     this.servers.forEach((server, i) => {
-      const world = this.deleterWorld();
-      const smbd = new SimulatedSmbd(`deleter${i}`, server, world, this.checker, this.nextPid++);
+      const smbd = new SimulatedSmbd(`deleter${i}`, server, this.world, this.checker, this.nextPid++);
       this.smbds.add(smbd);
       smbd.run(deleteAll(smbd, perServer[i]!));
     });
-  }
-
-  private deleterWorld(): ServerWorld {
-    return {
-      time: this.time,
-      wire: this.wire,
-      prng: this.prng,
-      trace: this.trace,
-      alarm: () => undefined,
-      name: (database) => this.name(database),
-      turnMicrosMax: 0,
-      socketMicrosMax: this.settings.socketMicrosMax,
-    };
   }
 
   /** Nothing but heartbeats happens any more: no forgotten timer, no message sent again and again. */
@@ -255,7 +270,7 @@ class Run {
 
   private summary(): string {
     for (const smbd of [...this.smbds]) this.bury(smbd);
-    const { operations, migrations, attemptsMax, deaths } = this.totals;
+    const { operations, migrations, attemptsMax, deaths, restarts } = this.totals;
     const { writes, cachedReads, fetches } = this.checker.totals;
     return [
       `${operations} operations`,
@@ -264,6 +279,7 @@ class Run {
       `${fetches} fetches`,
       `${cachedReads} cached reads`,
       `${deaths} deaths`,
+      `${restarts} restarts`,
       `${this.wire.totals.sent} frames`,
     ].join(', ');
   }

@@ -63,6 +63,11 @@ export class SimulatedServer {
   private readonly clients = new Map<ClientId, Connection>();
   /** While above now, the daemon is stuck: turns wait. */
   stuckUntil: Micros = 0;
+  /** The daemon is gone and with it its smbds and its files; a later run is another object. */
+  dead = false;
+  /** Called when it died; whoever started it buries its smbds. */
+  onDeath: (() => void) | null = null;
+  private effectsUntilDeath = Infinity;
 
   constructor(
     readonly options: NodeOptions,
@@ -79,6 +84,19 @@ export class SimulatedServer {
 
   get self(): NodeId {
     return this.options.self;
+  }
+
+  /** Kills the daemon after so many more effects: in the middle of a turn, or of a step. */
+  dieAfter(effects: number): void {
+    this.effectsUntilDeath = effects;
+  }
+
+  private die(): void {
+    this.dead = true;
+    this.world.trace.add(this.world.time.now, () => `server ${this.self} dies`);
+    this.world.wire.detach(this.self);
+    this.clients.clear();
+    this.onDeath?.();
   }
 
   waiting(): number {
@@ -112,6 +130,7 @@ export class SimulatedServer {
   // --- turns
 
   input(input: Input): void {
+    if (this.dead) return;
     this.inbox.push(input);
     this.setTurn();
   }
@@ -123,6 +142,7 @@ export class SimulatedServer {
     const wait = Math.max(prng.below(turnMicrosMax + 1), this.stuckUntil - time.now);
     time.after(wait, () => {
       this.turnSet = false;
+      if (this.dead) return;
       if (this.stuckUntil > time.now) this.setTurn();
       else this.turn();
     });
@@ -136,9 +156,10 @@ export class SimulatedServer {
     }
     const inputs = this.inbox;
     this.inbox = [];
-    for (const input of inputs) this.step(input);
-    this.step({ kind: 'turn-end' });
-    this.arm();
+    for (const input of [...inputs, { kind: 'turn-end' } as const]) {
+      if (!this.dead) this.step(input);
+    }
+    if (!this.dead) this.arm();
   }
 
   private arm(): void {
@@ -147,6 +168,7 @@ export class SimulatedServer {
     if (due === Infinity || (this.wakeAt <= due && this.wakeAt > time.now)) return;
     this.wakeAt = due;
     time.after(due - time.now, () => {
+      if (this.dead) return;
       if (time.now >= this.wakeAt) this.wakeAt = Infinity;
       if (this.node.deadline() <= time.now) this.setTurn();
       else this.arm();
@@ -161,7 +183,10 @@ export class SimulatedServer {
       const effects = this.node.step(input, this.world.time.now);
       if (input.kind === 'frame') input.body.fill(0xee);
       if (input.kind === 'client-packet') input.packet.fill(0xee);
-      for (const effect of effects) this.perform(effect, inputs);
+      for (const effect of effects) {
+        if (this.effectsUntilDeath-- <= 0) return this.die();
+        this.perform(effect, inputs);
+      }
     }
   }
 

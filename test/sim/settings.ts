@@ -29,11 +29,13 @@ export interface Settings {
   partitions: number;
   /** How often a daemon is stuck for a while. */
   stalls: number;
+  /** How often a daemon dies, with all smbds of its server, and is started anew with empty files. */
+  restarts: number;
   sabotage: Sabotage;
 }
 
-/** The settings that belong to a seed. */
-export function settingsOf(seed: number): Settings {
+/** The settings that belong to a seed; with `restarts`, daemons may die too. */
+export function settingsOf(seed: number, restarts = false): Settings {
   const prng = new Prng(seed);
   const bad = prng.chance(0.5);
   return {
@@ -57,6 +59,7 @@ export function settingsOf(seed: number): Settings {
     deathProbability: prng.pick([0, 0, 0.01]),
     partitions: prng.pick([0, 0, 0, 1, 2]),
     stalls: prng.pick([0, 0, 1, 3]),
+    restarts: restarts ? prng.pick([0, 1, 2]) : 0,
     sabotage: 'none',
   };
 }
@@ -74,6 +77,7 @@ export function describeSettings(settings: Settings): string {
     `delay ${wire.delayMicrosMin}-${wire.delayMicrosMax} us`,
     `${settings.partitions} partitions`,
     `${settings.stalls} stalls`,
+    `${settings.restarts} restarts`,
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
   ].join(', ');

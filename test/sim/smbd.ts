@@ -58,7 +58,7 @@ export class SimulatedSmbd {
 
   constructor(
     readonly name: string,
-    private readonly server: SimulatedServer,
+    readonly server: SimulatedServer,
     private readonly world: ServerWorld,
     private readonly checker: Checker,
     pid: number,
