@@ -12,6 +12,11 @@ stop() {
 [ -d node_modules ] || stop "the libraries are missing: run npm run setup (or npm ci) first"
 [ -e /usr/include/tdb.h ] || stop "libtdb's headers are missing: run npm run setup, or apt-get install libtdb-dev"
 
+# one build at a time: two would write the same files
+mkdir -p .cache
+exec 9>.cache/build.lock
+flock 9
+
 # What the addon is made of, and by which Node.js: a change of either means to build again. The lock file stands for
 # node-addon-api; listing the tree is cheaper than hashing node_modules.
 addon_fingerprint() {
@@ -33,8 +38,8 @@ if [ ! -e "$addon" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$fingerprint" ]; the
   # the addon that is in use is replaced, never overwritten: running daemons have it mapped
   rm -f "$addon"
   if ! node_modules/.bin/node-gyp rebuild --jobs 2 "${headers[@]}" >"$log" 2>&1; then
-    cat "$log" >&2
-    stop "the addon does not compile"
+    grep -B2 -A8 -E 'error|ERR!' "$log" | head -60 >&2
+    stop "the addon does not compile: see $log"
   fi
   echo "$fingerprint" >"$stamp"
 fi
