@@ -3,8 +3,8 @@
  * the order of starting and stopping is decided here and nowhere else.
  */
 import { dirname } from 'node:path';
-import { InvariantError } from '../base/assert.js';
 import { epoch, nodeId } from '../base/ids.js';
+import { PoolError } from '../host/errors.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import { AdminServer } from './admin-server.js';
@@ -104,9 +104,9 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
       remedy: `put directories.volatile of ${file} on a tmpfs, for example below /run; each open writes to them`,
     });
   }
-  if (faults !== undefined && (faults.lossPercent > 0 || faults.duplicatePercent > 0)) {
+  if (faults !== undefined) {
     const remedy = `remove "faults" from ${file} unless this is a test`;
-    log.log('warn', 'frames are lost or doubled on purpose', { ...faults, remedy });
+    log.log('warn', 'frames are lost, doubled or delayed on purpose', { ...faults, remedy });
   }
 }
 
@@ -140,12 +140,12 @@ function transportOptions({ self, servers, transport }: Config): HostOptions['tr
   };
 }
 
+/** The host's own errors are sentences already; anything else is a bug, whose stack says more. */
 async function startHost(options: HostOptions): Promise<PoolHost> {
   try {
     return await PoolHost.start(options);
   } catch (error) {
-    // a bug: its stack says more than a sentence
-    if (error instanceof TypeError || error instanceof ReferenceError || error instanceof InvariantError) throw error;
-    throw new StartError(`the pool cannot be served: ${(error as Error).message}`, { cause: error });
+    if (error instanceof PoolError) throw new StartError(error.message, { cause: error });
+    throw error;
   }
 }

@@ -67,7 +67,7 @@ log: { level: debug, file: /var/log/x }
   );
   assert.equal(config.self.name, 'beta');
   assert.deepEqual(config.transport, { kind: 'udp', port: 5000 });
-  assert.deepEqual(config.faults, { lossPercent: 2.5, duplicatePercent: 1, seed: 7 });
+  assert.deepEqual(config.faults, { lossPercent: 2.5, duplicatePercent: 1, delayMsMax: 0, seed: 7 });
   assert.deepEqual(config.log, { level: 'debug', file: '/var/log/x' });
 });
 
