@@ -163,8 +163,10 @@ export class Gate implements RecordsEvents {
         return this.databases.onAnnounced(from, message.database, message.name, message.type, message.readonly);
       case 'control':
         return this.controls.onControl(from, message);
-      case 'control-answer':
-        return this.forwarding.onAnswer(from, message.number, message);
+      case 'control-answer': {
+        const { number, status, data, error } = message;
+        return this.forwarding.onAnswer(from, number, { status, data, error });
+      }
       case 'traverse-start':
         return this.traversals.serve(from, message.number, message.database);
       case 'traverse-more':
