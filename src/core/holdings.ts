@@ -36,13 +36,15 @@ interface Waiter {
 interface PendingGive {
   turn: Turn;
   to: NodeId;
+  run: number;
   mode: AccessMode;
 }
 
 export interface Holding {
   database: DatabaseId;
   key: RecordKey;
-  state: 'none' | 'owned' | 'copy';
+  /** 'backup': given away; the payload stays here until the home says that a newer backup exists. */
+  state: 'none' | 'owned' | 'copy' | 'backup';
   turn: Turn;
   /** Owned, but others have read copies: local writers must ask. */
   shared: boolean;
@@ -51,6 +53,7 @@ export interface Holding {
   /** A timer for holdUntil is set. */
   holdTimer: boolean;
   asked: AccessMode | null;
+  askedOf: NodeId | null;
   waiters: Waiter[];
   /** The answer to our ask, to be stored. */
   arrived: Extract<RecordMessage, { kind: 'record' }> | null;
@@ -78,16 +81,20 @@ export class Holdings {
   readonly waits = new Map<DatabaseId, Histogram>();
 
   /**
+   * @param run names this run of ours in asks and their answers
    * @param postHome sends to the key's home
    * @param post sends to a server (never ourselves)
-   * @param ask asks the key's home for the record
+   * @param runOf the run of a server that we are in contact with: what is sent before is lost to it
+   * @param ask asks the key's home for the record, and says who that is
    */
   constructor(
     private readonly context: CoreContext,
+    private readonly run: number,
     private readonly holdMicros: Micros,
     private readonly postHome: Post,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
-    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => void,
+    private readonly runOf: (server: NodeId) => number | undefined,
+    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => NodeId,
     private readonly events: HoldingEvents,
   ) {}
 
@@ -138,6 +145,11 @@ export class Holdings {
   }
 
   onRecord(message: Extract<RecordMessage, { kind: 'record' }>): void {
+    if (message.run !== this.run) {
+      // Asked for by a run of ours that died; the home knows by now and takes the record back from its last owner.
+      this.context.count('record.arrived.old-run');
+      return;
+    }
     const holding = this.holdingOf(message.database, message.key);
     if (message.turn <= holding.turn || holding.arrived !== null) {
       this.context.count('record.arrived.stale');
@@ -156,8 +168,20 @@ export class Holdings {
       this.postHome(database, key, { kind: 'missing', database, key, turn });
       return;
     }
-    holding.give = { turn: message.turn, to: message.to, mode: message.mode };
+    holding.give = { turn: message.turn, to: message.to, run: message.run, mode: message.mode };
     this.settle(holding);
+  }
+
+  /** We are in contact with a new run of a server: what it asked for can be given, what an older run asked for need not. */
+  onContact(server: NodeId): void {
+    const run = this.runOf(server);
+    for (const holdings of this.databases.values()) {
+      for (const holding of [...holdings.values()]) {
+        if (holding.give?.to !== server) continue;
+        if (run !== undefined && ((run - holding.give.run) | 0) > 0) holding.give = null;
+        this.settle(holding);
+      }
+    }
   }
 
   onRevoke(database: DatabaseId, key: RecordKey, turn: Turn): void {
@@ -189,14 +213,23 @@ export class Holdings {
     return true;
   }
 
-  /** The home lost its memory: what was asked of it is asked again, what it ordered is void. */
-  homeReset(holding: Holding): void {
+  /** The home lost its memory: what it ordered and is not done yet is void. */
+  voidOrders(holding: Holding): void {
     holding.give = null;
     holding.discard = [];
-    if (holding.asked !== null && holding.arrived === null) {
-      holding.asked = null;
-      this.settle(holding);
-    }
+  }
+
+  /** Our ask went on to another home than we thought. */
+  askForwarded(database: DatabaseId, key: RecordKey, home: NodeId): void {
+    const holding = this.get(database, key);
+    if (holding !== undefined && holding.asked !== null) holding.askedOf = home;
+  }
+
+  /** What was asked of a home that lost its memory is asked again, unless the answer came after all. */
+  askAgain(holding: Holding, home: NodeId): void {
+    if (holding.asked === null || holding.askedOf !== home || holding.arrived !== null) return;
+    holding.asked = null;
+    this.settle(holding);
   }
 
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
@@ -282,7 +315,7 @@ export class Holdings {
       const write = waiters.some((waiter) => waiter.mode === 'write' && this.canServe(holding, waiter));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
-    if (give !== null && holding.state === 'owned') {
+    if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
       const now = this.context.now();
       if (now >= holding.holdUntil) {
         return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
@@ -312,7 +345,7 @@ export class Holdings {
     if (this.recentGives.wantedAgain(holding.database, holding.key, this.context.now())) {
       this.context.count('record.hold.short');
     }
-    this.ask(holding.database, holding.key, mode);
+    holding.askedOf = this.ask(holding.database, holding.key, mode);
   }
 
   private apply(holding: Holding, operation: RecordOp, outcome: Exclude<RecordOutcome, { result: 'busy' }>): void {
@@ -375,7 +408,8 @@ export class Holdings {
   private discarded(holding: Holding): void {
     const { database, key } = holding;
     const { turn, confirm } = holding.discard.shift()!;
-    if (holding.state === 'copy' && holding.turn <= turn) holding.state = 'none';
+    if (holding.state !== 'owned' && holding.turn <= turn) holding.state = 'none';
+    if (holding.state === 'none' && holding.turn < turn) holding.turn = turn;
     if (confirm) this.postHome(database, key, { kind: 'revoked', database, key, turn });
   }
 
@@ -390,6 +424,8 @@ export class Holdings {
       this.context.count('record.reclaimed');
       this.postHome(database, key, { kind: 'have', database, key, turn });
     } else {
+      // Should it arrive after all, it is too late: the home restores the record elsewhere.
+      if (holding.turn < turn) holding.turn = turn;
       this.postHome(database, key, { kind: 'missing', database, key, turn });
     }
   }
@@ -399,7 +435,7 @@ export class Holdings {
       this.answer(holding, outcome.data ?? EMPTY, mode);
       return;
     }
-    if (holding.state === 'none') {
+    if (holding.state !== 'owned' && holding.state !== 'copy') {
       // A traversal met a record that has left.
       this.answer(holding, EMPTY, 'owned');
       return;
@@ -416,7 +452,7 @@ export class Holdings {
 
   private given(holding: Holding, outcome: RecordOutcome): void {
     const { database, key } = holding;
-    const { turn, to, mode } = holding.give!;
+    const { turn, to, run, mode } = holding.give!;
     holding.give = null;
     if (outcome.result !== 'done') {
       holding.state = 'none';
@@ -426,7 +462,7 @@ export class Holdings {
     const data = outcome.data ?? EMPTY;
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
-      holding.state = 'none';
+      holding.state = 'backup';
       holding.shared = false;
       holding.turn = turn;
       this.recentGives.gave(database, key, this.context.now());
@@ -435,7 +471,7 @@ export class Holdings {
     }
     const owner = mode === 'write' ? to : this.context.self;
     this.context.count(`record.given.${what}`);
-    this.post(to, { kind: 'record', database, key, turn, what, owner, data });
+    this.post(to, { kind: 'record', database, key, turn, run, what, owner, data });
   }
 
   private erased(holding: Holding, outcome: RecordOutcome): void {
@@ -488,6 +524,7 @@ export class Holdings {
         holdUntil: 0,
         holdTimer: false,
         asked: null,
+        askedOf: null,
         waiters: [],
         arrived: null,
         give: null,

@@ -24,6 +24,8 @@ export class TestServer {
   readonly counters = new Map<string, number>();
   readonly answers = new Map<number, { what: 'migrated' | 'fetched' | 'failed'; data: string }>();
   readonly timers = new Timers();
+  /** The runs of its peers that this server has met. */
+  readonly met = new Map<NodeId, number>();
   records: Records;
   private effects: Effect[] = [];
 
@@ -133,7 +135,8 @@ export class RecordsPool {
   readonly members: NodeId[];
   readonly servers: TestServer[];
   readonly errors: string[] = [];
-  private readonly wires = new Map<string, { from: NodeId; to: NodeId; queue: Uint8Array[] }>();
+  private readonly wires = new Map<string, { from: NodeId; to: NodeId; queue: Uint8Array[]; cut: 'no' | 'held' | 'lost' }>();
+  private readonly runs = new Map<NodeId, number>();
 
   constructor(
     count: number,
@@ -141,11 +144,12 @@ export class RecordsPool {
   ) {
     this.members = Array.from({ length: count }, (_, i) => nodeId(i));
     for (const from of this.members) {
-      for (const to of this.members) if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [] });
+      for (const to of this.members) if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [], cut: 'no' });
     }
     this.servers = this.members.map((id) => new TestServer(id, this, 1));
     for (const server of this.servers) {
-      for (const peer of this.members) if (peer !== server.id) server.act((records) => records.peerUp(peer, false));
+      for (const peer of this.members) if (peer !== server.id) server.met.set(peer, 1);
+      for (const peer of this.members) if (peer !== server.id) server.act((records) => records.peerUp(peer, incarnation(1), false));
     }
     this.deliverAll();
   }
@@ -157,13 +161,45 @@ export class RecordsPool {
   }
 
   send(from: NodeId, to: NodeId, message: Uint8Array): boolean {
-    this.wires.get(`${from}>${to}`)!.queue.push(message);
+    const wire = this.wires.get(`${from}>${to}`)!;
+    if (wire.cut !== 'lost') wire.queue.push(message);
     return true;
+  }
+
+  /** A server dies and starts anew, without its databases; its peers learn of it when `reconnect` is called. */
+  restart(id: NodeId): void {
+    const run = (this.runs.get(id) ?? 1) + 1;
+    this.runs.set(id, run);
+    this.servers[id] = new TestServer(id, this, run);
+    for (const wire of this.wires.values()) {
+      if (wire.from !== id && wire.to !== id) continue;
+      wire.queue = [];
+      // What the new run says waits for the first contact; what is said to the old one is lost.
+      wire.cut = wire.from === id ? 'held' : 'lost';
+    }
+  }
+
+  /** Pairs that do not talk since one of them started anew. */
+  cutPairs(): [NodeId, NodeId][] {
+    return [...this.wires.values()].filter((wire) => wire.cut !== 'no' && wire.from < wire.to).map((wire) => [wire.from, wire.to]);
+  }
+
+  /** The link of two servers starts anew; `known` remembers whom each has met in which run. */
+  reconnect(a: NodeId, b: NodeId): void {
+    for (const name of [`${a}>${b}`, `${b}>${a}`]) this.wires.get(name)!.cut = 'no';
+    for (const [server, peer] of [[a, b], [b, a]] as const) {
+      const run = this.runs.get(peer) ?? 1;
+      const before = this.server(server).met.get(peer);
+      this.server(server).met.set(peer, run);
+      this.server(server).act((records) =>
+        records.peerUp(peer, incarnation(run), before !== undefined && before !== run),
+      );
+    }
   }
 
   /** Pairs of servers with messages under way. */
   busyWires(): string[] {
-    return [...this.wires].filter(([, wire]) => wire.queue.length > 0).map(([name]) => name);
+    return [...this.wires].filter(([, wire]) => wire.queue.length > 0 && wire.cut === 'no').map(([name]) => name);
   }
 
   deliver(name: string): void {
