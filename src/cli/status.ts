@@ -31,7 +31,7 @@ export function registerStatus(program: Command): void {
     .command('status')
     .description('servers, links, databases and waiting times, as the asked server sees them')
     .option('--seconds <number>', 'how long to watch for rates; 0: show none', parseSeconds, SAMPLE_SECONDS_DEFAULT)
-    .option('--counters', 'show all counters too')
+    .option('--counters', 'show all counters that are not 0 too')
     .option('--json', "the daemon's report as JSON, with movesPerSecond for each database");
   addAdminOptions(command).action(async (options: StatusOptions) => {
     const sample = await takeSample(adminSocket(options), options.seconds);
@@ -166,6 +166,7 @@ function waitTable(report: StatusReport): string {
 }
 
 function counterTable(report: StatusReport): string {
-  const rows = Object.entries(report.counters).sort(([a], [b]) => (a < b ? -1 : 1));
+  const counted = Object.entries(report.counters).filter(([, count]) => count !== 0);
+  const rows = counted.sort(([a], [b]) => (a < b ? -1 : 1));
   return rows.length === 0 ? '' : table(['name', 'count'], rows);
 }

@@ -59,9 +59,12 @@ export class Daemon {
       version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket,
     });
-    const daemon = new Daemon(log, host, admin, locks);
-    await daemon.notify('ready');
-    return daemon;
+    return new Daemon(log, host, admin, locks);
+  }
+
+  /** Tells systemd that smbd may start; after the handlers of signals are in place. */
+  announce(): Promise<void> {
+    return this.notify('ready');
   }
 
   /** Ends in order: no new questions, then the pool, then the files. */

@@ -66,6 +66,7 @@ async function run(options: Arguments): Promise<void> {
   process.on('SIGTERM', stop).on('SIGINT', stop);
   process.on('SIGHUP', () => daemon.reopenLog());
   process.on('uncaughtException', (error) => daemon.abort('an error that nothing in smbpoold expected; it ends', error));
+  await daemon.announce();
 }
 
 /** What a person reads who started the daemon: sentences where we have them, the whole error where it is a bug. */

@@ -137,7 +137,7 @@ test('it starts, tells systemd, serves, opens its log again, refuses a second da
   chmodSync(join(folder, 'systemd-notify'), 0o755);
   const environment = { NOTIFY_SOCKET: '/fake', PATH: `${folder}${delimiter}${process.env['PATH'] ?? ''}` };
   const daemon = smbpoold(['--config', paths.config], environment);
-  await until(() => existsSync(told), daemon, 'readiness');
+  await until(() => existsSync(told) && readFileSync(told).length > 0, daemon, 'readiness');
   assert.equal(readFileSync(told, 'utf8'), '--ready\n');
   assert.ok(existsSync(paths.socket));
 

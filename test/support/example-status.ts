@@ -45,7 +45,7 @@ export function exampleStatus(): StatusReport {
     clients: 14,
     waitingRequests: 2,
     waits: [{ name: 'locking.tdb', count: 90_210, medianMicros: 143, p99Micros: 1_250, maxMicros: 48_000 }],
-    counters: { 'record.moved': 90_227, 'client.packet.refused.truncated': 2 },
+    counters: { 'record.moved': 90_227, 'client.packet.refused.truncated': 2, 'link.down': 0 },
   };
 }
 
