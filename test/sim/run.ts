@@ -103,7 +103,12 @@ class Run {
     server.store.sabotage = sabotageOf(settings, this.prng);
     this.servers[self] = server;
     this.stores.set(self, server.store);
-    for (let i = 0; i < settings.smbdsPerServer; i++) this.makeSmbd(server, i);
+    // smbd comes up some time after the daemon; until then the databases are not open here
+    for (let i = 0; i < settings.smbdsPerServer; i++) {
+      this.time.after(this.prng.below(settings.smbdStartMicrosMax + 1), () => {
+        if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
+      });
+    }
   }
 
   /** A daemon died: so do its smbds; after a while it is started anew. */

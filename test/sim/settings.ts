@@ -19,6 +19,8 @@ export interface Settings {
   /** Pause of a smbd between two operations, at most. */
   thinkMicrosMax: Micros;
   wire: WireFaults;
+  /** Time from the start of the daemon to that of a smbd, at most. */
+  smbdStartMicrosMax: Micros;
   turnMicrosMax: Micros;
   socketMicrosMax: Micros;
   /** Chance per operation that a smbd keeps the chain for milliseconds. */
@@ -53,6 +55,7 @@ export function settingsOf(seed: number, restarts = false): Settings {
       delayMicrosMin: prng.pick([10, 50]),
       delayMicrosMax: prng.pick([60, 300, 2_000]),
     },
+    smbdStartMicrosMax: prng.pick([0, 1_000, 100_000]),
     turnMicrosMax: prng.pick([0, 20, 200]),
     socketMicrosMax: prng.pick([5, 50]),
     slowHoldProbability: prng.pick([0, 0.01, 0.05]),

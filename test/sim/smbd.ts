@@ -245,6 +245,8 @@ export class SimulatedSmbd {
       return cached.text;
     }
     const text = yield* this.parse(database, key);
+    // Samba's share_mode_lock.c asks for the number before it reads, as here. Its brlock.c asks afterwards, so it is
+    // only safe because a copy stays for a moment (the checker's rule copy-stays-a-moment).
     this.cache.set(id, { sequence, text });
     return text;
   }
