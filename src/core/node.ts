@@ -182,7 +182,7 @@ export class PoolNode {
     this.incarnations.set(peer, incarnation);
     this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
     this.gate.peerUp(peer, incarnation);
-    this.records.peerUp(peer, before !== undefined && before !== incarnation);
+    this.records.peerUp(peer, incarnation, before !== undefined && before !== incarnation);
     this.persistent.peerUp(peer, incarnation);
   }
 

@@ -82,7 +82,7 @@ export class Records {
   private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
-  private readonly heldAsks: Ask[] = [];
+  private heldAsks: Ask[] = [];
   /** Peers whose restart we are digesting, and who else has seen which restart. */
   private readonly resets = new Map<NodeId, Incarnation>();
   private readonly resetsSeen = new Map<NodeId, { incarnation: Incarnation; by: Set<NodeId> }>();
@@ -484,6 +484,7 @@ export class Records {
       for (const [key, home] of existing ?? []) if (home === peer) this.adoptRandomKey(database, key);
     }
     this.directory.peerReset(peer);
+    this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer);
     for (const database of this.databases.keys()) {
       for (const holding of [...this.holdings.all(database)]) {
         if (this.homeOf(database, holding.key) === peer) this.holdings.voidOrders(holding);
