@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the addon (native/, with node-gyp) and the TypeScript (src/, test/, into dist/). Does nothing, quickly, when
-# neither changed. Called by `npm run build`, by set-up and by the tests; downloads nothing when Node.js brings its headers.
+# neither changed. Called by `npm run build`, by set-up and by the tests; downloads nothing when Node.js brings its
+# headers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

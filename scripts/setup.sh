@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# npm run setup: everything that `npm run demo` and `npm test` need, on a fresh Debian 12 with Node 20. Both call it first.
-# Does only what is missing: seconds when nothing changed. Never starts, stops or changes a Samba service that was there.
+# npm run setup: everything that `npm run demo` and `npm test` need, on a fresh Debian 12 with Node 20. Both call it
+# first. Does only what is missing: seconds when nothing changed. Never starts, stops or changes a Samba service that
+# was there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,8 +33,9 @@ done
 samba_was_there=yes
 for package in "${missing[@]}"; do [ "$package" != samba ] || samba_was_there=no; done
 
-# Debian starts smbd and nmbd as soon as they are installed. The lab runs its own in network namespaces and would not mind,
-# but nobody asked for a file server on this machine: a policy file keeps new services from starting while we install.
+# Debian starts smbd and nmbd as soon as they are installed. The lab runs its own in network namespaces and would not
+# mind, but nobody asked for a file server on this machine: a policy file keeps new services from starting while we
+# install.
 policy=/usr/sbin/policy-rc.d
 install_packages() {
   if [ ! -e "$policy" ]; then

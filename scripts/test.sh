@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim native
-# fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
+# npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
+# native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
 #   SEED=N                repeats the random tests of a run
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
 set -euo pipefail

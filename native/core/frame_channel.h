@@ -36,12 +36,12 @@ class FrameChannel {
   // Whether ids, incarnation and secret can be used.
   static bool Valid(const ChannelOptions& options) noexcept;
 
-  // Writes a whole frame (body_length + kFrameOverheadBytes) to `out`; its length, or 0 when `peer` is no other member or
-  // the body too long.
+  // Writes a whole frame (body_length + kFrameOverheadBytes) to `out`; its length, or 0 when `peer` is no other member
+  // or the body too long.
   size_t Seal(uint16_t peer, const uint8_t* body, size_t body_length, uint8_t* out) noexcept;
 
-  // Opens a frame of `length` bytes, which may be followed by padding; writes the body to `out`, which must hold `length`
-  // bytes. False: refused and counted.
+  // Opens a frame of `length` bytes, which may be followed by padding; writes the body to `out`, which must hold
+  // `length` bytes. False: refused and counted.
   bool Open(const uint8_t* frame, size_t length, uint8_t* out, OpenedFrame* opened) noexcept;
 
   // The newest incarnation heard of; 0 for none.

@@ -1,6 +1,6 @@
-// One way for frames to travel: raw Ethernet or UDP. Moves whole frames and knows where peers are; knows no seal. Sending
-// only queues until Flush, which never waits: what the system does not take is dropped and counted (the link layer sends
-// again). Receiving hands out one frame at a time in place.
+// One way for frames to travel: raw Ethernet or UDP. Moves whole frames and knows where peers are; knows no seal.
+// Sending only queues until Flush, which never waits: what the system does not take is dropped and counted (the link
+// layer sends again). Receiving hands out one frame at a time in place.
 #pragma once
 
 #include <cstddef>

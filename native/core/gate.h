@@ -1,6 +1,6 @@
-// The unix socket on which local processes (smbd and its helpers) speak CTDB's client protocol. Cuts the byte streams into
-// packets by their length word and looks at nothing but length, magic and version. A client that breaks the rules, does
-// not read or dies costs only itself. Never waits.
+// The unix socket on which local processes (smbd and its helpers) speak CTDB's client protocol. Cuts the byte streams
+// into packets by their length word and looks at nothing but length, magic and version. A client that breaks the rules,
+// does not read or dies costs only itself. Never waits.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// Remembers which frame numbers of one sender were accepted, so that none is accepted twice: a sliding bitmap as in IPsec.
+// Remembers which frame numbers of one sender were accepted, so that none is accepted twice: a sliding bitmap as in
+// IPsec.
 #pragma once
 
 #include <array>

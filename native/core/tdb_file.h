@@ -1,5 +1,5 @@
-// One open tdb. Thin over libtdb: no decision, no record layout. A tdb with mutexes is shared with smbd, which may hold a
-// chain while it waits for us; such a file is only touched under a chain taken without waiting, and TdbFile refuses
+// One open tdb. Thin over libtdb: no decision, no record layout. A tdb with mutexes is shared with smbd, which may hold
+// a chain while it waits for us; such a file is only touched under a chain taken without waiting, and TdbFile refuses
 // anything else (kNotLocked). All calls must come from the thread that opened the file: mutexes belong to a thread.
 #pragma once
 
@@ -66,8 +66,8 @@ class TdbFile {
   void AddFlags(int flags) noexcept;
   int HashSize() const noexcept;
 
-  // All records of whole chains from `chain` on, at least one chain, stopping after the chain that reaches `records_max`.
-  // Answers the next chain, or HashSize() at the end, or an error.
+  // All records of whole chains from `chain` on, at least one chain, stopping after the chain that reaches
+  // `records_max`. Answers the next chain, or HashSize() at the end, or an error.
   int64_t TraverseChains(int chain, size_t records_max, std::vector<TdbRecord>* out) noexcept;
 
   // kTdbBusy when another process is in a transaction.

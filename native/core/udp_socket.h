@@ -1,5 +1,5 @@
-// Frames in UDP datagrams, for networks that pass no unknown EtherType: one socket, recvmmsg and sendmmsg. Peers' addresses
-// are configured, not learnt.
+// Frames in UDP datagrams, for networks that pass no unknown EtherType: one socket, recvmmsg and sendmmsg. Peers'
+// addresses are configured, not learnt.
 #pragma once
 
 #include <memory>

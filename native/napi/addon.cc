@@ -1,5 +1,5 @@
-// What the addon exports. All state hangs on the objects made from these classes, each belonging to the environment that
-// made it: the addon may be loaded in the main thread and in workers at once. See src/host/native.ts.
+// What the addon exports. All state hangs on the objects made from these classes, each belonging to the environment
+// that made it: the addon may be loaded in the main thread and in workers at once. See src/host/native.ts.
 #include <napi.h>
 
 #include "../core/pump.h"

@@ -1,5 +1,6 @@
-// Turns statuses and results of native/core into JavaScript errors, and JavaScript arguments into plain values. The only
-// place that throws. Every error has a `code`: the errno name, or ERR_INVALID_ARG_TYPE, ERR_POOL_CLOSED, ERR_POOL_TDB.
+// Turns statuses and results of native/core into JavaScript errors, and JavaScript arguments into plain values. The
+// only place that throws. Every error has a `code`: the errno name, or ERR_INVALID_ARG_TYPE, ERR_POOL_CLOSED,
+// ERR_POOL_TDB.
 #pragma once
 
 #include <napi.h>

@@ -251,7 +251,8 @@ Pump& PumpObject::Checked(const Napi::CallbackInfo& info) {
   return *pump_;
 }
 
-// route(outLength): performs the records of the out buffer now, which may then be filled again. They leave with the turn.
+// route(outLength): performs the records of the out buffer now, which may then be filled again. They leave with the
+// turn.
 Napi::Value PumpObject::RouteOut(const Napi::CallbackInfo& info) {
   Pump& pump = Checked(info);
   const auto length = static_cast<size_t>(std::max(0.0, NumberArgument(info, 0)));

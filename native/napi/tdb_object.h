@@ -1,5 +1,5 @@
-// The JavaScript class Tdb over native/core/tdb_file: argument checks and conversion only. Mirrored, with documentation of
-// each method, in src/host/native.ts.
+// The JavaScript class Tdb over native/core/tdb_file: argument checks and conversion only. Mirrored, with documentation
+// of each method, in src/host/native.ts.
 #pragma once
 
 #include <napi.h>

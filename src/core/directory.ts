@@ -1,9 +1,10 @@
 /**
- * The home's side of a record's life: for each key whose home we are, who owns it, who keeps the backup, who reads a copy,
- * and who waits. Moves one record once at a time, in the order of asking. Knows nothing of tdbs or of smbd; speaks to owners
- * and askers (ourselves included) only by record messages. Called by core/records.
+ * The home's side of a record's life: for each key whose home we are, who owns it, who keeps the backup, who reads a
+ * copy, and who waits. Moves one record once at a time, in the order of asking. Knows nothing of tdbs or of smbd;
+ * speaks to owners and askers (ourselves included) only by record messages. Called by core/records.
  *
- * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends it.
+ * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends
+ * it.
  */
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
 import { turn as toTurn } from '../base/ids.js';

@@ -1,6 +1,7 @@
 /**
- * Cuts messages that are too large for the link into parts and puts them together again. Streams are in order, so parts of
- * one transfer come in order; a gap means the stream began anew and drops the transfer. Bounded by TRANSFER_BYTES_MAX.
+ * Cuts messages that are too large for the link into parts and puts them together again. Streams are in order, so parts
+ * of one transfer come in order; a gap means the stream began anew and drops the transfer. Bounded by
+ * TRANSFER_BYTES_MAX.
  */
 import { DecodeError } from '../base/bytes.js';
 import type { NodeId } from '../base/ids.js';

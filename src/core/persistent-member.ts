@@ -1,7 +1,7 @@
 /**
- * A server's own files of the persistent databases: which version they hold, and one piece of work at a time on each. Knows
- * nothing of majorities; does what the leader (core/persistent-leader) says and reports what became of it. Each change of a
- * file is one durable transaction of the host, so a file always holds one whole version.
+ * A server's own files of the persistent databases: which version they hold, and one piece of work at a time on each.
+ * Knows nothing of majorities; does what the leader (core/persistent-leader) says and reports what became of it. Each
+ * change of a file is one durable transaction of the host, so a file always holds one whole version.
  */
 import type { DatabaseId } from '../base/ids.js';
 import { VERSION_ZERO, sameVersion, versionOf } from '../wire/persistent-rows.js';

@@ -1,7 +1,8 @@
 /**
- * Remembers which records left this server a moment ago, to hold a record longer the next time if its users were not done:
- * an open is several locked sections, and a smbd may not even have run before the shortest hold was over. Without this, a
- * busy server could lose each record before using it once. Bounded; forgets the oldest first. Used by core/holdings.
+ * Remembers which records left this server a moment ago, to hold a record longer the next time if its users were not
+ * done: an open is several locked sections, and a smbd may not even have run before the shortest hold was over. Without
+ * this, a busy server could lose each record before using it once. Bounded; forgets the oldest first. Used by
+ * core/holdings.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { Micros } from './effects.js';

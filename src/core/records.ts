@@ -3,7 +3,8 @@
  * (core/holdings), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
  *
  * Homes: a key's home is chosen by rendezvous hashing over the members. In databases whose keys are random numbers the
- * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at once.
+ * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at
+ * once.
  */
 import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
 import type { HistogramSummary } from '../base/histogram.js';
@@ -25,8 +26,8 @@ const TURNS_PER_INCARNATION = 4096;
 /** Databases whose keys are random numbers made by the creator; see samba.md 0.2 for why this matters. */
 const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);
 /**
- * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of random
- * keys made before it have arrived.
+ * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
+ * random keys made before it have arrived.
  */
 const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
 
@@ -123,7 +124,9 @@ export class Records {
     return this.context.members.filter((member) => !this.claimsFrom.has(member));
   }
 
-  /** Must be called once, before anything is asked; apart from the constructor because gate and records need each other. */
+  /**
+   * Must be called once, before anything is asked; apart from the constructor because gate and records need each other.
+   */
   listen(events: RecordsEvents): void {
     this.events = events;
   }
@@ -490,8 +493,8 @@ export class Records {
         if (this.homeOf(database, holding.key) === peer) this.holdings.voidOrders(holding);
       }
     }
-    // From here on we give nothing on the old run's orders, and say so to the others: streams are in order, so who hears
-    // it has got all we gave. What we own is claimed when we have heard it from all of them.
+    // From here on we give nothing on the old run's orders, and say so to the others: streams are in order, so who
+    // hears it has got all we gave. What we own is claimed when we have heard it from all of them.
     this.resets.set(peer, incarnation);
   }
 
@@ -507,8 +510,8 @@ export class Records {
   }
 
   /**
-   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke them.
-   * Returns whether something is left to do.
+   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke
+   * them. Returns whether something is left to do.
    */
   private unsettled(home: NodeId): boolean {
     let left = false;
@@ -532,7 +535,9 @@ export class Records {
     this.afterReset(server);
   }
 
-  /** Once all others saw the restart too, no record given on the old run's orders is under way: we can say what we own. */
+  /**
+   * Once all others saw the restart too, no record given on the old run's orders is under way: we can say what we own.
+   */
   private afterReset(server: NodeId): void {
     const incarnation = this.resets.get(server);
     if (incarnation === undefined) return;

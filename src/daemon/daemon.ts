@@ -1,6 +1,6 @@
 /**
- * The running daemon: takes the machine's locks, starts the host, then the admin socket, and tells systemd. Made by main;
- * the order of starting and stopping is decided here and nowhere else.
+ * The running daemon: takes the machine's locks, starts the host, then the admin socket, and tells systemd. Made by
+ * main; the order of starting and stopping is decided here and nowhere else.
  */
 import { dirname } from 'node:path';
 import { epoch, nodeId } from '../base/ids.js';

@@ -1,6 +1,6 @@
 /**
- * The daemon's log: pino, one JSON object a line, readable text on a terminal. A warning or error is said once per cause
- * and then counted (repeat-limiter.ts). Made by main and handed to the host as its Log port; never throws.
+ * The daemon's log: pino, one JSON object a line, readable text on a terminal. A warning or error is said once per
+ * cause and then counted (repeat-limiter.ts). Made by main and handed to the host as its Log port; never throws.
  */
 import { pino } from 'pino';
 import type { DestinationStream, Logger } from 'pino';

@@ -1,6 +1,7 @@
 /**
- * The records in the two buffers that cross between the addon and JavaScript once per batch; mirrors native/core/batch.h:
- * {u32 kind, u32 id, u32 length, u32 zero, payload, padding to 8}, little endian. Used by host/pump only.
+ * The records in the two buffers that cross between the addon and JavaScript once per batch; mirrors
+ * native/core/batch.h: {u32 kind, u32 id, u32 length, u32 zero, payload, padding to 8}, little endian. Used by
+ * host/pump only.
  */
 
 export const BATCH_HEADER_BYTES = 16;

@@ -1,7 +1,7 @@
 /**
  * Feeds the core and performs its effects. One turn: the inputs of a batch one after the other, the outcomes of record
- * operations right behind the input that caused them, then 'turn-end', which makes the frames. Called by PoolHost; knows
- * the outside only through ports, so tests drive it without a socket.
+ * operations right behind the input that caused them, then 'turn-end', which makes the frames. Called by PoolHost;
+ * knows the outside only through ports, so tests drive it without a socket.
  */
 import { unreachable } from '../base/assert.js';
 import type { Effect, Input, Micros, RecordDescription } from '../core/effects.js';
@@ -32,11 +32,14 @@ export interface CoreLoopPorts {
 }
 
 /**
- * Outcomes fed back in one turn before the rest waits for the next: far above what a full batch of requests causes (some
- * 5,000 packets, a few operations each), so only a core that answers each outcome with a new operation reaches it.
+ * Outcomes fed back in one turn before the rest waits for the next: far above what a full batch of requests causes
+ * (some 5,000 packets, a few operations each), so only a core that answers each outcome with a new operation reaches
+ * it.
  */
 export const OUTCOMES_PER_TURN_MAX = 100_000;
-/** 'turn-end' may cause operations whose outcomes cause messages; after so many rounds the rest waits for the next turn. */
+/**
+ * 'turn-end' may cause operations whose outcomes cause messages; after so many rounds the rest waits for the next turn.
+ */
 export const TURN_ENDS_MAX = 8;
 
 export class CoreLoop {

@@ -1,6 +1,6 @@
 /**
- * What keeps the host from starting or answering, as one sentence with cause and remedy. `code` is stable; programs look at
- * it, people read the message.
+ * What keeps the host from starting or answering, as one sentence with cause and remedy. `code` is stable; programs
+ * look at it, people read the message.
  */
 
 export type PoolErrorCode =

@@ -1,6 +1,7 @@
 /**
- * The addon (native/), typed: the only file that sees it untyped. Each class is documented here; the C++ side only checks
- * and converts. Used by the other files of host/ and by tests. Loading is lazy, so that importing this file does nothing.
+ * The addon (native/), typed: the only file that sees it untyped. Each class is documented here; the C++ side only
+ * checks and converts. Used by the other files of host/ and by tests. Loading is lazy, so that importing this file does
+ * nothing.
  */
 import { createRequire } from 'node:module';
 
@@ -24,8 +25,8 @@ export interface TdbOptions {
 
 /**
  * One open tdb. A process must not open the same file twice, nor open or close it by other means: its locks would be
- * lost. A tdb opened with TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of exactly
- * that key. Errors are thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
+ * lost. A tdb opened with TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of
+ * exactly that key. Errors are thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
  */
 export interface Tdb {
   /** May be called again. */
@@ -44,8 +45,8 @@ export interface Tdb {
   incrementSequenceNumber(): void;
   addFlags(flags: number): void;
   /**
-   * The records of whole chains from number `chain` on, until at least `recordsMax` were found. `next` is where to go on;
-   * hashSize() at the end. Waits for each chain: not for files shared with smbd inside the daemon.
+   * The records of whole chains from number `chain` on, until at least `recordsMax` were found. `next` is where to go
+   * on; hashSize() at the end. Waits for each chain: not for files shared with smbd inside the daemon.
    */
   traverse(chain: number, recordsMax: number): { next: number; records: [Buffer, Buffer][] };
   /** False: another process is in a transaction. */
@@ -102,13 +103,15 @@ export interface PumpOptions {
     outputBytesMax?: number;
   };
   /**
-   * Called for each batch with the length of what lies in inBuffer; answers the length of what it wrote to outBuffer. What
-   * it throws becomes an uncaught exception of the process.
+   * Called for each batch with the length of what lies in inBuffer; answers the length of what it wrote to outBuffer.
+   * What it throws becomes an uncaught exception of the process.
    */
   onBatch(inLength: number): number;
 }
 
-/** Sockets, frames and one timer behind one descriptor; see native/core/pump.h and src/host/batch.ts for the buffers. */
+/**
+ * Sockets, frames and one timer behind one descriptor; see native/core/pump.h and src/host/batch.ts for the buffers.
+ */
 export interface NativePump {
   readonly inBuffer: ArrayBuffer;
   readonly outBuffer: ArrayBuffer;

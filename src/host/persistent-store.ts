@@ -1,6 +1,6 @@
 /**
- * The persistent databases: passes work to a thread of its own (persistent-worker.ts), because durable transactions wait
- * for the disk. Called by the host's loop, which gets the outcome as a later input.
+ * The persistent databases: passes work to a thread of its own (persistent-worker.ts), because durable transactions
+ * wait for the disk. Called by the host's loop, which gets the outcome as a later input.
  */
 import { mkdirSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';

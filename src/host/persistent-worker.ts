@@ -1,6 +1,7 @@
 /**
- * The worker thread of host/persistent-store: the only place where persistent databases are open. It waits for the disk, so
- * that the loop does not. One request after the other, whatever the database: that is also their order on disk.
+ * The worker thread of host/persistent-store: the only place where persistent databases are open. It waits for the
+ * disk, so that the loop does not. One request after the other, whatever the database: that is also their order on
+ * disk.
  */
 import { closeSync, constants, fsyncSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * One server of the pool, running: opens sockets, interconnect and databases, makes the core and feeds it until stopped.
- * Made by the daemon's main and by tests. Decides nothing about records: that is the core's.
+ * One server of the pool, running: opens sockets, interconnect and databases, makes the core and feeds it until
+ * stopped. Made by the daemon's main and by tests. Decides nothing about records: that is the core's.
  */
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -182,8 +182,8 @@ export class PoolHost {
   }
 
   /**
-   * Where a record is and where it has been. Rejects with PoolError when the pool does not know the database or its home
-   * does not answer.
+   * Where a record is and where it has been. Rejects with PoolError when the pool does not know the database or its
+   * home does not answer.
    */
   describeRecord(databaseName: string, key: Uint8Array): Promise<RecordDescription> {
     if (this.stopped) return Promise.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));

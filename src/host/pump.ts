@@ -1,7 +1,7 @@
 /**
- * The adapter over the addon's Pump: local processes' packets, frames and the timer come in once per batch and go out once
- * per batch, through two fixed buffers. Used by PoolHost, and without a gate by the interconnect's tests. Allocates nothing
- * per message but the views it hands out.
+ * The adapter over the addon's Pump: local processes' packets, frames and the timer come in once per batch and go out
+ * once per batch, through two fixed buffers. Used by PoolHost, and without a gate by the interconnect's tests.
+ * Allocates nothing per message but the views it hands out.
  */
 import type { ClientId, Incarnation, NodeId } from '../base/ids.js';
 import type { Micros } from '../core/effects.js';

@@ -1,7 +1,7 @@
 /**
- * The volatile databases: tdb files on tmpfs that smbd has open too. Performs the core's record operations, each under the
- * record's chain, taken without waiting; called by the host's loop only. It must never wait for a chain: smbd holds one
- * while it waits for our answer.
+ * The volatile databases: tdb files on tmpfs that smbd has open too. Performs the core's record operations, each under
+ * the record's chain, taken without waiting; called by the host's loop only. It must never wait for a chain: smbd holds
+ * one while it waits for our answer.
  */
 import { constants, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';

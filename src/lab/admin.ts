@@ -1,6 +1,6 @@
 /**
- * Asks a server's smbpoold over its admin socket: the same JSON that `smbpool status --json` prints. Used to wait for the
- * pool and for the demo's closing table. Only what the lab reads is described here; ports/status.ts is the whole.
+ * Asks a server's smbpoold over its admin socket: the same JSON that `smbpool status --json` prints. Used to wait for
+ * the pool and for the demo's closing table. Only what the lab reads is described here; ports/status.ts is the whole.
  */
 import { request } from 'node:http';
 import { connect } from 'node:net';

@@ -1,6 +1,6 @@
 /**
- * The steps of `npm run demo`, each a promise of the pool shown with real SMB clients: what was expected, what was seen. The
- * integration tests run the same steps as assertions. Every step cleans up its own handles.
+ * The steps of `npm run demo`, each a promise of the pool shown with real SMB clients: what was expected, what was
+ * seen. The integration tests run the same steps as assertions. Every step cleans up its own handles.
  */
 import { SmbClient } from './smb-client.js';
 import type { Lab } from './lab.js';

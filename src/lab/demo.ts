@@ -1,6 +1,6 @@
 /**
- * `npm run demo`: brings a pool of three up, shows each promise with what was expected and what was seen, prints what crossed
- * the wire, and takes the pool down. Exit status 0 only when everything held. With --keep the pool stays up.
+ * `npm run demo`: brings a pool of three up, shows each promise with what was expected and what was seen, prints what
+ * crossed the wire, and takes the pool down. Exit status 0 only when everything held. With --keep the pool stays up.
  */
 import Table from 'cli-table3';
 import { daemonStatus } from './admin.js';

@@ -1,6 +1,6 @@
 /**
- * A pool on one machine: `up` makes network, folders, daemons and smbds and waits until every server serves; `down` undoes
- * it. Used by the command line, the demo, the tests and the benchmarks. Touches nothing that a lab did not make.
+ * A pool on one machine: `up` makes network, folders, daemons and smbds and waits until every server serves; `down`
+ * undoes it. Used by the command line, the demo, the tests and the benchmarks. Touches nothing that a lab did not make.
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -37,7 +37,9 @@ const DAEMON_MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
 type Say = (line: string) => void;
 
 export class Lab {
-  /** The lab that is being built now, and whether somebody wants it to stop: a machine has one lab, a signal no context. */
+  /**
+   * The lab that is being built now, and whether somebody wants it to stop: a machine has one lab, a signal no context.
+   */
   private static building: { done: Promise<unknown>; unwanted: boolean } | null = null;
 
   readonly layout: Layout;

@@ -1,5 +1,6 @@
 /**
- * The smb.conf of the lab's servers, of the unclustered smbd beside them, and of the clients. Pure text; lab.ts writes it.
+ * The smb.conf of the lab's servers, of the unclustered smbd beside them, and of the clients. Pure text; lab.ts writes
+ * it.
  */
 import { join } from 'node:path';
 import type { LabOptions } from './options.js';

@@ -1,6 +1,6 @@
 /**
- * One SMB connection that holds handles, locks and oplocks: drives client/smb_client.py, one process per connection. Used by
- * the demo and the integration tests. Several requests may be under way at once.
+ * One SMB connection that holds handles, locks and oplocks: drives client/smb_client.py, one process per connection.
+ * Used by the demo and the integration tests. Several requests may be under way at once.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';

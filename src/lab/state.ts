@@ -1,6 +1,6 @@
 /**
- * What a lab that is up (or was interrupted on its way) has made: written to ROOT/lab.json before each thing is made, so that
- * `lab down` can undo it after a crash. Holds no behaviour beyond reading and writing.
+ * What a lab that is up (or was interrupted on its way) has made: written to ROOT/lab.json before each thing is made,
+ * so that `lab down` can undo it after a crash. Holds no behaviour beyond reading and writing.
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { LabError, messageOf } from './errors.js';

@@ -1,7 +1,7 @@
 /**
  * How frames travel between the servers: raw Ethernet and UDP (host/pump over the addon), and the simulated wire of the
- * tests. Frames may be lost, doubled, delayed and swapped, but what arrives is authentic and was sent to us: the link layer
- * of the core builds reliable streams on it.
+ * tests. Frames may be lost, doubled, delayed and swapped, but what arrives is authentic and was sent to us: the link
+ * layer of the core builds reliable streams on it.
  */
 import type { Incarnation, NodeId } from '../base/ids.js';
 

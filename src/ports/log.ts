@@ -1,4 +1,6 @@
-/** Where the host writes what people should know. The daemon brings one over pino; tests bring their own. Never throws. */
+/**
+ * Where the host writes what people should know. The daemon brings one over pino; tests bring their own. Never throws.
+ */
 import type { LogLevel } from '../core/effects.js';
 
 export interface Log {

@@ -1,6 +1,6 @@
 /**
- * The databases of this server, as the host's loop uses them: volatile ones at once and without waiting, persistent ones
- * beside the loop. The adapters are host/record-store and host/persistent-store, both over libtdb.
+ * The databases of this server, as the host's loop uses them: volatile ones at once and without waiting, persistent
+ * ones beside the loop. The adapters are host/record-store and host/persistent-store, both over libtdb.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { PersistentOp, PersistentRow, RecordOp, RecordOutcome } from '../core/effects.js';

@@ -1,6 +1,6 @@
 /**
- * Records inside CTDB packets: the rows of a traversal (one per message) and the marshalled rows of a persistent commit.
- * A row's value is as stored: 24 bytes of header, then the payload.
+ * Records inside CTDB packets: the rows of a traversal (one per message) and the marshalled rows of a persistent
+ * commit. A row's value is as stored: 24 bytes of header, then the payload.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 

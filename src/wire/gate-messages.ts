@@ -1,7 +1,7 @@
 /**
- * Messages between the gates of two servers (types 32 to 63): forwarded packets of local processes, who lives where, which
- * databases exist, and traversals. They travel in order, whole and authentic (core/link); the frame below carries epoch and
- * incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
+ * Messages between the gates of two servers (types 32 to 63): forwarded packets of local processes, who lives where,
+ * which databases exist, and traversals. They travel in order, whole and authentic (core/link); the frame below carries
+ * epoch and incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';

@@ -1,7 +1,7 @@
 /**
- * What tells one state of a persistent database from another: Samba's sequence number, kept in a row of the database and
- * raised by one with each commit, and the term of the leader that ordered the last commit, which we keep in the unused
- * word of that row's header (smbd carries it along, the leader overwrites it). Pure functions over rows.
+ * What tells one state of a persistent database from another: Samba's sequence number, kept in a row of the database
+ * and raised by one with each commit, and the term of the leader that ordered the last commit, which we keep in the
+ * unused word of that row's header (smbd carries it along, the leader overwrites it). Pure functions over rows.
  */
 import { ByteWriter } from '../base/bytes.js';
 import { RECORD_HEADER_BYTES } from './record-header.js';

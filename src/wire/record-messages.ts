@@ -1,6 +1,6 @@
 /**
- * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per message,
- * encoded to bytes for the link layer and decoded with every length checked.
+ * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per
+ * message, encoded to bytes for the link layer and decoded with every length checked.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { assert, unreachable } from '../base/assert.js';
@@ -24,8 +24,8 @@ export type RecordKind =
 
 export type RecordMessage =
   /**
-   * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names the
-   * asker's run and comes back with the answer: a later run did not ask and must not take it.
+   * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names
+   * the asker's run and comes back with the answer: a later run did not ask and must not take it.
    */
   | { kind: 'ask'; asker: NodeId; run: number; mode: 'read' | 'write'; keys: { database: DatabaseId; key: RecordKey }[] }
   /** Home to owner: give the record (or, for 'read', a copy) to `to`. */
@@ -61,7 +61,9 @@ export type RecordMessage =
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
-  /** To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn. */
+  /**
+   * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn.
+   */
   | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: 'owner' | 'backup' }
   /** All claims of the sender have been sent. */
   | { kind: 'claims-done' }

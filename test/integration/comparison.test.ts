@@ -1,7 +1,7 @@
 /**
- * Samba's own suites on the pool, connections dealt over its servers, against one unclustered smbd beside it: every test that
- * passes there passes here. The whole list on three servers; a short one on other transports and sizes and with losses,
- * or the whole list there too with SMBPOOL_FULL=1.
+ * Samba's own suites on the pool, connections dealt over its servers, against one unclustered smbd beside it: every
+ * test that passes there passes here. The whole list on three servers; a short one on other transports and sizes and
+ * with losses, or the whole list there too with SMBPOOL_FULL=1.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';

@@ -1,6 +1,6 @@
 /**
- * Compares the pool with one unclustered smbd, test by test: what passes there must pass here. Tests that cannot, because of
- * what they assume, are in not-on-one-server.json, each with its reason.
+ * Compares the pool with one unclustered smbd, test by test: what passes there must pass here. Tests that cannot,
+ * because of what they assume, are in not-on-one-server.json, each with its reason.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,6 @@
 /**
- * Looks into the pool's databases with the stock ctdb tool, which reads each server's own file: for the checks after a load.
+ * Looks into the pool's databases with the stock ctdb tool, which reads each server's own file: for the checks after a
+ * load.
  */
 import assert from 'node:assert/strict';
 import type { Lab } from '../../src/lab/lab.js';

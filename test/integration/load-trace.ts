@@ -1,7 +1,8 @@
 /**
- * Judges a random load from outside: what the clients were granted, and when, must be what one server could have granted. A
- * holding counts from the moment its client had the grant until the moment the client began to give it up, so two conflicting
- * holdings that overlap are an error whatever the delays were. Times are seconds of one machine-wide clock.
+ * Judges a random load from outside: what the clients were granted, and when, must be what one server could have
+ * granted. A holding counts from the moment its client had the grant until the moment the client began to give it up,
+ * so two conflicting holdings that overlap are an error whatever the delays were. Times are seconds of one machine-wide
+ * clock.
  */
 
 export interface OpenHolding {

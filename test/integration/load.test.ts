@@ -1,7 +1,7 @@
 /**
- * Random opens, locks, oplock and lease breaks, deletes and renames from 12 clients on three servers. Afterwards: nothing was
- * granted that excludes something else, nothing broke, no request is stuck, no record of a closed file is left, the daemons'
- * memory is flat, and the databases of the servers agree.
+ * Random opens, locks, oplock and lease breaks, deletes and renames from 12 clients on three servers. Afterwards:
+ * nothing was granted that excludes something else, nothing broke, no request is stuck, no record of a closed file is
+ * left, the daemons' memory is flat, and the databases of the servers agree.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';

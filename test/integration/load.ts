@@ -1,6 +1,7 @@
 /**
- * Random load: clients on all servers that open, lock, write, rename, delete and close the same few files, and answer the
- * breaks of their oplocks and leases. Records every grant for load-trace.ts. Seeded; what the servers' timing adds is not.
+ * Random load: clients on all servers that open, lock, write, rename, delete and close the same few files, and answer
+ * the breaks of their oplocks and leases. Records every grant for load-trace.ts. Seeded; what the servers' timing adds
+ * is not.
  */
 import { Prng } from '../../src/base/prng.js';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';

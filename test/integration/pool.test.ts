@@ -1,6 +1,6 @@
 /**
- * A pool of three with real smbds and real SMB clients: the demo's steps as assertions, Samba's and CTDB's own tools at our
- * socket, and a client process that is killed.
+ * A pool of three with real smbds and real SMB clients: the demo's steps as assertions, Samba's and CTDB's own tools at
+ * our socket, and a client process that is killed.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';

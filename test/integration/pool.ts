@@ -1,6 +1,6 @@
 /**
- * A lab for one test file: up before the work, down after it, also when the run is interrupted. Its logs stay for reading when
- * the work failed; the next lab wipes them.
+ * A lab for one test file: up before the work, down after it, also when the run is interrupted. Its logs stay for
+ * reading when the work failed; the next lab wipes them.
  */
 import assert from 'node:assert/strict';
 import { Lab } from '../../src/lab/lab.js';

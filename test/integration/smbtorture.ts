@@ -1,6 +1,7 @@
 /**
- * Runs Samba's own test suites against a server, or dealt over several, and reads what each test did. smbtorture opens its
- * connections in turn at the lines of the file given with --unclist: two connections of one test are on two servers.
+ * Runs Samba's own test suites against a server, or dealt over several, and reads what each test did. smbtorture opens
+ * its connections in turn at the lines of the file given with --unclist: two connections of one test are on two
+ * servers.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +10,9 @@ import type { ServerPlace } from '../../src/lab/layout.js';
 import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
 import { tryRun } from '../../src/lab/run.js';
 
-/** The longest suite takes three minutes where all is well; a pool in which requests get stuck waits out many timeouts. */
+/**
+ * The longest suite takes three minutes where all is well; a pool in which requests get stuck waits out many timeouts.
+ */
 const SUITE_MILLIS_MAX = 600_000;
 
 export type Outcome = 'success' | 'failure' | 'error' | 'skip' | 'no result';
@@ -22,7 +25,10 @@ export interface TestResult {
 
 export type SuiteResult = Map<string, TestResult>;
 
-/** Reads smbtorture's output (with --fullname). A test that began and has no result was cut off by a crash or the deadline. */
+/**
+ * Reads smbtorture's output (with --fullname). A test that began and has no result was cut off by a crash or the
+ * deadline.
+ */
 export function parseOutput(output: string): SuiteResult {
   const results: SuiteResult = new Map();
   let detailOf: TestResult | null = null;

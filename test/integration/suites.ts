@@ -1,6 +1,6 @@
 /**
- * Which of Samba's suites the pool must pass as one unclustered smbd does, and in which lanes they run: the suites of a lane
- * one after the other, the lanes at the same time, because most of their time is waiting for timeouts.
+ * Which of Samba's suites the pool must pass as one unclustered smbd does, and in which lanes they run: the suites of a
+ * lane one after the other, the lanes at the same time, because most of their time is waiting for timeouts.
  */
 
 /** The share options the suites need; both smbds of a comparison get them. */
@@ -26,7 +26,10 @@ export const ALL_LANES: string[][] = [
 /** Watches the root of the share, so nothing else may run beside it. */
 export const ALONE: string[] = ['smb2.notify'];
 
-/** What the variants of the pool (other transports, other sizes, losses) run: the quick suites, and the quick tests of others. */
+/**
+ * What the variants of the pool (other transports, other sizes, losses) run: the quick suites, and the quick tests of
+ * others.
+ */
 export const SHORT_LANES: string[][] = [
   ['smb2.lock', 'smb2.sharemode', 'smb2.create', 'smb2.deny', 'smb2.rename', 'smb2.durable-open', 'smb2.durable-v2-open',
     'smb2.streams', 'smb2.compound', 'raw.unlink', 'raw.rename', 'base.delete'],

@@ -1,6 +1,6 @@
 /**
- * The second process of the tdb tests, a stand-in for smbd: opens a tdb and does what its parent says, one word a message.
- * Started with fork(); never by hand.
+ * The second process of the tdb tests, a stand-in for smbd: opens a tdb and does what its parent says, one word a
+ * message. Started with fork(); never by hand.
  */
 import { constants } from 'node:fs';
 import { loadNative } from '../../src/host/native.js';

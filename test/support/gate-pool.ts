@@ -1,7 +1,7 @@
 /**
- * A few servers' Gate and Persistent on a perfect in-memory network, with a fake record engine, fake disks and local clients
- * that speak the real protocol. A server can be cut off, heal, or start anew with its disk. For tests of core/gate and
- * core/persistent without links, records or host.
+ * A few servers' Gate and Persistent on a perfect in-memory network, with a fake record engine, fake disks and local
+ * clients that speak the real protocol. A server can be cut off, heal, or start anew with its disk. For tests of
+ * core/gate and core/persistent without links, records or host.
  */
 import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { clientId, epoch, incarnation, keyOf, nodeId } from '../../src/base/ids.js';

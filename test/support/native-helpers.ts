@@ -1,4 +1,6 @@
-/** Small helpers of the tests that use the addon: directories of their own, seeds, waiting for something to become true. */
+/**
+ * Small helpers of the tests that use the addon: directories of their own, seeds, waiting for something to become true.
+ */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

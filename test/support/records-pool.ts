@@ -1,7 +1,7 @@
 /**
- * A few servers' Records on a perfect network whose messages wait until a test lets them go: per pair of servers in order,
- * between pairs in any order. Stores are maps; a chain can be held. For unit and random tests of core/records without
- * links, gate or smbd.
+ * A few servers' Records on a perfect network whose messages wait until a test lets them go: per pair of servers in
+ * order, between pairs in any order. Stores are maps; a chain can be held. For unit and random tests of core/records
+ * without links, gate or smbd.
  */
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects.js';

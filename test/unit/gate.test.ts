@@ -1,4 +1,6 @@
-/** The gate: what a local process is answered, alone and in a pool of three, also when servers and processes go away. */
+/**
+ * The gate: what a local process is answered, alone and in a pool of three, also when servers and processes go away.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { databaseIdOf } from '../../src/base/jenkins.js';

@@ -1,6 +1,6 @@
 /**
- * REQ_CALL: a local process wants to own a record (migrate) or to read it (fetch). Hands the wish to the record engine and
- * sends the answer back. Every call is answered once: smbd waits for ever otherwise.
+ * REQ_CALL: a local process wants to own a record (migrate) or to read it (fetch). Hands the wish to the record engine
+ * and sends the answer back. Every call is answered once: smbd waits for ever otherwise.
  */
 import type { DatabaseId } from '../../base/ids.js';
 import { databaseId, keyOf } from '../../base/ids.js';
@@ -110,7 +110,9 @@ export class Calls {
   }
 }
 
-/** null: a function that does not exist here. Flags are only hints: a fetch never takes a record away from its owner. */
+/**
+ * null: a function that does not exist here. Flags are only hints: a fetch never takes a record away from its owner.
+ */
 function kindOf(packet: CtdbPacketOf<'request-call'>): Call['what'] | null {
   if (packet.callId === CALL_ID.migrate) return 'migrate';
   if (packet.callId === CALL_ID.fetch) return 'fetch';

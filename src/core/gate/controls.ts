@@ -1,7 +1,7 @@
 /**
- * REQ_CONTROL: finds out where a control is to be performed (here, at a peer, everywhere), performs what it knows from its
- * table and refuses the rest with -1 and a sentence. Every control that wants an answer gets one. The entries of the table
- * come from smbd-controls (what Samba needs) and tool-controls (what people's tools ask).
+ * REQ_CONTROL: finds out where a control is to be performed (here, at a peer, everywhere), performs what it knows from
+ * its table and refuses the rest with -1 and a sentence. Every control that wants an answer gets one. The entries of
+ * the table come from smbd-controls (what Samba needs) and tool-controls (what people's tools ask).
  */
 import { DecodeError } from '../../base/bytes.js';
 import { nodeId } from '../../base/ids.js';

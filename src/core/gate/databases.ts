@@ -1,6 +1,7 @@
 /**
- * The databases of the pool and the processes waiting to attach one. The first attach anywhere makes every server open the
- * database; an attach is answered once it is open here and, for a persistent one, in sync. A database once known stays.
+ * The databases of the pool and the processes waiting to attach one. The first attach anywhere makes every server open
+ * the database; an attach is answered once it is open here and, for a persistent one, in sync. A database once known
+ * stays.
  */
 import type { DatabaseId, NodeId } from '../../base/ids.js';
 import { databaseIdOf } from '../../base/jenkins.js';

@@ -1,6 +1,7 @@
 /**
  * Controls for another server: carried there, performed by its gate, and the answer carried back. A server that is down
- * answers at once with -1, and nothing waits longer than a named time. Liveness questions have their own rule (processes).
+ * answers at once with -1, and nothing waits longer than a named time. Liveness questions have their own rule
+ * (processes).
  */
 import type { NodeId } from '../../base/ids.js';
 import { encodeGateMessage } from '../../wire/gate-messages.js';

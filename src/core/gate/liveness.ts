@@ -1,7 +1,7 @@
 /**
- * PROCESS_EXISTS and CHECK_PID_SRVID: is that process of that server still there? From memory where it is certain, else by
- * asking the server. A server that cannot be asked keeps its processes alive: who is gone for good is decided by membership,
- * and a false "dead" would let smbd throw living locks away.
+ * PROCESS_EXISTS and CHECK_PID_SRVID: is that process of that server still there? From memory where it is certain, else
+ * by asking the server. A server that cannot be asked keeps its processes alive: who is gone for good is decided by
+ * membership, and a false "dead" would let smbd throw living locks away.
  */
 import type { NodeId } from '../../base/ids.js';
 import type { CoreContext } from '../context.js';
@@ -9,7 +9,9 @@ import { LIVENESS_WAIT_MICROS_MAX } from './forwarding.js';
 import type { ControlRequest, Forwarding } from './forwarding.js';
 import type { Processes } from './processes.js';
 
-/** A server that keeps starting anew while it is asked is taken at the word of the last answer; after so many, alive. */
+/**
+ * A server that keeps starting anew while it is asked is taken at the word of the last answer; after so many, alive.
+ */
 const ASKS_MAX = 3;
 
 export class LivenessQuestions {

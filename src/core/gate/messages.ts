@@ -1,7 +1,7 @@
 /**
- * REQ_MESSAGE: what one process says to another, to an address, or to all. Local delivery at once, the rest to the peers.
- * Between two connections messages stay in order. There is no promise of delivery: to nobody, or to a server that is down,
- * they are dropped and counted, as CTDB does.
+ * REQ_MESSAGE: what one process says to another, to an address, or to all. Local delivery at once, the rest to the
+ * peers. Between two connections messages stay in order. There is no promise of delivery: to nobody, or to a server
+ * that is down, they are dropped and counted, as CTDB does.
  */
 import { nodeId } from '../../base/ids.js';
 import type { NodeId } from '../../base/ids.js';

@@ -4,7 +4,9 @@
 import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
 import type { PersistentRow } from '../effects.js';
 
-/** The record engine as the gate sees it. Tokens are made by the gate and answered exactly once through RecordsEvents. */
+/**
+ * The record engine as the gate sees it. Tokens are made by the gate and answered exactly once through RecordsEvents.
+ */
 export interface RecordsForGate {
   /** A volatile database exists here from now on; its 'database-open' effect was emitted just before. */
   addDatabase(database: DatabaseId, name: string): void;

@@ -1,7 +1,8 @@
 /**
- * Which processes of the pool live, and which addresses they hold, from memory: each daemon tells the others who came and
- * went. Used for PROCESS_EXISTS and CHECK_PID_SRVID. A false "dead" lets smbd throw away a living process's locks, so only
- * what is certain is answered 'dead'; what is not known here is 'unknown' and the caller asks the process's own server.
+ * Which processes of the pool live, and which addresses they hold, from memory: each daemon tells the others who came
+ * and went. Used for PROCESS_EXISTS and CHECK_PID_SRVID. A false "dead" lets smbd throw away a living process's locks,
+ * so only what is certain is answered 'dead'; what is not known here is 'unknown' and the caller asks the process's own
+ * server.
  */
 import type { Incarnation, NodeId } from '../../base/ids.js';
 import { encodeGateMessage } from '../../wire/gate-messages.js';
@@ -10,7 +11,9 @@ import { SRVID } from '../../wire/ctdb.js';
 import type { CoreContext } from '../context.js';
 import type { Client } from './clients.js';
 
-/** Remembered (process, address) pairs that are gone, per server; beyond it the oldest is forgotten and asked for again. */
+/**
+ * Remembered (process, address) pairs that are gone, per server; beyond it the oldest is forgotten and asked for again.
+ */
 export const TOMBSTONES_MAX = 20_000;
 /** Processes per part of a full list: a part stays far below the largest message. */
 export const PROCESSES_PER_PART_MAX = 1_000;
@@ -176,7 +179,9 @@ export class Processes {
     peer.listed = true;
   }
 
-  /** Whether a process of the server lives, and with `srvid` whether it holds that address. Local answers are certain. */
+  /**
+   * Whether a process of the server lives, and with `srvid` whether it holds that address. Local answers are certain.
+   */
   isAlive(node: NodeId, pid: number, srvid: bigint | null): Liveness {
     if (node === this.context.self) {
       const process = this.local.get(pid);
@@ -192,7 +197,9 @@ export class Processes {
     return 'unknown';
   }
 
-  /** The process's own server said that it does not hold the address: what is random is never taken again by another. */
+  /**
+   * The process's own server said that it does not hold the address: what is random is never taken again by another.
+   */
   rememberDead(node: NodeId, pid: number, srvid: bigint): void {
     const peer = this.peers.get(node);
     if (peer !== undefined) bury(peer, pid, new Set([srvid]));

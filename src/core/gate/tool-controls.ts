@@ -1,6 +1,6 @@
 /**
- * Controls that people's tools ask (the stock `ctdb` command): how many clients, which databases, who leads. None of them
- * changes anything. Entries of the table of core/gate/controls.
+ * Controls that people's tools ask (the stock `ctdb` command): how many clients, which databases, who leads. None of
+ * them changes anything. Entries of the table of core/gate/controls.
  */
 import { ByteReader } from '../../base/bytes.js';
 import { nameBytes } from '../../wire/ctdb.js';

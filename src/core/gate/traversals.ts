@@ -1,6 +1,6 @@
 /**
- * Traversals: a local process asks for all records of a database and gets one message per record, then an end mark. For a
- * volatile database every server sends the records it owns, in batches that the asking server calls for one by one; a
+ * Traversals: a local process asks for all records of a database and gets one message per record, then an end mark. For
+ * a volatile database every server sends the records it owns, in batches that the asking server calls for one by one; a
  * persistent one is read here. Never long in one step, never without an end: a server that vanishes ends its part.
  */
 import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
