@@ -29,7 +29,7 @@ function parseArguments(argv: readonly string[]): Arguments {
     .description('one server of a pool of Samba servers; smbd connects to it as to CTDB')
     .version(version())
     .option('--config <file>', 'the configuration file', CONFIG_FILE_DEFAULT)
-    .option('--server <name>', 'which server of the configuration to be; otherwise "server" in the file or the host name')
+    .option('--server <name>', 'which server to be; otherwise "server" in the file, otherwise the host name')
     .option('--check-config', 'say whether the configuration is good, and end')
     .allowExcessArguments(false)
     .parse([...argv])
@@ -41,9 +41,8 @@ function checkConfig(options: Arguments): void {
   readKeyFile(config.pool.keyFile, process.getuid?.() ?? 0);
   requireMachine(config);
   const { self, servers, pool } = config;
-  process.stdout.write(
-    `${config.file}: good. This is server ${self.name} (id ${self.id}), one of ${servers.length} of pool ${pool.name}.\n`,
-  );
+  const which = `server ${self.name} (id ${self.id}), one of ${servers.length} of pool ${pool.name}`;
+  process.stdout.write(`${config.file}: good. This is ${which}.\n`);
 }
 
 function identity(options: Arguments): { server?: string } {
@@ -65,7 +64,8 @@ async function run(options: Arguments): Promise<void> {
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
   process.on('SIGHUP', () => daemon.reopenLog());
-  process.on('uncaughtException', (error) => daemon.abort('an error that nothing in smbpoold expected; it ends', error));
+  const unexpected = 'an error that nothing in smbpoold expected; it ends';
+  process.on('uncaughtException', (error) => daemon.abort(unexpected, error));
   await daemon.announce();
 }
 
