@@ -124,15 +124,15 @@ function serverTable(report: StatusReport): string {
 
 function linkTable(report: StatusReport): string {
   if (report.links.length === 0) return '';
-  const head = ['to', 'rtt', 'rtt min', 'frames sent', 'received', 'sent again', 'loss', 'refused', 'downs', 'queued'];
+  const head = ['to', 'rtt', 'rtt min', 'frames sent', 'sent again', 'received', 'loss', 'refused', 'downs', 'queued'];
   const rows = report.links.map((link) => [
     link.peer,
     duration(link.rttMicros),
     duration(link.rttMicrosMin),
     link.framesSent,
-    link.framesReceived,
     link.retransmitted,
-    percent(link.retransmitted, link.framesSent),
+    link.framesReceived,
+    percent(link.gaps, link.framesReceived + link.gaps),
     link.refused,
     link.downs,
     bytes(link.queuedBytes),

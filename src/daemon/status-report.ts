@@ -43,11 +43,11 @@ function reportServers({ servers, self }: Config, node: NodeStatus): ServerStatu
 }
 
 function reportLink(link: NodeStatus['links'][number]): LinkReport {
-  const { peer, up, rttMicros, rttMinMicros, framesSent, framesReceived, retransmitted, duplicates } = link;
-  const { refused, downs, queuedBytes, incarnation } = link;
+  const { peer, up, rttMicros, rttMinMicros, framesSent, framesReceived, retransmitted } = link;
+  const { duplicates, gaps, refused, downs, queuedBytes, incarnation } = link;
   return {
-    peer, up, rttMicros, rttMicrosMin: rttMinMicros, framesSent, framesReceived, retransmitted, duplicates, refused,
-    downs, queuedBytes, incarnation,
+    peer, up, rttMicros, rttMicrosMin: rttMinMicros, framesSent, framesReceived, retransmitted, duplicates, gaps,
+    refused, downs, queuedBytes, incarnation,
   };
 }
 

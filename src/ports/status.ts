@@ -21,10 +21,12 @@ export interface LinkReport {
   rttMicrosMin: number | null;
   framesSent: number;
   framesReceived: number;
-  /** Data frames sent again: what the network lost, and some that were only late. */
+  /** Data frames sent again: what the network lost, and what was only late (a busy server acknowledges late). */
   retransmitted: number;
   /** Data frames received again. */
   duplicates: number;
+  /** Times that a frame came with others missing before it: what the network lost on the way here, or swapped. */
+  gaps: number;
   /** Frames dropped although authentic: malformed, or of another epoch or incarnation. */
   refused: number;
   /** How often the peer fell silent. */

@@ -21,11 +21,12 @@ export function exampleStatus(): StatusReport {
     links: [
       {
         peer: 1, up: true, rttMicros: 87, rttMicrosMin: 61, framesSent: 120_345, framesReceived: 119_870,
-        retransmitted: 241, duplicates: 12, refused: 1, downs: 2, queuedBytes: 0, incarnation: 1700000000123,
+        retransmitted: 241, duplicates: 12, gaps: 30, refused: 1, downs: 2, queuedBytes: 0,
+        incarnation: 1700000000123,
       },
       {
         peer: 2, up: false, rttMicros: null, rttMicrosMin: null, framesSent: 0, framesReceived: 0, retransmitted: 0,
-        duplicates: 0, refused: 0, downs: 0, queuedBytes: 70_000, incarnation: null,
+        duplicates: 0, gaps: 0, refused: 0, downs: 0, queuedBytes: 70_000, incarnation: null,
       },
     ],
     databases: [
