@@ -309,28 +309,36 @@ export class Holdings {
       return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
     }
     const discard = holding.discard[0];
-    if (discard !== undefined) return { op: 'discard', turn: discard.turn };
+    if (discard !== undefined && (holding.state !== 'copy' || this.holdIsOver(holding))) {
+      return { op: 'discard', turn: discard.turn };
+    }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
     if (waiters.some((waiter) => this.canServe(holding, waiter))) {
       const write = waiters.some((waiter) => waiter.mode === 'write' && this.canServe(holding, waiter));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
     if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
-      const now = this.context.now();
-      if (now >= holding.holdUntil) {
-        return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
-      }
-      if (!holding.holdTimer) {
-        holding.holdTimer = true;
-        this.context.timers.at(holding.holdUntil, () => {
-          holding.holdTimer = false;
-          this.settle(holding);
-        });
-      }
-      return null;
+      if (!this.holdIsOver(holding)) return null;
+      return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
     }
     if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
     return null;
+  }
+
+  /**
+   * Whether the record may leave; if not, looks again when it may. Copies are held too: smbd's cache of byte-range locks
+   * notes the database's sequence number after it got its answer, so a copy that went in between would stay cached.
+   */
+  private holdIsOver(holding: Holding): boolean {
+    if (this.context.now() >= holding.holdUntil) return true;
+    if (!holding.holdTimer) {
+      holding.holdTimer = true;
+      this.context.timers.at(holding.holdUntil, () => {
+        holding.holdTimer = false;
+        this.settle(holding);
+      });
+    }
+    return false;
   }
 
   private canServe(holding: Holding, waiter: Waiter): boolean {
@@ -377,7 +385,7 @@ export class Holdings {
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
     const now = this.context.now();
-    holding.holdUntil = now + this.recentGives.holdMicros(database, key, this.holdMicros);
+    holding.holdUntil = now + (isCopy ? this.holdMicros : this.recentGives.holdMicros(database, key, this.holdMicros));
     this.context.count(`record.arrived.${what}`);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });

@@ -9,6 +9,7 @@
  */
 import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import type { Micros } from '../../src/core/effects.js';
+import { FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
 import { describeKey } from '../support/describe.js';
 import type { SimulatedStore } from './store.js';
 import { usableBySmbd } from './store.js';
@@ -39,9 +40,14 @@ export interface Violation {
   record: string;
 }
 
+/** What a scheduled smbd needs to take its answer; the core holds records for a millisecond. */
+const COPY_MICROS_MIN = 500;
+
 export class Checker {
   readonly violations: Violation[] = [];
   readonly totals = { lockedReads: 0, writes: 0, cachedReads: 0, fetches: 0 };
+  /** When each server took its present copy of a record. */
+  private readonly copies = new Map<string, Micros>();
   private readonly histories = new Map<string, History>();
 
   constructor(
@@ -82,6 +88,7 @@ export class Checker {
 
   /** A server is lost with its store, which is still there to look at. */
   serverDied(dead: NodeId): void {
+    for (const id of [...this.copies.keys()]) if (id.startsWith(`${dead}/`)) this.copies.delete(id);
     for (const [id, history] of this.histories) {
       const slash = id.indexOf('/');
       const database = Number(id.slice(0, slash)) as DatabaseId;
@@ -110,6 +117,7 @@ export class Checker {
       if (usableBySmbd(header, node, 'read')) readable.push(node);
     }
     const record = this.label(database, key);
+    this.watchCopy(server, database, key, record);
     if (writable.length > 1) {
       this.fail('one-owner', `servers ${writable.join(', ')} may write ${record} after "${why}" on ${server}`, record);
     } else if (writable.length === 1 && readable.length > 1) {
@@ -117,6 +125,23 @@ export class Checker {
       const text = `server ${writable[0]} may write ${record} and ${readers} may read it after "${why}" on ${server}`;
       this.fail('no-reader-beside-a-writer', text, record);
     }
+  }
+
+  /** smbd's brlock.c notes the sequence number only after it got a copy; one that goes at once would stay in its cache. */
+  private watchCopy(server: NodeId, database: DatabaseId, key: RecordKey, record: string): void {
+    const id = `${server}/${database}/${key}`;
+    const header = this.stores.get(server)?.get(database, key)?.header;
+    if (header !== undefined && (header.flags & FLAG_HAVE_READONLY) !== 0) {
+      this.copies.set(id, this.now());
+      return;
+    }
+    const since = this.copies.get(id);
+    if (since === undefined) return;
+    this.copies.delete(id);
+    const stayed = this.now() - since;
+    // what overwrites the copy is the record itself, which stays in turn
+    if (header !== undefined || stayed >= COPY_MICROS_MIN) return;
+    this.fail('copy-stays-a-moment', `the copy of ${record} on server ${server} was gone after ${stayed} us`, record);
   }
 
   lockedRead(who: string, database: DatabaseId, key: RecordKey, text: string): void {

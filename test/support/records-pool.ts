@@ -223,6 +223,12 @@ export class RecordsPool {
     }
   }
 
+  /** Lets time pass at once while messages stay where they are. */
+  passTime(micros: number): void {
+    this.time += micros;
+    for (const server of this.servers) server.act(() => {});
+  }
+
   find(id: number, database: DatabaseId, key: RecordKey): StoredRecord | undefined {
     return this.server(id).store.get(`${database}/${key}`);
   }

@@ -133,6 +133,8 @@ test('a reader gets a copy; the owner cannot write before the copy is gone', () 
   const again = migrate(pool, 0, key);
   pool.deliver('0>1');
   pool.deliver('1>2');
+  assert.notEqual(pool.find(2, LOCKING, key), undefined, 'the copy stays for the time of a hold');
+  pool.passTime(1_000);
   assert.equal(pool.find(2, LOCKING, key), undefined, 'the copy is gone');
   assert.notEqual(pool.find(0, LOCKING, key)?.flags, 0, 'and only then the owner may write');
   pool.deliverAll();
@@ -153,6 +155,7 @@ test('an emptied record disappears everywhere', () => {
   pool.deliverAll();
   migrate(pool, 0, key);
   pool.deliverAll();
+  pool.advance(2_000);
   write(pool, 0, key, '');
   pool.server(0).act((records) => records.scheduleDeletion(LOCKING, key));
   pool.advance(20_000_000);
