@@ -8,8 +8,16 @@
  * member with anything else, even with a higher number of an older term, holds a commit that nobody was promised.
  */
 import type { DatabaseId, NodeId } from '../base/ids.js';
-import { VERSION_ZERO, compareVersions, containsRows, sameVersion } from '../wire/persistent-rows.js';
-import { sequenceRow, stampRows, versionOf } from '../wire/persistent-rows.js';
+import {
+  VERSION_ZERO,
+  compareVersions,
+  containsRows,
+  isSequenceKey,
+  sameVersion,
+  sequenceRow,
+  stampRows,
+  versionOf,
+} from '../wire/persistent-rows.js';
 import type { Version } from '../wire/persistent-rows.js';
 import type { PersistentMessage } from '../wire/persistent-messages.js';
 import type { CoreContext } from './context.js';
@@ -220,7 +228,9 @@ export class LeaderOfDatabase {
     }
     const stamped = this.newTerm(version);
     const { self } = this.context;
-    this.send(self, { kind: 'replace', database: this.database, version: stamped, rows: stampRows(rows, stamped.term) });
+    // the very row that the others get as a stamp, so that all files are the same byte by byte
+    const taken = [...rows.filter((row) => !isSequenceKey(row.key)), sequenceRow(stamped, self)];
+    this.send(self, { kind: 'replace', database: this.database, version: stamped, rows: taken });
     this.startStamping(version, stamped);
   }
 

@@ -13,7 +13,7 @@ import type { PersistentForGate, Refusal } from './gate/ports.js';
 import { Fragments } from './persistent-fragments.js';
 import { LeaderOfDatabase } from './persistent-leader.js';
 import type { LeaderStatus } from './persistent-leader.js';
-import { COMMIT_WAIT_MICROS_MAX } from './persistent-limits.js';
+import { COMMITS_WAITING_MAX, COMMIT_WAIT_MICROS_MAX } from './persistent-limits.js';
 import { Member } from './persistent-member.js';
 import type { Timer } from './timers.js';
 
@@ -40,6 +40,8 @@ export class Persistent implements PersistentForGate {
   /** Commits of local processes, by our number. */
   private readonly pending = new Map<number, Pending>();
   private lastNumber = 0;
+  /** Commits for databases that are not open here yet, while we lead. */
+  private early: { from: NodeId; database: DatabaseId; number: number; rows: PersistentRow[] }[] = [];
 
   constructor(private readonly context: CoreContext) {
     this.member = new Member(context, (database, version, failed) => {
@@ -64,6 +66,9 @@ export class Persistent implements PersistentForGate {
     );
     this.leaders.set(database, leader);
     leader.askAll();
+    const early = this.early.filter((commit) => commit.database === database);
+    this.early = this.early.filter((commit) => commit.database !== database);
+    for (const { from, number, rows } of early) leader.commit(from, number, rows);
   }
 
   whenInSync(database: DatabaseId, done: (refusal: Refusal) => void): void {
@@ -110,8 +115,7 @@ export class Persistent implements PersistentForGate {
       case 'commit': {
         const leader = this.leaders.get(database);
         if (leader !== undefined) return leader.commit(from, message.number, message.rows);
-        const refusal = 'the leading server does not have the database';
-        return this.send(from, { kind: 'commit-done', database, number: message.number, refusal });
+        return this.keepEarly(from, message);
       }
       case 'version':
         return this.leaders.get(database)?.onVersion(from, message.version, message.failed);
@@ -121,6 +125,17 @@ export class Persistent implements PersistentForGate {
         if (from === this.leader()) return this.takeFromLeader(message);
         this.context.count('persistent.message.refused.not-leader');
     }
+  }
+
+  /** We lead but have not opened the database yet: we have just started. */
+  private keepEarly(from: NodeId, message: Extract<PersistentMessage, { kind: 'commit' }>): void {
+    const { database, number, rows } = message;
+    if (this.leader() === this.context.self && this.early.length < COMMITS_WAITING_MAX) {
+      this.early.push({ from, database, number, rows });
+      return;
+    }
+    const refusal = 'the leading server does not have the database';
+    this.send(from, { kind: 'commit-done', database, number, refusal });
   }
 
   private takeFromLeader(
@@ -165,6 +180,7 @@ export class Persistent implements PersistentForGate {
   /** First contact with this run of the peer, or what was sent to it was lost. */
   peerUp(peer: NodeId, _incarnation: Incarnation): void {
     this.fragments.forget(peer);
+    this.early = this.early.filter((commit) => commit.from !== peer);
     for (const leader of this.leaders.values()) leader.peerUp(peer);
     if (peer !== this.leader()) return;
     for (const database of this.member.ids()) {
