@@ -9,4 +9,4 @@ npx tsc -p .
 echo 'check: lint'
 npx eslint .
 echo 'check: tidy'
-node --test dist/test/unit/tidy.test.js
+node --test dist/test/unit/tidy.test.js dist/test/unit/tidy-docs.test.js
