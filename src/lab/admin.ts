@@ -20,6 +20,10 @@ interface LinkStatus {
 export interface DaemonStatus {
   pid: number;
   servers: { id: number; up: boolean }[];
+  /** Servers that have not told yet what they own. */
+  awaiting: number[];
+  /** Requests of smbds that are not answered yet. */
+  waitingRequests: number;
   links: LinkStatus[];
   databases: { name: string; persistent: boolean; recordsOwned: number; directoryEntries: number; moves: number }[];
   clients: number;

@@ -2,21 +2,17 @@
  * `npm run demo`: brings a pool of three up, shows each promise with what was expected and what was seen, prints what
  * crossed the wire, and takes the pool down. Exit status 0 only when everything held. With --keep the pool stays up.
  */
-import Table from 'cli-table3';
-import { daemonStatus } from './admin.js';
 import { DEMO_STEPS } from './demo-steps.js';
-import { LabError, messageOf } from './errors.js';
+import { messageOf } from './errors.js';
 import { Lab } from './lab.js';
 import { LAB_PASSWORD, LAB_USER } from './layout.js';
 import { panics } from './logs.js';
 import { labOptions } from './options.js';
 import { cleaningUpOnSignal } from './signals.js';
+import { wireTables } from './wire-table.js';
 
 /** Not the lab's own folder: the demo wipes what it made, and leaves a lab's files alone. */
 const DEMO_ROOT = '/tmp/smbpool-demo';
-
-/** No colours: the output is also read in files and in CI. */
-const PLAIN = { head: [], border: [] };
 
 const say = (line = ''): void => void process.stdout.write(`${line}\n`);
 
@@ -36,28 +32,6 @@ async function showSteps(lab: Lab): Promise<boolean> {
   return all && broken.length === 0;
 }
 
-async function showWire(lab: Lab): Promise<void> {
-  const traffic = new Table({ head: ['server', 'records moved here', 'frames sent', 'sent again', 'smallest trip µs'], style: PLAIN });
-  const waits = new Table({ head: ['server', 'wait for', 'times', 'median µs', 'p99 µs', 'max µs'], style: PLAIN });
-  for (const server of lab.servers()) {
-    const status = await daemonStatus(server.adminSocket);
-    if (!status) throw new LabError(`smbpoold of ${server.name} does not answer`);
-    const moves = status.databases.reduce((sum, database) => sum + database.moves, 0);
-    const frames = status.links.reduce((sum, link) => sum + link.framesSent, 0);
-    const again = status.links.reduce((sum, link) => sum + link.retransmitted, 0);
-    const trips = status.links.flatMap((link) => (link.rttMicros === null ? [] : [link.rttMicrosMin ?? link.rttMicros]));
-    traffic.push([server.name, moves, frames, again, trips.length === 0 ? '-' : Math.round(Math.min(...trips))]);
-    for (const wait of status.waits) {
-      if (wait.count === 0) continue;
-      const times = [wait.medianMicros, wait.p99Micros, wait.maxMicros].map((micros) => Math.round(micros));
-      waits.push([server.name, wait.name, wait.count, ...times]);
-    }
-  }
-  say('What crossed the wire:');
-  say(traffic.toString());
-  if (waits.length > 0) say(waits.toString());
-}
-
 async function main(): Promise<void> {
   const keep = process.argv.includes('--keep');
   const options = labOptions({ root: DEMO_ROOT, fresh: true });
@@ -68,7 +42,7 @@ async function main(): Promise<void> {
       say();
       try {
         const all = await showSteps(lab);
-        await showWire(lab);
+        for (const line of await wireTables(lab)) say(line);
         return all;
       } finally {
         if (keep) explainKept(lab);

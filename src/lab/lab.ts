@@ -248,7 +248,8 @@ export class Lab {
       this.checkWanted();
       if (dead()) return true;
       const status = await daemonStatus(place.adminSocket);
-      return status !== null && status.servers.every((server) => server.up) && (await accepts({ path: place.socket }));
+      if (!status || status.awaiting.length > 0 || status.servers.some((server) => !server.up)) return false;
+      return accepts({ path: place.socket });
     };
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
     if (inTime && !dead()) return;
