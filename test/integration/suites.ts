@@ -7,12 +7,7 @@
 export const SUITE_OPTIONS = {
   vfs: ['acl_xattr', 'streams_xattr'],
   shareOptions: ['acl_xattr:ignore system acls = yes'],
-  globalOptions: [
-    'server min protocol = NT1',
-    // Samba's own defaults: more of the tests pass with them (delete pending is seen), and more records are read
-    'smbd getinfo ask sharemode = yes',
-    'smbd search ask sharemode = yes',
-  ],
+  globalOptions: ['server min protocol = NT1'],
 };
 
 /** All suites. About four minutes. */
