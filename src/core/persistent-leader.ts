@@ -1,11 +1,11 @@
 /**
- * The leader of one persistent database: orders commits, sends them to all members, decides when they are durable on a
- * majority, and brings members that differ to its own state. One commit at a time. Lives on the server that leads, beside
- * its Member, and talks to all members, its own included, by the same messages.
+ * The leader of one persistent database: orders commits, sends them to all members, decides when they are durable on
+ * a majority, and brings members that differ to its own state. One commit at a time. Lives on the server that leads,
+ * beside its Member, and talks to all members, its own included, by the same messages.
  *
  * Phases: it first collects the versions of a majority; the highest is what the pool has. It takes that over, stamps it
- * with a new term, first in its own file, and serves once a majority holds the stamped version. From then on it is the truth: a
- * member with anything else, even with a higher number of an older term, holds a commit that nobody was promised.
+ * with a new term, first in its own file, and serves once a majority holds the stamped version. From then on it is the
+ * truth: a member with anything else, even a higher number of an older term, holds a commit that nobody was promised.
  */
 import type { DatabaseId, NodeId } from '../base/ids.js';
 import {
@@ -393,8 +393,8 @@ export class LeaderOfDatabase {
   }
 
   /**
-   * Done: durable here and on a majority, held by all that are up or had their time, and by the origin if it is up, since
-   * its process reads its own file next.
+   * Done: durable here and on a majority, held by all that are up or had their time, and by the origin if it is up,
+   * since its process reads its own file next.
    */
   private checkActive(): void {
     const active = this.active;
@@ -431,8 +431,8 @@ export class LeaderOfDatabase {
   }
 
   /**
-   * smbd takes a refusal for success when its file then shows exactly the number it wanted. So the refusal waits until the
-   * origin's file is current, and where the numbers would match by chance an empty commit moves ours on.
+   * smbd takes a refusal for success when its file then shows exactly the number it wanted. So the refusal waits until
+   * the origin's file is current, and where the numbers would match by chance an empty commit moves ours on.
    */
   private refuseStale(commit: Commit, wanted: number): void {
     this.context.count('persistent.commit.stale');

@@ -112,8 +112,6 @@ export class Member {
         if (result.ok) file.version = version;
         else this.logFailure(file, what, result.why);
         this.context.count(result.ok ? `persistent.${what}` : `persistent.${what}.failed`);
-        // readers keep caches by the file's own counter
-        if (result.ok) this.context.emit({ kind: 'sequence-bump', database: id });
         finished();
         this.report(id, file.version ?? VERSION_ZERO, result.ok ? '' : result.why);
       });
@@ -122,7 +120,7 @@ export class Member {
   }
 
   private logFailure(file: File, what: string, why: string): void {
-    const remedy = 'check the disk below the persistent directory; the server is brought up to date when it works again';
+    const remedy = 'check the disk below the persistent directory; the file is brought up to date when it works again';
     this.context.log('error', 'persistent.failed', { database: file.name, what, why, remedy });
   }
 

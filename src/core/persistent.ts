@@ -1,7 +1,7 @@
 /**
- * Persistent databases (secrets, passdb, registry …): the same on all servers, a commit durable on a majority before it is
- * answered, all or nothing. This class is the origin's side, which carries the commits of local processes to the leader and
- * their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (order and majority).
+ * Persistent databases (secrets, passdb, registry …): the same on all servers, a commit durable on a majority before it
+ * is answered, all or nothing. This class is the origin's side, which carries the commits of local processes to the
+ * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
  */
 import type { DatabaseId, Incarnation, NodeId } from '../base/ids.js';
 import { nodeId } from '../base/ids.js';
@@ -88,9 +88,9 @@ export class Persistent implements PersistentForGate {
     const timer = this.context.timers.at(this.context.now() + COMMIT_WAIT_MICROS_MAX, () => {
       this.pending.delete(number);
       this.context.count('persistent.commit.late');
-      const fields = { database: this.member.name(database), leader: this.leader(), waitMicros: COMMIT_WAIT_MICROS_MAX };
+      const name = this.member.name(database);
       const remedy = 'a commit needs the leading server and a majority: start smbpoold where it is missing';
-      this.context.log('error', 'persistent.commit-late', { ...fields, remedy });
+      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.leader(), remedy });
       done('no majority took the commit in time');
     });
     const pending: Pending = { database, rows, done, timer };
@@ -188,7 +188,9 @@ export class Persistent implements PersistentForGate {
       if (version !== null) this.send(peer, { kind: 'version', database, version, failed: '' });
     }
     // the leader recognises a commit that it has done already
-    for (const [number, { database, rows }] of this.pending) this.send(peer, { kind: 'commit', database, number, rows });
+    for (const [number, { database, rows }] of this.pending) {
+      this.send(peer, { kind: 'commit', database, number, rows });
+    }
   }
 
   peerDown(peer: NodeId): void {

@@ -80,7 +80,11 @@ export function decodeMarshalled(bytes: Uint8Array): MarshalledRows {
 }
 
 /** What SCHEDULE_FOR_DELETION carries: database, 4 pad, header 24, key length, key. Throws DecodeError. */
-export function decodeScheduleForDeletion(bytes: Uint8Array): { database: number; header: Uint8Array; key: Uint8Array } {
+export function decodeScheduleForDeletion(bytes: Uint8Array): {
+  database: number;
+  header: Uint8Array;
+  key: Uint8Array;
+} {
   const reader = new ByteReader(bytes);
   const database = reader.u32();
   reader.skip(4);

@@ -11,7 +11,12 @@ import { Prng } from '../../src/base/prng.js';
 import { OPERATION, decodeCtdbPacket, encodeCtdbPacket, nameBytes } from '../../src/wire/ctdb.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';
 import * as controls from '../../src/wire/ctdb-controls.js';
-import { decodeMarshalled, decodeRow, decodeScheduleForDeletion, encodeMarshalled } from '../../src/wire/ctdb-records.js';
+import {
+  decodeMarshalled,
+  decodeRow,
+  decodeScheduleForDeletion,
+  encodeMarshalled,
+} from '../../src/wire/ctdb-records.js';
 import { decodeGateMessage, encodeGateMessage } from '../../src/wire/gate-messages.js';
 import { decodePersistentMessage, encodePersistentMessage } from '../../src/wire/persistent-messages.js';
 import { sequenceRow } from '../../src/wire/persistent-rows.js';
@@ -96,11 +101,12 @@ test('decoders throw nothing but DecodeError', () => {
   ];
   forSeconds(SECONDS / 3, (prng) => {
     const row = { key: prng.bytes(3), data: prng.bytes(5) };
+    const rows = [sequenceRow({ term: 1, sequence: 1 }, 0)];
     const bytes = prng.pick([
       randomPacket(prng, 1),
       encodeGateMessage({ kind: 'traverse-rows', number: 1, last: false, rows: [row, row] }),
       encodeGateMessage({ kind: 'process-list', first: true, last: true, processes: [{ pid: 1, srvids: [1n, 2n] }] }),
-      encodePersistentMessage({ kind: 'commit', database: DB, number: 1, rows: [sequenceRow({ term: 1, sequence: 1 }, 0)] }),
+      encodePersistentMessage({ kind: 'commit', database: DB, number: 1, rows }),
       encodeMarshalled({ database: 1, rows: [{ requestId: 1, key: prng.bytes(3), value: prng.bytes(30) }] }),
       prng.bytes(prng.below(100)),
     ]);

@@ -285,7 +285,7 @@ export class GatePool {
   /** Starts a server, with the disk of its earlier run. */
   start(id: number): TestGate {
     const node = nodeId(id);
-    const disk = this.disks.get(node) ?? new Map();
+    const disk: Disk = this.disks.get(node) ?? new Map<DatabaseId, Map<string, Uint8Array>>();
     this.disks.set(node, disk);
     const server = new TestGate(node, incarnation(++this.runs), disk, this);
     this.servers.set(node, server);

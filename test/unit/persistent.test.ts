@@ -1,6 +1,6 @@
 /**
- * Persistent databases in a pool: a commit is everywhere or nowhere, an answer means durable on a majority, whoever goes
- * away when. The clients do what smbd does: read the local number, commit it plus one, and on refusal look at it again.
+ * Persistent databases in a pool: a commit is everywhere or nowhere, an answer means durable on a majority, whoever
+ * goes away when. The clients do what smbd does: read the local number, commit it plus one, on refusal look at it again.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -52,8 +52,9 @@ function valueAt(pool: GatePool, id: number, key: string): string | null {
 
 function assertSame(pool: GatePool, ids: readonly number[]): void {
   const contents = ids.map((id) => {
-    const rows = pool.server(id).rows(DB).map(({ key, value }) => Buffer.concat([key, text('='), value]).toString('hex'));
-    return rows.sort().join('\n');
+    const rows = pool.server(id).rows(DB);
+    const lines = rows.map(({ key, value }) => Buffer.concat([key, text('='), value]).toString('hex'));
+    return lines.sort().join('\n');
   });
   for (const content of contents) assert.equal(content, contents[0]);
 }
@@ -342,7 +343,7 @@ class Smbd {
   }
 }
 
-/** Random faults around transactions of one writer at a time, as g_lock makes it. Checks that nothing promised is lost. */
+/** Random faults around transactions of one writer at a time, as g_lock makes it. Nothing promised may be lost. */
 function randomRun(seed: number): void {
   const prng = new Prng(seed);
   const pool = new GatePool(3);

@@ -131,7 +131,8 @@ export class Processes {
       const processes = entries.slice(at, at + PROCESSES_PER_PART_MAX);
       const first = at === 0;
       at += PROCESSES_PER_PART_MAX;
-      this.context.send(node, encodeGateMessage({ kind: 'process-list', first, last: at >= entries.length, processes }));
+      const last = at >= entries.length;
+      this.context.send(node, encodeGateMessage({ kind: 'process-list', first, last, processes }));
     } while (at < entries.length);
   }
 
