@@ -1,22 +1,10 @@
-/**
- * The gate: what a local process is answered, alone and in a pool of three, also when servers and processes go away.
- */
+/** The gate: traversals of the whole pool, and packets that are not what they should be. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { databaseIdOf } from '../../src/base/jenkins.js';
 import { keyOf } from '../../src/base/ids.js';
-import {
-  CALL_ID,
-  DESTINATION,
-  encodeCtdbPacket,
-  nameBytes,
-  textOf,
-} from '../../src/wire/ctdb.js';
-import {
-  CONTROL,
-  decodeU32,
-  encodeTraverseStart,
-} from '../../src/wire/ctdb-controls.js';
+import { CALL_ID, DESTINATION, encodeCtdbPacket, nameBytes, textOf } from '../../src/wire/ctdb.js';
+import { CONTROL, decodeU32, encodeTraverseStart } from '../../src/wire/ctdb-controls.js';
 import { decodeRow } from '../../src/wire/ctdb-records.js';
 import { TRAVERSE_IDLE_MICROS_MAX } from '../../src/core/gate/traversals.js';
 import { GatePool } from '../support/gate-pool.js';
