@@ -50,6 +50,8 @@ export interface Holding {
   shared: boolean;
   /** Not given away before. */
   holdUntil: Micros;
+  /** Of the payload as it arrived, to tell whether it was written since. */
+  arrivedFingerprint: number;
   /** A timer for holdUntil is set. */
   holdTimer: boolean;
   asked: AccessMode | null;
@@ -384,6 +386,7 @@ export class Holdings {
     holding.asked = null;
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
+    holding.arrivedFingerprint = fingerprint(data);
     const now = this.context.now();
     holding.holdUntil = now + (isCopy ? this.holdMicros : this.recentGives.holdMicros(database, key, this.holdMicros));
     this.context.count(`record.arrived.${what}`);
@@ -473,7 +476,7 @@ export class Holdings {
       holding.state = 'backup';
       holding.shared = false;
       holding.turn = turn;
-      this.recentGives.gave(database, key, this.context.now());
+      this.recentGives.gave(database, key, this.context.now(), fingerprint(data) !== holding.arrivedFingerprint);
     } else {
       holding.shared = true;
     }
@@ -530,6 +533,7 @@ export class Holdings {
         turn: toTurn(0),
         shared: false,
         holdUntil: 0,
+        arrivedFingerprint: 0,
         holdTimer: false,
         asked: null,
         askedOf: null,
@@ -560,3 +564,10 @@ export class Holdings {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** FNV-1a; a collision only means one hold of the wrong length. */
+function fingerprint(data: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of data) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash ^ data.length;
+}
