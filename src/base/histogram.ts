@@ -1,6 +1,6 @@
 /**
- * A histogram of whole numbers (microseconds, bytes) with buckets that grow by an eighth, so that a quantile is off by at
- * most that much and a million samples cost no more memory than one. Deterministic; used by the core and the CLI.
+ * A histogram of whole numbers (microseconds, bytes) with buckets that grow by an eighth, so that a quantile is off by
+ * at most that much and a million samples cost no more memory than one. Deterministic; used by the core and the CLI.
  */
 
 const SUB_BUCKETS_LOG2 = 3;
@@ -27,7 +27,10 @@ export class Histogram {
     if (sample > this.max) this.max = sample;
   }
 
-  /** The value that a share `fraction` (0 to 1) of the samples does not exceed, rounded up to its bucket's end; 0 if empty. */
+  /**
+   * The value that a share `fraction` (0 to 1) of the samples does not exceed, rounded up to its bucket's end; 0 if
+   * empty.
+   */
   quantile(fraction: number): number {
     const wanted = Math.ceil(this.count * fraction);
     let seen = 0;

@@ -1,6 +1,7 @@
 /**
- * Bob Jenkins' lookup3 hash (little-endian variant, seed 0): the number by which the CTDB client protocol names a database.
- * Written from the published algorithm; used by the gate and by tools. Not for anything an attacker may choose to collide.
+ * Bob Jenkins' lookup3 hash (little-endian variant, seed 0): the number by which the CTDB client protocol names a
+ * database. Written from the published algorithm; used by the gate and by tools. Not for anything an attacker may
+ * choose to collide.
  */
 import { databaseId } from './ids.js';
 import type { DatabaseId } from './ids.js';

@@ -1,6 +1,6 @@
 /**
- * Seeded pseudo-random numbers (xoshiro128**): the only randomness of core, simulator and tests, so that a seed repeats a
- * run exactly. Not for secrets.
+ * Seeded pseudo-random numbers (xoshiro128**): the only randomness of core, simulator and tests, so that a seed repeats
+ * a run exactly. Not for secrets.
  */
 export class Prng {
   private readonly state = new Uint32Array(4);

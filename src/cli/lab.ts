@@ -1,6 +1,6 @@
 /**
- * `smbpool lab up|down|status|exec`: a pool on this machine, for trying out and for tests. Only reads the command line; the
- * work is in src/lab.
+ * `smbpool lab up|down|status|exec`: a pool on this machine, for trying out and for tests. Only reads the command line;
+ * the work is in src/lab.
  */
 import { spawn } from 'node:child_process';
 import { InvalidArgumentError, Option } from 'commander';
@@ -78,10 +78,7 @@ async function up(servers: number, flags: UpFlags): Promise<void> {
     ...(loss === undefined ? {} : { lossPercent: loss }),
     ...(duplicate === undefined ? {} : { duplicatePercent: duplicate }),
   });
-  const lab = await cleaningUpOnSignal(
-    () => Lab.up(options, say),
-    async () => Lab.current(options.root)?.down(),
-  );
+  const lab = await cleaningUpOnSignal(() => Lab.up(options, say), () => Lab.interrupt());
   say(`user ${LAB_USER}, password ${LAB_PASSWORD}: smbclient //${lab.server(0).address}/pool -U ${LAB_USER}%${LAB_PASSWORD}`);
   say('on a server: npx smbpool lab exec 0 -- smbstatus     end it: npx smbpool lab down');
 }

@@ -1,6 +1,7 @@
 /**
  * What each part of the core may use: the time of the current step, effects, timers, peers and counters. One object per
- * PoolNode, handed to every part; parts know each other only through the narrow interfaces they take in their constructors.
+ * PoolNode, handed to every part; parts know each other only through the narrow interfaces they take in their
+ * constructors.
  */
 import type { Epoch, NodeId } from '../base/ids.js';
 import type { Effect, LogLevel, Micros } from './effects.js';
@@ -16,8 +17,8 @@ export interface CoreContext {
   now(): Micros;
   emit(effect: Effect): void;
   /**
-   * Queues a message for a peer; it travels reliably and in order with the other messages to that peer, in a frame made at
-   * the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
+   * Queues a message for a peer; it travels reliably and in order with the other messages to that peer, in a frame made
+   * at the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
    * While the peer has not been reached yet the message waits; `whenDown: 'drop'` loses it instead (returns false).
    */
   send(peer: NodeId, message: Uint8Array, whenDown?: 'wait' | 'drop'): boolean;

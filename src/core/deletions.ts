@@ -1,6 +1,6 @@
 /**
- * Removes empty records, key by key, in small slices: those that a local process emptied, and those that were stored empty
- * only because somebody asked for a key that did not exist. A record that is in use again by then stays. Used by
+ * Removes empty records, key by key, in small slices: those that a local process emptied, and those that were stored
+ * empty only because somebody asked for a key that did not exist. A record that is in use again by then stays. Used by
  * core/records.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';

@@ -1,9 +1,10 @@
 /**
- * The home's side of a record's life: for each key whose home we are, who owns it, who keeps the backup, who reads a copy,
- * and who waits. Moves one record once at a time, in the order of asking. Knows nothing of tdbs or of smbd; speaks to owners
- * and askers (ourselves included) only by record messages. Called by core/records.
+ * The home's side of a record's life: for each key whose home we are, who owns it, who keeps the backup, who reads a
+ * copy, and who waits. Moves one record once at a time, in the order of asking. Knows nothing of tdbs or of smbd;
+ * speaks to owners and askers (ourselves included) only by record messages. Called by core/records.
  *
- * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends it.
+ * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends
+ * it.
  */
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
 import { turn as toTurn } from '../base/ids.js';
@@ -19,6 +20,8 @@ const OWNER_HISTORY_MAX = 16;
 interface Operation {
   /** Who gets the record; with 'restore' and 'forget' nobody new does. */
   node: NodeId;
+  /** The asker's run, for its answer; 0 where nobody asked. */
+  run: number;
   mode: AccessMode | 'restore' | 'forget';
   /** revoking: readers are asked to drop their copies; moving: the asker's 'have' is awaited. */
   phase: 'revoking' | 'moving' | 'restoring';
@@ -37,9 +40,13 @@ interface Entry {
   turn: Turn;
   /** The former owner whose tdb keeps the payload as it was handed over. */
   backup: NodeId | null;
+  /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */
+  lost: boolean;
+  /** Was being given the record when the owner died: may have got it, or may still. */
+  maybe: NodeId | null;
   readers: Set<NodeId>;
   current: Operation | null;
-  queue: { node: NodeId; mode: AccessMode }[];
+  queue: { node: NodeId; run: number; mode: AccessMode }[];
   history: { owner: NodeId; turn: number; at: Micros }[];
 }
 
@@ -57,6 +64,8 @@ export interface DirectoryEntryView {
 
 export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
+  /** Everybody has told us what it owns of our keys. */
+  private ready = false;
 
   /**
    * @param firstTurn turns start here; higher than any this home gave in an earlier run
@@ -95,6 +104,7 @@ export class Directory {
   /** An owner tells us, who started anew, what it owns. Comes before any ask is answered (core/records). */
   adopt(owner: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.entryOf(database, key);
+    this.turnCounter = Math.max(this.turnCounter, turn);
     if (entry.owner !== null && entry.owner !== owner) {
       this.context.count('record.claim.conflict');
       this.context.log('error', 'record-claimed-twice', { database, key: hex(key), owner: entry.owner, claimant: owner });
@@ -102,12 +112,33 @@ export class Directory {
     }
     entry.owner = owner;
     entry.ownerTurn = turn;
-    entry.turn = turn;
-    this.turnCounter = Math.max(this.turnCounter, turn);
+    entry.lost = false;
     entry.history.push({ owner, turn, at: this.context.now() });
   }
 
-  onAsk(from: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+  /** A former owner tells us, who started anew, that it keeps what it gave away in this turn. */
+  adoptBackup(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.entryOf(database, key);
+    this.turnCounter = Math.max(this.turnCounter, turn);
+    if (entry.backup !== null && entry.backup !== keeper && entry.turn > turn) {
+      this.send(keeper, { kind: 'drop', database, key, turn });
+      return;
+    }
+    if (entry.backup !== keeper) this.dropBackup(entry);
+    entry.backup = keeper;
+    entry.turn = turn;
+    if (entry.owner === null) entry.lost = true;
+  }
+
+  /** All claims have come, nothing was decided before: what nobody owns comes back from its backup. */
+  claimsComplete(): void {
+    this.ready = true;
+    for (const entries of this.databases.values()) {
+      for (const entry of [...entries.values()]) if (entry.lost) this.advance(entry);
+    }
+  }
+
+  onAsk(from: NodeId, run: number, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
     const entry = this.entryOf(database, key);
     const queued = entry.queue.find((ask) => ask.node === from);
     if (queued !== undefined) {
@@ -120,7 +151,7 @@ export class Directory {
       this.context.count('record.ask.repeated');
       return;
     }
-    entry.queue.push({ node: from, mode });
+    entry.queue.push({ node: from, run, mode });
     this.advance(entry);
   }
 
@@ -171,10 +202,13 @@ export class Directory {
       return;
     }
     if (current.phase === 'restoring') {
+      if (entry.maybe === from) entry.maybe = null;
       if (entry.backup === from) entry.backup = null;
+      entry.readers.delete(from);
+      entry.current = null;
     } else if (entry.owner === from) {
       this.context.log('error', 'record-missing', { database, key: hex(key), server: from });
-      entry.owner = null;
+      this.lose(entry);
     }
     this.ownerGone(entry);
   }
@@ -190,40 +224,42 @@ export class Directory {
     entry.readers.delete(peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
     if (entry.backup === peer) entry.backup = null;
+    if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
-    if (current !== null && current.phase === 'revoking') {
+    const wasOwner = entry.owner === peer;
+    if (wasOwner) {
+      this.lose(entry);
+      if (current?.phase === 'moving' && current.node !== peer) entry.maybe = current.node;
+    }
+    if (current === null) this.advance(entry);
+    else if (current.phase === 'revoking') {
       current.awaiting.delete(peer);
-      if (entry.owner === peer) entry.owner = null;
-      if (current.node === peer) {
+      if (current.node === peer && current.mode !== 'forget') {
         entry.current = null;
         this.advance(entry);
       } else if (current.awaiting.size === 0) this.readersGone(entry, current);
-      return;
-    }
-    if (entry.owner === peer) {
-      entry.owner = null;
-      if (current?.node === peer) entry.current = null;
-      this.ownerGone(entry);
-    } else if (current?.node === peer) {
-      // The record may be on its way to the lost server: its last owner takes it back.
+    } else if (current.node === peer) {
       entry.current = null;
       if (current.mode === 'write' && entry.owner !== null) {
+        // The record may be on its way to the lost server: its last owner takes it back.
         entry.backup = entry.owner;
-        entry.owner = null;
+        this.lose(entry);
       }
-      this.ownerGone(entry);
-    }
+      this.advance(entry);
+    } else if (wasOwner) this.ownerGone(entry);
   }
 
-  /** Nobody owns the record now; whatever was under way goes on from the backup, or from nothing. */
+  private lose(entry: Entry): void {
+    entry.owner = null;
+    entry.lost = true;
+    this.context.count('record.lost');
+  }
+
+  /** Nobody owns the record now; whatever was under way starts again from what is left. */
   private ownerGone(entry: Entry): void {
     const current = entry.current;
     if (current === null) this.advance(entry);
-    else if (current.phase === 'revoking') return;
-    else if (current.phase === 'restoring') {
-      entry.current = null;
-      this.advance(entry);
-    } else this.begin(entry, current);
+    else if (current.phase === 'moving') this.begin(entry, current);
   }
 
   private entryOf(database: DatabaseId, key: RecordKey): Entry {
@@ -238,6 +274,8 @@ export class Directory {
         ownerTurn: toTurn(0),
         turn: toTurn(0),
         backup: null,
+        lost: false,
+        maybe: null,
         readers: new Set(),
         current: null,
         queue: [],
@@ -256,13 +294,24 @@ export class Directory {
 
   /** Starts the next operation, or ends the entry when nobody owns or wants the record. */
   private advance(entry: Entry): void {
-    if (entry.current !== null) return;
-    if (entry.owner === null && entry.backup !== null) {
-      // The owner was lost: the newest payload handed over counts, so its keeper owns the record again first.
-      const turn = this.nextTurn(entry);
-      entry.current = { node: entry.backup, mode: 'restore', phase: 'restoring', awaiting: new Set(), turn };
-      this.send(entry.backup, { kind: 'reclaim', database: entry.database, key: entry.key, turn });
-      return;
+    if (entry.current !== null || !this.ready) return;
+    if (entry.lost) {
+      // A reader's copy is the last version: while it was out, nobody could write.
+      const [reader] = entry.readers;
+      const keeper = entry.maybe ?? reader ?? entry.backup;
+      if (keeper !== null) {
+        const operation: Operation = {
+          node: keeper,
+          run: 0,
+          mode: 'restore',
+          phase: 'moving',
+          awaiting: new Set(),
+          turn: entry.turn,
+        };
+        this.begin(entry, operation);
+        return;
+      }
+      entry.lost = false;
     }
     const next = entry.queue.shift();
     if (next !== undefined) {
@@ -270,6 +319,7 @@ export class Directory {
     } else if (entry.owner === null) {
       this.begin(entry, {
         node: this.context.self,
+        run: 0,
         mode: 'forget',
         phase: 'moving',
         awaiting: new Set(),
@@ -319,27 +369,36 @@ export class Directory {
   /** Readers are out of the way: makes the asker owner, or reader. */
   private move(entry: Entry, operation: Operation): void {
     const { database, key, owner } = entry;
-    if (owner === null && entry.backup !== null) {
+    if (operation.mode === 'restore') {
+      operation.phase = 'restoring';
+      operation.turn = this.nextTurn(entry);
+      this.send(operation.node, { kind: 'reclaim', database, key, turn: operation.turn });
+      return;
+    }
+    if (entry.lost) {
       // Restore first; the asker keeps its place at the head of the queue.
-      entry.queue.unshift({ node: operation.node, mode: operation.mode === 'read' ? 'read' : 'write' });
+      const { node, run } = operation;
+      entry.queue.unshift({ node, run, mode: operation.mode === 'read' ? 'read' : 'write' });
       entry.current = null;
       this.advance(entry);
       return;
     }
     operation.phase = 'moving';
     operation.turn = this.nextTurn(entry);
-    const { turn, node } = operation;
+    const { turn, node, run } = operation;
     if (owner === null || owner === node) {
       const what = owner === null ? 'fresh' : 'keep';
-      this.send(node, { kind: 'record', database, key, turn, what, owner: node, data: EMPTY });
+      this.send(node, { kind: 'record', database, key, turn, run, what, owner: node, data: EMPTY });
     } else {
       const mode = operation.mode === 'read' ? 'read' : 'write';
-      this.send(owner, { kind: 'give', database, key, turn, to: node, mode });
+      this.send(owner, { kind: 'give', database, key, turn, to: node, run, mode });
     }
   }
 
   private becomeOwner(entry: Entry, owner: NodeId, turn: Turn): void {
     entry.readers.delete(owner);
+    entry.lost = false;
+    entry.maybe = null;
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
     if (entry.backup === owner) entry.backup = null;

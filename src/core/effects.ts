@@ -1,7 +1,7 @@
 /**
- * What goes into the core and what comes out. `PoolNode.step(input, now)` takes one input and returns effects, which the
- * host performs in the order given; the outcome of a store effect comes back as an input in the same turn. Times are
- * microseconds of a monotonic clock, as whole numbers.
+ * What goes into the core and what comes out. `PoolNode.step(input, now)` takes one input and returns effects, which
+ * the host performs in the order given; the outcome of a store effect comes back as an input in the same turn. Times
+ * are microseconds of a monotonic clock, as whole numbers.
  */
 import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 
@@ -9,8 +9,8 @@ import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from 
 export type Micros = number;
 
 /**
- * One step on a record in the local tdb, always under its chain, taken without waiting. `data` is the payload without the
- * 24-byte header (wire/record-header).
+ * One step on a record in the local tdb, always under its chain, taken without waiting. `data` is the payload without
+ * the 24-byte header (wire/record-header).
  *
  * - take: store `data` with ourselves as dmaster, rsn = turn, no flags. With `copyOf`, store a read-only copy of the
  *   record owned by that node instead (dmaster = copyOf, flag HAVE_READONLY).
@@ -18,7 +18,8 @@ export type Micros = number;
  * - share: if we are dmaster, set HAVE_DELEGATIONS, so that local writers must ask first, and return the payload.
  * - unshare: if we are dmaster, clear HAVE_DELEGATIONS and set rsn = turn.
  * - peek: return the payload if the record is usable here for `mode` (owned; or for 'read' also a read-only copy).
- * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn. Nothing there is also done.
+ * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn. Nothing there is also
+ *   done.
  * - erase: delete the record if it is ours, empty, and its rsn = turn.
  * - reclaim: if we hold the record for another dmaster (a backup), make it ours again with rsn = turn and return the
  *   payload; if it is ours already, likewise.
@@ -61,8 +62,8 @@ export interface PersistentRow {
 }
 
 /**
- * Work on a persistent database's file: slow (it waits for the disk), hence performed beside the loop, one after the other
- * per database; the answer is a 'persistent-done' input with the same token.
+ * Work on a persistent database's file: slow (it waits for the disk), hence performed beside the loop, one after the
+ * other per database; the answer is a 'persistent-done' input with the same token.
  * - apply: write all rows in one transaction, durable before it is answered. All or nothing.
  * - replace: make the file hold exactly these rows, in one durable transaction.
  * - read: all rows and the value of `__db_sequence_number__`.
@@ -111,7 +112,10 @@ export type Input =
   /** One whole packet (its length word included) from a local process. The bytes are only valid during the step. */
   | { kind: 'client-packet'; client: ClientId; packet: Uint8Array }
   | { kind: 'client-closed'; client: ClientId }
-  /** One authentic frame; `incarnation` is the sender's, from the sealed header. The bytes are only valid during the step. */
+  /**
+   * One authentic frame; `incarnation` is the sender's, from the sealed header. The bytes are only valid during the
+   * step.
+   */
   | { kind: 'frame'; peer: NodeId; incarnation: Incarnation; body: Uint8Array }
   | { kind: 'database-opened'; database: DatabaseId; path: string; flags: number; error?: string }
   | { kind: 'record-done'; database: DatabaseId; key: RecordKey; op: RecordOp; outcome: RecordOutcome }

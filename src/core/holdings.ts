@@ -36,21 +36,26 @@ interface Waiter {
 interface PendingGive {
   turn: Turn;
   to: NodeId;
+  run: number;
   mode: AccessMode;
 }
 
 export interface Holding {
   database: DatabaseId;
   key: RecordKey;
-  state: 'none' | 'owned' | 'copy';
+  /** 'backup': given away; the payload stays here until the home says that a newer backup exists. */
+  state: 'none' | 'owned' | 'copy' | 'backup';
   turn: Turn;
   /** Owned, but others have read copies: local writers must ask. */
   shared: boolean;
   /** Not given away before. */
   holdUntil: Micros;
+  /** Of the payload as it arrived, to tell whether it was written since. */
+  arrivedFingerprint: number;
   /** A timer for holdUntil is set. */
   holdTimer: boolean;
   asked: AccessMode | null;
+  askedOf: NodeId | null;
   waiters: Waiter[];
   /** The answer to our ask, to be stored. */
   arrived: Extract<RecordMessage, { kind: 'record' }> | null;
@@ -78,16 +83,20 @@ export class Holdings {
   readonly waits = new Map<DatabaseId, Histogram>();
 
   /**
+   * @param run names this run of ours in asks and their answers
    * @param postHome sends to the key's home
    * @param post sends to a server (never ourselves)
-   * @param ask asks the key's home for the record
+   * @param runOf the run of a server that we are in contact with: what is sent before is lost to it
+   * @param ask asks the key's home for the record, and says who that is
    */
   constructor(
     private readonly context: CoreContext,
+    private readonly run: number,
     private readonly holdMicros: Micros,
     private readonly postHome: Post,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
-    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => void,
+    private readonly runOf: (server: NodeId) => number | undefined,
+    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => NodeId,
     private readonly events: HoldingEvents,
   ) {}
 
@@ -138,6 +147,11 @@ export class Holdings {
   }
 
   onRecord(message: Extract<RecordMessage, { kind: 'record' }>): void {
+    if (message.run !== this.run) {
+      // Asked for by a run of ours that died; the home knows by now and takes the record back from its last owner.
+      this.context.count('record.arrived.old-run');
+      return;
+    }
     const holding = this.holdingOf(message.database, message.key);
     if (message.turn <= holding.turn || holding.arrived !== null) {
       this.context.count('record.arrived.stale');
@@ -156,8 +170,20 @@ export class Holdings {
       this.postHome(database, key, { kind: 'missing', database, key, turn });
       return;
     }
-    holding.give = { turn: message.turn, to: message.to, mode: message.mode };
+    holding.give = { turn: message.turn, to: message.to, run: message.run, mode: message.mode };
     this.settle(holding);
+  }
+
+  /** We are in contact with a new run of a server: what it asked for can be given, what an older run asked for need not. */
+  onContact(server: NodeId): void {
+    const run = this.runOf(server);
+    for (const holdings of this.databases.values()) {
+      for (const holding of [...holdings.values()]) {
+        if (holding.give?.to !== server) continue;
+        if (run !== undefined && ((run - holding.give.run) | 0) > 0) holding.give = null;
+        this.settle(holding);
+      }
+    }
   }
 
   onRevoke(database: DatabaseId, key: RecordKey, turn: Turn): void {
@@ -189,14 +215,23 @@ export class Holdings {
     return true;
   }
 
-  /** The home lost its memory: what was asked of it is asked again, what it ordered is void. */
-  homeReset(holding: Holding): void {
+  /** The home lost its memory: what it ordered and is not done yet is void. */
+  voidOrders(holding: Holding): void {
     holding.give = null;
     holding.discard = [];
-    if (holding.asked !== null && holding.arrived === null) {
-      holding.asked = null;
-      this.settle(holding);
-    }
+  }
+
+  /** Our ask went on to another home than we thought. */
+  askForwarded(database: DatabaseId, key: RecordKey, home: NodeId): void {
+    const holding = this.get(database, key);
+    if (holding !== undefined && holding.asked !== null) holding.askedOf = home;
+  }
+
+  /** What was asked of a home that lost its memory is asked again, unless the answer came after all. */
+  askAgain(holding: Holding, home: NodeId): void {
+    if (holding.asked === null || holding.askedOf !== home || holding.arrived !== null) return;
+    holding.asked = null;
+    this.settle(holding);
   }
 
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
@@ -276,28 +311,36 @@ export class Holdings {
       return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
     }
     const discard = holding.discard[0];
-    if (discard !== undefined) return { op: 'discard', turn: discard.turn };
+    if (discard !== undefined && (holding.state !== 'copy' || this.holdIsOver(holding))) {
+      return { op: 'discard', turn: discard.turn };
+    }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
     if (waiters.some((waiter) => this.canServe(holding, waiter))) {
       const write = waiters.some((waiter) => waiter.mode === 'write' && this.canServe(holding, waiter));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
-    if (give !== null && holding.state === 'owned') {
-      const now = this.context.now();
-      if (now >= holding.holdUntil) {
-        return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
-      }
-      if (!holding.holdTimer) {
-        holding.holdTimer = true;
-        this.context.timers.at(holding.holdUntil, () => {
-          holding.holdTimer = false;
-          this.settle(holding);
-        });
-      }
-      return null;
+    if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
+      if (!this.holdIsOver(holding)) return null;
+      return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
     }
     if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
     return null;
+  }
+
+  /**
+   * Whether the record may leave; if not, looks again when it may. Copies are held too: smbd's cache of byte-range locks
+   * notes the database's sequence number after it got its answer, so a copy that went in between would stay cached.
+   */
+  private holdIsOver(holding: Holding): boolean {
+    if (this.context.now() >= holding.holdUntil) return true;
+    if (!holding.holdTimer) {
+      holding.holdTimer = true;
+      this.context.timers.at(holding.holdUntil, () => {
+        holding.holdTimer = false;
+        this.settle(holding);
+      });
+    }
+    return false;
   }
 
   private canServe(holding: Holding, waiter: Waiter): boolean {
@@ -312,7 +355,7 @@ export class Holdings {
     if (this.recentGives.wantedAgain(holding.database, holding.key, this.context.now())) {
       this.context.count('record.hold.short');
     }
-    this.ask(holding.database, holding.key, mode);
+    holding.askedOf = this.ask(holding.database, holding.key, mode);
   }
 
   private apply(holding: Holding, operation: RecordOp, outcome: Exclude<RecordOutcome, { result: 'busy' }>): void {
@@ -343,8 +386,9 @@ export class Holdings {
     holding.asked = null;
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
+    holding.arrivedFingerprint = fingerprint(data);
     const now = this.context.now();
-    holding.holdUntil = now + this.recentGives.holdMicros(database, key, this.holdMicros);
+    holding.holdUntil = now + (isCopy ? this.holdMicros : this.recentGives.holdMicros(database, key, this.holdMicros));
     this.context.count(`record.arrived.${what}`);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
@@ -375,7 +419,8 @@ export class Holdings {
   private discarded(holding: Holding): void {
     const { database, key } = holding;
     const { turn, confirm } = holding.discard.shift()!;
-    if (holding.state === 'copy' && holding.turn <= turn) holding.state = 'none';
+    if (holding.state !== 'owned' && holding.turn <= turn) holding.state = 'none';
+    if (holding.state === 'none' && holding.turn < turn) holding.turn = turn;
     if (confirm) this.postHome(database, key, { kind: 'revoked', database, key, turn });
   }
 
@@ -390,6 +435,8 @@ export class Holdings {
       this.context.count('record.reclaimed');
       this.postHome(database, key, { kind: 'have', database, key, turn });
     } else {
+      // Should it arrive after all, it is too late: the home restores the record elsewhere.
+      if (holding.turn < turn) holding.turn = turn;
       this.postHome(database, key, { kind: 'missing', database, key, turn });
     }
   }
@@ -399,7 +446,7 @@ export class Holdings {
       this.answer(holding, outcome.data ?? EMPTY, mode);
       return;
     }
-    if (holding.state === 'none') {
+    if (holding.state !== 'owned' && holding.state !== 'copy') {
       // A traversal met a record that has left.
       this.answer(holding, EMPTY, 'owned');
       return;
@@ -416,7 +463,7 @@ export class Holdings {
 
   private given(holding: Holding, outcome: RecordOutcome): void {
     const { database, key } = holding;
-    const { turn, to, mode } = holding.give!;
+    const { turn, to, run, mode } = holding.give!;
     holding.give = null;
     if (outcome.result !== 'done') {
       holding.state = 'none';
@@ -426,16 +473,16 @@ export class Holdings {
     const data = outcome.data ?? EMPTY;
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
-      holding.state = 'none';
+      holding.state = 'backup';
       holding.shared = false;
       holding.turn = turn;
-      this.recentGives.gave(database, key, this.context.now());
+      this.recentGives.gave(database, key, this.context.now(), fingerprint(data) !== holding.arrivedFingerprint);
     } else {
       holding.shared = true;
     }
     const owner = mode === 'write' ? to : this.context.self;
     this.context.count(`record.given.${what}`);
-    this.post(to, { kind: 'record', database, key, turn, what, owner, data });
+    this.post(to, { kind: 'record', database, key, turn, run, what, owner, data });
   }
 
   private erased(holding: Holding, outcome: RecordOutcome): void {
@@ -486,8 +533,10 @@ export class Holdings {
         turn: toTurn(0),
         shared: false,
         holdUntil: 0,
+        arrivedFingerprint: 0,
         holdTimer: false,
         asked: null,
+        askedOf: null,
         waiters: [],
         arrived: null,
         give: null,
@@ -515,3 +564,10 @@ export class Holdings {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** FNV-1a; a collision only means one hold of the wrong length. */
+function fingerprint(data: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of data) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash ^ data.length;
+}

@@ -1,27 +1,38 @@
 /** The times and sizes of the link layer (core/link*), each with its reason. No behaviour. */
 
-/** A heartbeat is small (some 150 bytes on the wire), so 20 a second cost nothing; twenty may be lost before a verdict. */
+/**
+ * A heartbeat is small (some 150 bytes on the wire), so 20 a second cost nothing; twenty may be lost before a verdict.
+ */
 export const HEARTBEAT_INTERVAL_MICROS = 50_000;
 
 /** Hellos go out so often to a peer that is not up: a started server joins within a tenth of a second. */
 export const HELLO_INTERVAL_MICROS = 100_000;
 
-/** A peer silent for so long is called down. Twenty heartbeats: neither loss of frames nor a busy machine reaches that. */
+/**
+ * A peer silent for so long is called down. Twenty heartbeats: neither loss of frames nor a busy machine reaches that.
+ */
 export const SILENCE_MICROS_MAX = 1_000_000;
 
 /** An acknowledgement waits so long for data to ride on; well below the shortest retransmission timeout. */
 export const ACK_DELAY_MICROS = 200;
 
-/** So many frames received without an acknowledgement sent: acknowledge now, so that the sender's window never runs dry. */
+/**
+ * So many frames received without an acknowledgement sent: acknowledge now, so that the sender's window never runs
+ * dry.
+ */
 export const ACK_FRAMES_MAX = 8;
 
-/** Lower end of the retransmission timeout: above the scheduling delays of a busy server (notes: p99 of a hop 0.2 ms). */
+/**
+ * Lower end of the retransmission timeout: above the scheduling delays of a busy server (notes: p99 of a hop 0.2 ms).
+ */
 export const RETRANSMIT_MICROS_MIN = 2_000;
 
 /** Upper end of the doubling timeout: a healed cable is noticed within it even when no heartbeat gets through first. */
 export const RETRANSMIT_MICROS_MAX = 100_000;
 
-/** The probe for a lost last frame goes out earlier than the timeout, but not before an acknowledgement could be here. */
+/**
+ * The probe for a lost last frame goes out earlier than the timeout, but not before an acknowledgement could be here.
+ */
 export const PROBE_MICROS_MIN = 1_000;
 
 /** Frames sent again when the timeout passes; the acknowledgements they cause tell which others are missing. */

@@ -1,6 +1,7 @@
 /**
- * One server's core: composes links, records, gate and persistent databases, and turns each input into effects. Synchronous
- * and deterministic: the same inputs at the same times give the same effects, in the daemon as in the simulator.
+ * One server's core: composes links, records, gate and persistent databases, and turns each input into effects.
+ * Synchronous and deterministic: the same inputs at the same times give the same effects, in the daemon as in the
+ * simulator.
  */
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
@@ -95,8 +96,8 @@ export class PoolNode {
   }
 
   /**
-   * Takes one input at the time `now` (never less than before) and returns the effects in the order in which they must be
-   * performed. Timers due by `now` run first.
+   * Takes one input at the time `now` (never less than before) and returns the effects in the order in which they must
+   * be performed. Timers due by `now` run first.
    */
   step(input: Input, now: Micros): Effect[] {
     this.time = Math.max(this.time, now);
@@ -182,7 +183,7 @@ export class PoolNode {
     this.incarnations.set(peer, incarnation);
     this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
     this.gate.peerUp(peer, incarnation);
-    this.records.peerUp(peer, before !== undefined && before !== incarnation);
+    this.records.peerUp(peer, incarnation, before !== undefined && before !== incarnation);
     this.persistent.peerUp(peer, incarnation);
   }
 

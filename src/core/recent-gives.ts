@@ -1,7 +1,8 @@
 /**
- * Remembers which records left this server a moment ago, to hold a record longer the next time if its users were not done:
- * an open is several locked sections, and a smbd may not even have run before the shortest hold was over. Without this, a
- * busy server could lose each record before using it once. Bounded; forgets the oldest first. Used by core/holdings.
+ * Remembers which records left this server a moment ago, to hold a record longer the next time if its users were not
+ * done: an open is several locked sections, and a smbd may not even have run before the shortest hold was over. Without
+ * this, a busy server could lose each record before using it once. Bounded; forgets the oldest first. Used by
+ * core/holdings.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { Micros } from './effects.js';
@@ -16,27 +17,29 @@ const LEVEL_MAX = 4;
 interface Recent {
   gaveAt: Micros;
   level: number;
+  written: boolean;
 }
 
 export class RecentGives {
   private readonly recent = new Map<string, Recent>();
 
-  gave(database: DatabaseId, key: RecordKey, now: Micros): void {
+  /** @param written whether a local process changed the record while it was here */
+  gave(database: DatabaseId, key: RecordKey, now: Micros, written: boolean): void {
     const name = nameOf(database, key);
-    const level = this.recent.get(name)?.level ?? 0;
+    const level = written ? 0 : (this.recent.get(name)?.level ?? 0);
     this.recent.delete(name);
-    this.recent.set(name, { gaveAt: now, level });
+    this.recent.set(name, { gaveAt: now, level, written });
     if (this.recent.size > REMEMBERED_MAX) {
       const oldest = this.recent.keys().next();
       if (!oldest.done) this.recent.delete(oldest.value);
     }
   }
 
-  /** A local process wants the record; returns whether it left too early. */
+  /** A local process wants the record; returns whether it left too early, that is unused. */
   wantedAgain(database: DatabaseId, key: RecordKey, now: Micros): boolean {
     const recent = this.recent.get(nameOf(database, key));
     if (recent === undefined) return false;
-    const tooEarly = now - recent.gaveAt <= WANTED_AGAIN_MICROS;
+    const tooEarly = !recent.written && now - recent.gaveAt <= WANTED_AGAIN_MICROS;
     recent.level = tooEarly ? Math.min(recent.level + 1, LEVEL_MAX) : 0;
     return tooEarly;
   }

@@ -3,7 +3,8 @@
  * (core/holdings), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
  *
  * Homes: a key's home is chosen by rendezvous hashing over the members. In databases whose keys are random numbers the
- * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at once.
+ * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at
+ * once.
  */
 import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
 import type { HistogramSummary } from '../base/histogram.js';
@@ -25,8 +26,8 @@ const TURNS_PER_INCARNATION = 4096;
 /** Databases whose keys are random numbers made by the creator; see samba.md 0.2 for why this matters. */
 const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);
 /**
- * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of random
- * keys made before it have arrived.
+ * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
+ * random keys made before it have arrived.
  */
 const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
 
@@ -54,8 +55,21 @@ interface Database {
   barrier: boolean;
 }
 
+/** One key of an 'ask' message. */
+interface Ask {
+  asker: NodeId;
+  run: number;
+  mode: AccessMode;
+  database: DatabaseId;
+  key: RecordKey;
+}
+
 export class Records {
   private readonly databases = new Map<DatabaseId, Database>();
+  /** This run of ours as it travels in asks. */
+  private readonly run: number;
+  /** The runs of the peers we are in contact with. */
+  private readonly runs = new Map<NodeId, number>();
   private readonly directory: Directory;
   private readonly holdings: Holdings;
   private readonly deletions: Deletions;
@@ -69,7 +83,10 @@ export class Records {
   private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
-  private readonly heldAsks: { asker: NodeId; mode: AccessMode; database: DatabaseId; key: RecordKey }[] = [];
+  private heldAsks: Ask[] = [];
+  /** Peers whose restart we are digesting, and who else has seen which restart. */
+  private readonly resets = new Map<NodeId, Incarnation>();
+  private readonly resetsSeen = new Map<NodeId, { incarnation: Incarnation; by: Set<NodeId> }>();
   private events: RecordsEvents | null = null;
 
   constructor(
@@ -81,11 +98,14 @@ export class Records {
     this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
       this.forgotten(database, key),
     );
+    this.run = runNumber(incarnation);
     this.holdings = new Holdings(
       context,
+      this.run,
       holdMicros,
       (database, key, message) => this.post(this.homeOf(database, key), message),
       post,
+      (server) => this.runs.get(server),
       (database, key, mode) => this.ask(database, key, mode),
       {
         migrated: (token) => this.events?.migrated(token),
@@ -96,7 +116,7 @@ export class Records {
     );
     this.deletions = new Deletions(context, this.holdings);
     this.barriers = new Barriers(context);
-    this.claimsFrom.add(context.self);
+    this.claimsDone(context.self);
   }
 
   /** Servers whose claims are awaited before we can answer as home. */
@@ -104,7 +124,9 @@ export class Records {
     return this.context.members.filter((member) => !this.claimsFrom.has(member));
   }
 
-  /** Must be called once, before anything is asked; apart from the constructor because gate and records need each other. */
+  /**
+   * Must be called once, before anything is asked; apart from the constructor because gate and records need each other.
+   */
   listen(events: RecordsEvents): void {
     this.events = events;
   }
@@ -172,6 +194,7 @@ export class Records {
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
     this.holdings.onDone(database, key, operation, outcome);
     this.drain();
+    for (const server of [...this.resets.keys()]) this.afterReset(server);
   }
 
   /** A message of a peer. Throws DecodeError. */
@@ -180,20 +203,38 @@ export class Records {
     this.drain();
   }
 
-  /** A peer is reached for the first time, or came back as a new run without its memory. */
-  peerUp(peer: NodeId, isNewRun: boolean): void {
-    if (isNewRun) this.peerReset(peer);
+  /** A peer is reached for the first time, or came back as a new run (`isNewRun`) without its memory. */
+  peerUp(peer: NodeId, incarnation: Incarnation, isNewRun: boolean): void {
+    this.runs.set(peer, runNumber(incarnation));
     for (const [database, { existing }] of this.databases) {
       for (const [key, home] of existing ?? []) {
         if (home === this.context.self) this.post(peer, { kind: 'exists', database, keys: [key] });
       }
+    }
+    // A new run has nothing under way that was given on anybody's old orders.
+    for (const seen of this.resetsSeen.values()) seen.by.add(peer);
+    if (isNewRun) this.peerReset(peer, incarnation);
+    else this.sendClaims(peer);
+    this.holdings.onContact(peer);
+    this.drain();
+    this.flush();
+    for (const other of this.context.members) {
+      if (other === this.context.self || other === peer) continue;
+      this.post(other, { kind: 'reset-seen', server: peer, incarnation });
+    }
+    for (const server of [...this.resets.keys()]) this.afterReset(server);
+    this.drain();
+  }
+
+  /** Tells a home what we own of its keys, and what we keep as backup. */
+  private sendClaims(peer: NodeId): void {
+    for (const database of this.databases.keys()) {
       for (const { key, state, turn } of this.holdings.all(database)) {
-        if (state !== 'owned' || this.homeOf(database, key) !== peer) continue;
-        this.post(peer, { kind: 'claim', database, key, turn });
+        if ((state !== 'owned' && state !== 'backup') || this.homeOf(database, key) !== peer) continue;
+        this.post(peer, { kind: 'claim', database, key, turn, what: state === 'owned' ? 'owner' : 'backup' });
       }
     }
     this.post(peer, { kind: 'claims-done' });
-    this.drain();
   }
 
   peerDown(peer: NodeId): void {
@@ -256,7 +297,7 @@ export class Records {
     return rendezvousHome(database, key, this.context.members);
   }
 
-  private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): void {
+  private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): NodeId {
     const known = this.databases.get(database);
     if (known?.existing && !known.existing.has(key)) {
       known.existing.set(key, this.context.self);
@@ -264,18 +305,20 @@ export class Records {
       this.context.count('record.granted-on-the-spot');
     }
     const home = this.homeOf(database, key);
-    this.askHome(home, this.context.self, mode, database, key);
+    this.askHome(home, { asker: this.context.self, run: this.run, mode, database, key });
+    return home;
   }
 
-  private askHome(home: NodeId, asker: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+  private askHome(home: NodeId, ask: Ask): void {
+    const { asker, run, mode, database, key } = ask;
     if (home === this.context.self) {
-      this.mailbox.push({ kind: 'ask', asker, mode, keys: [{ database, key }] });
+      this.mailbox.push({ kind: 'ask', asker, run, mode, keys: [{ database, key }] });
       return;
     }
     const name = `${home}/${asker}/${mode}`;
     const waiting = this.asks.get(name);
     if (waiting === undefined) {
-      this.asks.set(name, { home, message: { kind: 'ask', asker, mode, keys: [{ database, key }] } });
+      this.asks.set(name, { home, message: { kind: 'ask', asker, run, mode, keys: [{ database, key }] } });
       return;
     }
     waiting.message.keys.push({ database, key });
@@ -313,7 +356,7 @@ export class Records {
   private handle(from: NodeId, message: RecordMessage): void {
     switch (message.kind) {
       case 'ask':
-        for (const { database, key } of message.keys) this.asked(message.asker, message.mode, database, key);
+        for (const { database, key } of message.keys) this.asked({ ...message, database, key });
         return;
       case 'give':
         return this.holdings.onGive(message);
@@ -344,9 +387,13 @@ export class Records {
       case 'barrier-passed':
         return this.barriers.passed(from, message.number);
       case 'claim':
-        return this.directory.adopt(from, message.database, message.key, message.turn);
+        if (message.what === 'owner') this.directory.adopt(from, message.database, message.key, message.turn);
+        else this.directory.adoptBackup(from, message.database, message.key, message.turn);
+        return;
       case 'claims-done':
         return this.claimsDone(from);
+      case 'reset-seen':
+        return this.onResetSeen(from, message.server, message.incarnation);
       case 'describe': {
         const text = JSON.stringify(this.description(message.database, message.key));
         return this.post(from, { kind: 'description', number: message.number, text });
@@ -357,25 +404,29 @@ export class Records {
   }
 
   private claimsDone(from: NodeId): void {
+    if (this.claimsFrom.has(from)) return;
     this.claimsFrom.add(from);
     if (this.awaiting().length > 0) return;
-    for (const { asker, mode, database, key } of this.heldAsks.splice(0)) this.asked(asker, mode, database, key);
+    this.directory.claimsComplete();
+    for (const ask of this.heldAsks.splice(0)) this.asked(ask);
   }
 
-  private asked(asker: NodeId, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
+  private asked(ask: Ask): void {
+    const { asker, run, mode, database, key } = ask;
     if (this.awaiting().length > 0) {
       // Somebody may own the record from before we started. Bounded by the askers: each asks once per key.
-      this.heldAsks.push({ asker, mode, database, key });
+      this.heldAsks.push(ask);
       return;
     }
     const home = this.homeOf(database, key);
     if (home !== this.context.self && !this.directory.has(database, key)) {
       // The asker took us for the home of a random key that another server created too: it is the other one's.
       this.context.count('record.ask.forwarded');
-      this.askHome(home, asker, mode, database, key);
+      if (asker === this.context.self) this.holdings.askForwarded(database, key, home);
+      this.askHome(home, ask);
       return;
     }
-    this.directory.onAsk(asker, mode, database, key);
+    this.directory.onAsk(asker, run, mode, database, key);
   }
 
   private existsElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
@@ -430,26 +481,85 @@ export class Records {
   }
 
   /** A peer restarted: its records, copies and promises are gone. */
-  private peerReset(peer: NodeId): void {
+  private peerReset(peer: NodeId, incarnation: Incarnation): void {
     this.barriers.peerGone(peer);
     for (const [database, { existing }] of this.databases) {
-      if (existing === null) continue;
-      for (const [key, home] of existing) {
-        if (home !== peer) continue;
-        existing.delete(key);
-        const holding = this.holdings.get(database, key);
-        if (holding?.state !== 'owned') continue;
-        // The creator forgot it, we have it: we are its home from now on.
-        existing.set(key, this.context.self);
-        this.directory.adopt(this.context.self, database, key, holding.turn);
-        this.announce('exists', database, key);
-      }
+      for (const [key, home] of existing ?? []) if (home === peer) this.adoptRandomKey(database, key);
     }
     this.directory.peerReset(peer);
+    this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer);
     for (const database of this.databases.keys()) {
       for (const holding of [...this.holdings.all(database)]) {
-        if (this.homeOf(database, holding.key) === peer) this.holdings.homeReset(holding);
+        if (this.homeOf(database, holding.key) === peer) this.holdings.voidOrders(holding);
+      }
+    }
+    // From here on we give nothing on the old run's orders, and say so to the others: streams are in order, so who
+    // hears it has got all we gave. What we own is claimed when we have heard it from all of them.
+    this.resets.set(peer, incarnation);
+  }
+
+  /** The creator of a random key forgot it. If we have the record, we are its home from now on. */
+  private adoptRandomKey(database: DatabaseId, key: RecordKey): void {
+    const existing = this.databases.get(database)!.existing!;
+    existing.delete(key);
+    const holding = this.holdings.get(database, key);
+    if (holding?.state !== 'owned') return;
+    existing.set(key, this.context.self);
+    this.directory.adopt(this.context.self, database, key, holding.turn);
+    this.announce('exists', database, key);
+  }
+
+  /**
+   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke
+   * them. Returns whether something is left to do.
+   */
+  private unsettled(home: NodeId): boolean {
+    let left = false;
+    for (const database of this.databases.keys()) {
+      for (const holding of [...this.holdings.all(database)]) {
+        const isCopy = holding.state === 'copy';
+        if ((!isCopy && holding.arrived === null) || this.homeOf(database, holding.key) !== home) continue;
+        left = true;
+        if (isCopy && holding.discard.length === 0) this.holdings.onDrop(database, holding.key, holding.turn);
+      }
+    }
+    return left;
+  }
+
+  private onResetSeen(from: NodeId, server: NodeId, incarnation: Incarnation): void {
+    let seen = this.resetsSeen.get(server);
+    if (seen === undefined || seen.incarnation < incarnation) {
+      this.resetsSeen.set(server, (seen = { incarnation, by: new Set() }));
+    }
+    if (seen.incarnation === incarnation) seen.by.add(from);
+    this.afterReset(server);
+  }
+
+  /**
+   * Once all others saw the restart too, no record given on the old run's orders is under way: we can say what we own.
+   */
+  private afterReset(server: NodeId): void {
+    const incarnation = this.resets.get(server);
+    if (incarnation === undefined) return;
+    const seen = this.resetsSeen.get(server);
+    const missing = this.context.members.some(
+      (member) =>
+        member !== this.context.self &&
+        member !== server &&
+        !(seen?.incarnation === incarnation && seen.by.has(member)),
+    );
+    if (missing || this.unsettled(server)) return;
+    this.resets.delete(server);
+    this.sendClaims(server);
+    for (const database of this.databases.keys()) {
+      for (const holding of [...this.holdings.all(database)]) {
+        this.holdings.askAgain(holding, server);
       }
     }
   }
+}
+
+/** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */
+function runNumber(incarnation: Incarnation): number {
+  return incarnation % 0x1_0000_0000;
 }

@@ -1,6 +1,6 @@
 /**
- * Rendezvous (highest random weight) hashing: which server is the home of a key. Each server gets a weight from a hash of
- * server and key, the highest wins; when a server leaves, only its own keys get another home.
+ * Rendezvous (highest random weight) hashing: which server is the home of a key. Each server gets a weight from a hash
+ * of server and key, the highest wins; when a server leaves, only its own keys get another home.
  */
 import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
 import { assert } from '../base/assert.js';

@@ -1,6 +1,6 @@
 /**
- * Deadlines inside the core: a binary heap of (time, action). Actions run in the order of their times, equal times in the
- * order they were set, when the node is stepped with a `now` at or past them. Nothing here reads a clock.
+ * Deadlines inside the core: a binary heap of (time, action). Actions run in the order of their times, equal times in
+ * the order they were set, when the node is stepped with a `now` at or past them. Nothing here reads a clock.
  */
 import type { Micros } from './effects.js';
 

@@ -1,6 +1,6 @@
 /**
- * The socket for people and tools: JSON over HTTP on a unix socket that only its owner may use. Started by main once the
- * daemon serves; asks the host, decides nothing, and never holds up the daemon's own work.
+ * The socket for people and tools: JSON over HTTP on a unix socket that only its owner may use. Started by main once
+ * the daemon serves; asks the host, decides nothing, and never holds up the daemon's own work.
  */
 import { rmSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -103,7 +103,8 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
 async function answerRecord(query: URLSearchParams, options: AdminServerOptions): Promise<Answer> {
   const wanted = query.get('database') ?? '';
   const keyHex = query.get('key') ?? '';
-  if (!/^([0-9a-fA-F]{2})+$/.test(keyHex)) return refuse(400, 'the key must be given in hexadecimal, two digits a byte');
+  const isHex = /^([0-9a-fA-F]{2})+$/.test(keyHex);
+  if (!isHex) return refuse(400, 'the key must be given in hexadecimal, two digits a byte');
   if (keyHex.length / 2 > RECORD_KEY_BYTES_MAX) return refuse(400, `the key is over ${RECORD_KEY_BYTES_MAX} bytes`);
   const databases = options.source.status().databases;
   const database = databases.find(({ name }) => name === wanted || name === `${wanted}.tdb`);

@@ -16,6 +16,8 @@ const SOCKET_PATH_BYTES_MAX = 107;
 const INTERFACE_NAME_LENGTH_MAX = 15;
 /** More loss than this is a partition, not a test of retransmission. */
 const FAULT_PERCENT_MAX = 50;
+/** Longer than the silence after which a server counts as down. */
+const DELAY_MS_MAX = 2000;
 
 /** What a refused value must be and what to write: the message of every rule below. Split again by config.ts. */
 export const ADVICE_SEPARATOR = '\u0000';
@@ -109,6 +111,8 @@ export const configSchema = block(POOL_EXAMPLE, {
   faults: block(FAULT_EXAMPLE, {
     lossPercent: percent('lossPercent: 2').default(0),
     duplicatePercent: percent('duplicatePercent: 1').default(0),
+    /** Each frame waits a random time up to this, so that frames overtake each other. */
+    delayMsMax: whole(0, DELAY_MS_MAX, 'delayMsMax: 5').default(0),
     seed: whole(0, 0xffffffff, 'seed: 1').default(1),
   }).optional(),
   log: block('log: { level: info }', {

@@ -93,7 +93,7 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
     );
   }
   const source = new Source(file, document, lines);
-  const raw: unknown = document.toJS() ?? {};
+  const raw = plainValue(file, document);
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
     throw new ConfigError(parsed.error.issues.flatMap((issue) => describeIssue(source, raw, issue)));
@@ -103,6 +103,18 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   if (problems.length > 0) throw new ConfigError(problems);
   const self = chooseServer(source, config, server, identity);
   return { file, self, ...config };
+}
+
+/** The document as plain values; YAML's aliases can make it endless, which no configuration needs. */
+function plainValue(file: string, document: Document): unknown {
+  try {
+    const raw: unknown = document.toJS() ?? {};
+    JSON.stringify(raw);
+    return raw;
+  } catch (error) {
+    const [why] = (error as Error).message.split('\n');
+    throw new ConfigError([`${file}: is not usable YAML: ${why ?? ''}; write it without anchors and aliases`]);
+  }
 }
 
 function describeIssue(source: Source, raw: unknown, issue: z.core.$ZodIssue): string[] {
@@ -194,8 +206,8 @@ function missingInterfaces(source: Source, config: Omit<ConfigFile, 'server'>): 
     server.interface !== undefined
       ? []
       : [
-          `${source.where(['servers', index, 'interface'])} is missing: raw Ethernet needs the interface that leads to ` +
-            'the other servers; write for example "interface: eth1", or "transport: { kind: udp }"',
+          `${source.where(['servers', index, 'interface'])} is missing: raw Ethernet needs the interface that leads ` +
+            'to the other servers; write for example "interface: eth1", or "transport: { kind: udp }"',
         ],
   );
 }

@@ -1,13 +1,15 @@
 /**
- * One daemon per directory: a lock on a file in each database directory, held for the life of the process and dropped by
- * the kernel however it ends. Called by main before anything in the directory is touched.
+ * One daemon per directory: a lock on a file in each database directory, held for the life of the process and dropped
+ * by the kernel however it ends. Called by main before anything in the directory is touched.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { StartError } from './errors.js';
 
-/** The lock file, in the volatile and the persistent directory; holds the process id of the daemon that has the lock. */
+/**
+ * The lock file, in the volatile and the persistent directory; holds the process id of the daemon that has the lock.
+ */
 export const LOCK_FILE = 'smbpoold.lock';
 
 /** `flock -n` answers at once; this only bounds a machine that cannot start a process. */

@@ -3,7 +3,9 @@
  * is wrong and what to do; main prints it and exits 1. Never thrown once the daemon serves.
  */
 
-/** The configuration, or a file it names, cannot be used. `problems` are whole lines, each with file, key and remedy. */
+/**
+ * The configuration, or a file it names, cannot be used. `problems` are whole lines, each with file, key and remedy.
+ */
 export class ConfigError extends Error {
   readonly code = 'ERR_POOL_CONFIG';
   constructor(readonly problems: readonly string[]) {

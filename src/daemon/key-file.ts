@@ -19,9 +19,8 @@ export function readKeyFile(file: string, userId: number): Uint8Array {
     descriptor = openSync(file, 'r');
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new ConfigError([
-      `${file}: the pool's key (pool.keyFile) ${missing ? 'does not exist' : `cannot be read: ${text(error)}`}; ${make}`,
-    ]);
+    const why = missing ? 'does not exist' : `cannot be read: ${text(error)}`;
+    throw new ConfigError([`${file}: the pool's key (pool.keyFile) ${why}; ${make}`]);
   }
   try {
     const status = fstatSync(descriptor);

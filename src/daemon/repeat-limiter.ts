@@ -27,7 +27,7 @@ export class RepeatLimiter {
 
   /** Whether to say it now; otherwise it is counted for the next summary. */
   admit(event: string, fields: Record<string, unknown>): boolean {
-    const named = CAUSE_FIELDS.filter((name) => name in fields).map((name) => [name, String(fields[name])] as const);
+    const named = CAUSE_FIELDS.filter((name) => name in fields).map((name) => [name, fields[name]] as const);
     const key = JSON.stringify([event, named]);
     const known = this.causes.get(key);
     if (known !== undefined) {
@@ -42,7 +42,9 @@ export class RepeatLimiter {
     return true;
   }
 
-  /** What was held back since the last call. A cause that was quiet since then is forgotten, and said when it returns. */
+  /**
+   * What was held back since the last call. A cause that was quiet since then is forgotten, and said when it returns.
+   */
   summary(): Repeated[] {
     const repeated: Repeated[] = [];
     for (const [key, cause] of this.causes) {

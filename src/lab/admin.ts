@@ -1,6 +1,6 @@
 /**
- * Asks a server's smbpoold over its admin socket: the same JSON that `smbpool status --json` prints. Used to wait for the
- * pool and for the demo's closing table. Only what the lab reads is described here; ports/status.ts is the whole.
+ * Asks a server's smbpoold over its admin socket: the same JSON that `smbpool status --json` prints. Used to wait for
+ * the pool and for the demo's closing table. Only what the lab reads is described here; ports/status.ts is the whole.
  */
 import { request } from 'node:http';
 import { connect } from 'node:net';
@@ -8,10 +8,23 @@ import { connect } from 'node:net';
 /** A daemon that does not answer its admin socket within this is stuck. */
 const ANSWER_MILLIS_MAX = 5000;
 
+interface LinkStatus {
+  peer: number;
+  up: boolean;
+  rttMicros: number | null;
+  rttMicrosMin: number | null;
+  framesSent: number;
+  retransmitted: number;
+}
+
 export interface DaemonStatus {
   pid: number;
   servers: { id: number; up: boolean }[];
-  links: { peer: number; up: boolean; rttMicros: number | null; framesSent: number; retransmitted: number }[];
+  /** Servers that have not told yet what they own. */
+  awaiting: number[];
+  /** Requests of smbds that are not answered yet. */
+  waitingRequests: number;
+  links: LinkStatus[];
   databases: { name: string; persistent: boolean; recordsOwned: number; directoryEntries: number; moves: number }[];
   clients: number;
   waits: { name: string; count: number; medianMicros: number; p99Micros: number; maxMicros: number }[];

@@ -1,6 +1,6 @@
 /**
- * The configuration file of the lab's smbpoold: one per server, because each has folders and sockets of its own on this one
- * machine. Pure text; lab.ts writes it, src/daemon/config.ts reads it.
+ * The configuration file of the lab's smbpoold: one per server, because each has folders and sockets of its own on this
+ * one machine. Pure text; lab.ts writes it, src/daemon/config.ts reads it.
  */
 import { join } from 'node:path';
 import { stringify } from 'yaml';

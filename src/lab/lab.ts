@@ -1,6 +1,6 @@
 /**
- * A pool on one machine: `up` makes network, folders, daemons and smbds and waits until every server serves; `down` undoes
- * it. Used by the command line, the demo, the tests and the benchmarks. Touches nothing that a lab did not make.
+ * A pool on one machine: `up` makes network, folders, daemons and smbds and waits until every server serves; `down`
+ * undoes it. Used by the command line, the demo, the tests and the benchmarks. Touches nothing that a lab did not make.
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -37,6 +37,11 @@ const DAEMON_MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
 type Say = (line: string) => void;
 
 export class Lab {
+  /**
+   * The lab that is being built now, and whether somebody wants it to stop: a machine has one lab, a signal no context.
+   */
+  private static building: { done: Promise<unknown>; unwanted: boolean } | null = null;
+
   readonly layout: Layout;
   private readonly state: LabState;
 
@@ -60,13 +65,23 @@ export class Lab {
     prepareRoot(layout, options.fresh);
     const lab = new Lab(layout, { options, createdUsers: [], processes: [] });
     saveState(layout, lab.state);
+    const built = lab.buildOrUndo(say);
+    Lab.building = { done: built.catch(() => undefined), unwanted: false };
     try {
-      await lab.build(say);
+      await built;
       return lab;
-    } catch (error) {
-      await lab.down();
-      throw new LabError(`${messageOf(error)} (logs are kept below ${layout.root})`, { cause: error });
+    } finally {
+      Lab.building = null;
     }
+  }
+
+  /** For signal handlers: stops a lab that is being built, or takes down the one that is up. */
+  static async interrupt(): Promise<void> {
+    if (Lab.building) {
+      Lab.building.unwanted = true;
+      await Lab.building.done;
+    }
+    await Lab.current()?.down();
   }
 
   get options(): LabOptions {
@@ -131,17 +146,34 @@ export class Lab {
     await waitUntil(() => processes.every((one) => !isAlive(one)), STOP_MILLIS_MAX);
   }
 
+  private async buildOrUndo(say: Say): Promise<void> {
+    try {
+      await this.build(say);
+    } catch (error) {
+      await this.down();
+      throw new LabError(`${messageOf(error)} (logs are kept below ${this.layout.root})`, { cause: error });
+    }
+  }
+
+  /** Nothing may be made after somebody asked for the end: it would outlive the clean-up. */
+  private checkWanted(): void {
+    if (Lab.building?.unwanted) throw new LabError('interrupted');
+  }
+
   private async build(say: Say): Promise<void> {
     await refuseForeignNetwork();
     await this.makeNetwork();
+    this.checkWanted();
     await run('mount', ['-t', 'tmpfs', '-o', 'mode=0755,size=4g', 'smbpool-lab', this.layout.volatile]);
     this.writeFiles();
     await this.checkExtendedAttributes();
     await this.ensureUnixUser(LAB_USER);
+    this.checkWanted();
     await Promise.all(this.servers().map((place) => this.startDaemon(place)));
     await Promise.all(this.servers().map((place) => this.waitForDaemon(place)));
     await setSmbUser(this.server(0), LAB_USER, LAB_PASSWORD);
     if (this.options.baseline) await setSmbUser(this.layout.baseline(), LAB_USER, LAB_PASSWORD);
+    this.checkWanted();
     await Promise.all(this.places().map((place) => this.startSmbd(place)));
     for (const place of this.places()) {
       await this.waitForShare(place);
@@ -151,7 +183,10 @@ export class Lab {
 
   private async makeNetwork(): Promise<void> {
     await createBridge();
-    for (const place of this.places()) await createNamespace(place.namespace, place.address);
+    for (const place of this.places()) {
+      this.checkWanted();
+      await createNamespace(place.namespace, place.address);
+    }
   }
 
   private writeFiles(): void {
@@ -210,9 +245,11 @@ export class Lab {
     const daemon = this.process('smbpoold', place.id);
     const dead = () => daemon === null || !isAlive(daemon);
     const ready = async () => {
+      this.checkWanted();
       if (dead()) return true;
       const status = await daemonStatus(place.adminSocket);
-      return status !== null && status.servers.every((server) => server.up) && (await accepts({ path: place.socket }));
+      if (!status || status.awaiting.length > 0 || status.servers.some((server) => !server.up)) return false;
+      return accepts({ path: place.socket });
     };
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
     if (inTime && !dead()) return;
@@ -236,7 +273,10 @@ export class Lab {
   private async waitForShare(place: ServerPlace): Promise<void> {
     const smbd = this.process('smbd', place.id);
     const dead = () => smbd === null || !isAlive(smbd);
-    const listening = async () => dead() || (await accepts({ host: place.address, port: 445 }));
+    const listening = async () => {
+      this.checkWanted();
+      return dead() || accepts({ host: place.address, port: 445 });
+    };
     const inTime = await waitUntil(listening, SMBD_START_MILLIS_MAX, 100);
     if (inTime && !dead()) {
       const listing = await this.smbclient(place, 'ls');

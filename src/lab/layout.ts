@@ -12,7 +12,9 @@ export const PREFIX_LENGTH = 24;
 /** The unclustered smbd that the tests compare with. */
 export const BASELINE_NAMESPACE = 'smbpbase';
 export const BASELINE_ADDRESS = '10.77.0.200';
-/** Each server needs an address between .10 and .25 and about 60 MB; more than this proves nothing new on one machine. */
+/**
+ * Each server needs an address between .10 and .25 and about 60 MB; more than this proves nothing new on one machine.
+ */
 export const SERVER_COUNT_MAX = 16;
 export const SERVER_COUNT_DEFAULT = 3;
 
@@ -21,8 +23,8 @@ export const LAB_USER = 'pool';
 export const LAB_PASSWORD = 'pool';
 
 /**
- * Below /tmp because the shared folder must be on a file system with user extended attributes, which tmpfs (and so /run)
- * has only since Linux 6.6. The volatile databases are on a tmpfs of their own.
+ * Below /tmp because the shared folder must be on a file system with user extended attributes, which tmpfs (and so
+ * /run) has only since Linux 6.6. The volatile databases are on a tmpfs of their own.
  */
 export const ROOT_DEFAULT = '/tmp/smbpool-lab';
 /** Names the root of the lab that is up, so that `lab status` and `lab down` find it. */

@@ -1,5 +1,6 @@
 /**
- * Reads the lab's logs for people and for tests: the line that explains a failure, and every sign of an smbd that panicked.
+ * Reads the lab's logs for people and for tests: the line that explains a failure, and every sign of an smbd that
+ * panicked.
  */
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';

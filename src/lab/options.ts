@@ -1,6 +1,6 @@
 /**
- * What a lab is to be like: the options of `lab up`, checked. Used by the command line, the demo and the tests, which start
- * from `labOptions({})`. Does nothing but judge.
+ * What a lab is to be like: the options of `lab up`, checked. Used by the command line, the demo and the tests, which
+ * start from `labOptions({})`. Does nothing but judge.
  */
 import { isAbsolute } from 'node:path';
 import { LabError } from './errors.js';

@@ -1,13 +1,15 @@
 /**
- * Starts the lab's daemons inside their namespaces and tells whether they live. Never signals a process whose start time is
- * not the one recorded.
+ * Starts the lab's daemons inside their namespaces and tells whether they live. Never signals a process whose start
+ * time is not the one recorded.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { LabError, messageOf } from './errors.js';
 import type { LabProcess } from './state.js';
 
-/** Clock ticks after boot at which the process started; null when there is no such process (a zombie counts as none). */
+/**
+ * Clock ticks after boot at which the process started; null when there is no such process (a zombie counts as none).
+ */
 export function startTicks(pid: number): number | null {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -35,7 +37,9 @@ export interface Start {
   environment?: Record<string, string>;
 }
 
-/** Starts a daemon in its namespace, detached from us. `ip netns exec` becomes the daemon, so its pid is the daemon's. */
+/**
+ * Starts a daemon in its namespace, detached from us. `ip netns exec` becomes the daemon, so its pid is the daemon's.
+ */
 export async function start(what: Start): Promise<LabProcess> {
   const output = openSync(what.outputFile, 'a');
   try {

@@ -91,8 +91,8 @@ export function pause(millis: number): Promise<void> {
 }
 
 /**
- * Asks `probe` again and again until it answers true. Returns false when `timeoutMs` passed first. Errors of the probe end
- * the wait.
+ * Asks `probe` again and again until it answers true. Returns false when `timeoutMs` passed first. Errors of the probe
+ * end the wait.
  */
 export async function waitUntil(
   probe: () => boolean | Promise<boolean>,

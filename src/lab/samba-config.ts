@@ -1,5 +1,6 @@
 /**
- * The smb.conf of the lab's servers, of the unclustered smbd beside them, and of the clients. Pure text; lab.ts writes it.
+ * The smb.conf of the lab's servers, of the unclustered smbd beside them, and of the clients. Pure text; lab.ts writes
+ * it.
  */
 import { join } from 'node:path';
 import type { LabOptions } from './options.js';
@@ -42,9 +43,6 @@ const GLOBAL_COMMON = [
   'posix locking = no',
   'durable handles = yes',
   'smb2 leases = yes',
-  // a listing or a query must not take records away from the servers that use them
-  'smbd search ask sharemode = no',
-  'smbd getinfo ask sharemode = no',
   // with multichannel on, smbd tells the server where a ClientGuid was first seen to drop that connection
   'server multi channel support = no',
   // the lab measures and tests locking, not the disk

@@ -8,7 +8,8 @@ const EXIT_STATUS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 type Interrupt = keyof typeof EXIT_STATUS;
 
 /**
- * Runs `work`; on a signal runs `cleanUp` once and ends the program. `cleanUp` is not called when `work` ends by itself.
+ * Runs `work`; on a signal runs `cleanUp` once and ends the program. `cleanUp` is not called when `work` ends by
+ * itself.
  */
 export async function cleaningUpOnSignal<T>(work: () => Promise<T>, cleanUp: () => Promise<void>): Promise<T> {
   let interrupted = false;

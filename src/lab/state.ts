@@ -1,10 +1,11 @@
 /**
- * What a lab that is up (or was interrupted on its way) has made: written to ROOT/lab.json before each thing is made, so that
- * `lab down` can undo it after a crash. Holds no behaviour beyond reading and writing.
+ * What a lab that is up (or was interrupted on its way) has made: written to ROOT/lab.json before each thing is made,
+ * so that `lab down` can undo it after a crash. Holds no behaviour beyond reading and writing.
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { LabError, messageOf } from './errors.js';
-import { Layout, POINTER_FILE } from './layout.js';
+import type { Layout } from './layout.js';
+import { POINTER_FILE } from './layout.js';
 import type { LabOptions } from './options.js';
 
 /** A process the lab started. The start time tells it from a later process with the same number. */

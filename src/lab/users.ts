@@ -1,6 +1,6 @@
 /**
- * Users for the lab: a unix account (which smbd insists on) and an SMB account in the pool's passdb. Unix accounts that the
- * lab creates have no home, no shell and no password, and are removed again by `lab down`.
+ * Users for the lab: a unix account (which smbd insists on) and an SMB account in the pool's passdb. Unix accounts that
+ * the lab creates have no home, no shell and no password, and are removed again by `lab down`.
  */
 import { readFileSync } from 'node:fs';
 import { LabError } from './errors.js';

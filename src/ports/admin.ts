@@ -10,8 +10,9 @@ export const CONFIG_FILE_DEFAULT = '/etc/smbpool/smbpool.yaml';
 export const ADMIN_SOCKET_DEFAULT = '/run/smbpool/admin.socket';
 
 /**
- * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in hexadecimal)
- * a RecordDescription, `/counters` the counters alone. Anything else, and every refusal, answers an AdminError.
+ * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
+ * hexadecimal) a RecordDescription, `/counters` the counters alone. Anything else, and every refusal, answers an
+ * AdminError.
  */
 export const ADMIN_PATH = { status: '/status', record: '/record', counters: '/counters' } as const;
 

@@ -21,7 +21,16 @@ export interface LinkReport {
   rttMicrosMin: number | null;
   framesSent: number;
   framesReceived: number;
+  /** Data frames sent again: what the network lost, and what was only late (a busy server acknowledges late). */
   retransmitted: number;
+  /** Data frames received again. */
+  duplicates: number;
+  /** Times that a frame came with others missing before it: what the network lost on the way here, or swapped. */
+  gaps: number;
+  /** Frames dropped although authentic: malformed, or of another epoch or incarnation. */
+  refused: number;
+  /** How often the peer fell silent. */
+  downs: number;
   /** Messages waiting to be sent or acknowledged. */
   queuedBytes: number;
   /** The peer's incarnation; null before its first frame. */
@@ -32,14 +41,16 @@ export interface DatabaseReport {
   name: string;
   id: number;
   persistent: boolean;
-  /** Records this server owns, and keys it is home of. */
+  /** Records this server owns, and keys it is home of; 0 for persistent databases, which every server has whole. */
   recordsOwned: number;
   directoryEntries: number;
-  /** Records that came here from another server since the daemon started. */
+  /** Read-only copies of records that other servers own. */
+  copies: number;
+  /** Times since the daemon started that a local process waited until a record, or a copy of it, was here. */
   moves: number;
 }
 
-/** How long something took, over the last samples. */
+/** How long local processes waited, since the daemon started; quantiles are at most an eighth too high. */
 export interface WaitReport {
   name: string;
   count: number;
@@ -59,10 +70,14 @@ export interface StatusReport {
   uptimeMicros: number;
   transport: string;
   servers: ServerStatus[];
+  /** Servers that have not said yet which records they own; until then nothing they may own is served. */
+  awaiting: number[];
   links: LinkReport[];
   databases: DatabaseReport[];
   /** Processes connected to the CTDB client socket. */
   clients: number;
+  /** Requests of those processes for records that are not answered yet. */
+  waitingRequests: number;
   waits: WaitReport[];
   counters: Record<string, number>;
 }

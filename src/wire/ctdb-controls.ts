@@ -1,6 +1,6 @@
 /**
- * Controls of the CTDB client protocol: their numbers, names and the layouts of their data, both directions. What a control
- * does is decided in core/gate. Throws DecodeError for data of a wrong size; knows nothing of the pool.
+ * Controls of the CTDB client protocol: their numbers, names and the layouts of their data, both directions. What a
+ * control does is decided in core/gate. Throws DecodeError for data of a wrong size; knows nothing of the pool.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { nameBytes, textOf } from './ctdb.js';

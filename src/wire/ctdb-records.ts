@@ -1,6 +1,6 @@
 /**
- * Records inside CTDB packets: the rows of a traversal (one per message) and the marshalled rows of a persistent commit.
- * A row's value is as stored: 24 bytes of header, then the payload.
+ * Records inside CTDB packets: the rows of a traversal (one per message) and the marshalled rows of a persistent
+ * commit. A row's value is as stored: 24 bytes of header, then the payload.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 
@@ -80,7 +80,11 @@ export function decodeMarshalled(bytes: Uint8Array): MarshalledRows {
 }
 
 /** What SCHEDULE_FOR_DELETION carries: database, 4 pad, header 24, key length, key. Throws DecodeError. */
-export function decodeScheduleForDeletion(bytes: Uint8Array): { database: number; header: Uint8Array; key: Uint8Array } {
+export function decodeScheduleForDeletion(bytes: Uint8Array): {
+  database: number;
+  header: Uint8Array;
+  key: Uint8Array;
+} {
   const reader = new ByteReader(bytes);
   const database = reader.u32();
   reader.skip(4);

@@ -1,7 +1,8 @@
 /**
- * Packets of the CTDB client protocol, version 1, as spoken by Samba 4.17 over a unix socket: little endian, C layout of
- * x86-64. Both directions: the gate decodes requests and encodes answers, tests and tools do the opposite. Knows layouts
- * only; what a packet means is decided in core/gate. Decoding never reads past the packet and never allocates more than it.
+ * Packets of the CTDB client protocol, version 1, as spoken by Samba 4.17 over a unix socket: little endian, C layout
+ * of x86-64. Both directions: the gate decodes requests and encodes answers, tests and tools do the opposite. Knows
+ * layouts only; what a packet means is decided in core/gate. Decoding never reads past the packet and never allocates
+ * more than it.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 
@@ -98,8 +99,8 @@ export function peekHeader(packet: Uint8Array): { operation: number; requestId: 
 }
 
 /**
- * Decodes one whole packet. Byte fields are views into `packet`. Bytes behind the payload are padding and ignored, as both
- * sides of the protocol produce them. Throws DecodeError.
+ * Decodes one whole packet. Byte fields are views into `packet`. Bytes behind the payload are padding and ignored, as
+ * both sides of the protocol produce them. Throws DecodeError.
  */
 export function decodeCtdbPacket(packet: Uint8Array): CtdbPacket {
   const reader = new ByteReader(packet);

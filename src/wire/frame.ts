@@ -110,7 +110,8 @@ export function decodeFrame(body: Uint8Array): Frame {
   const kind = reader.u8();
   const flags = reader.u8();
   if (kind < KIND_HELLO || kind > KIND_ACK) throw new DecodeError('frame-kind', String(kind));
-  if ((flags & ~(kind === KIND_HELLO ? FLAG_ANSWER_WANTED : 0)) !== 0) throw new DecodeError('frame-flags', String(flags));
+  const flagsKnown = kind === KIND_HELLO ? FLAG_ANSWER_WANTED : 0;
+  if ((flags & ~flagsKnown) !== 0) throw new DecodeError('frame-flags', String(flags));
   const window = reader.u16();
   const stream = reader.u32();
   const epoch = reader.u53() as Epoch;

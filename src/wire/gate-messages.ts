@@ -1,7 +1,7 @@
 /**
- * Messages between the gates of two servers (types 32 to 63): forwarded packets of local processes, who lives where, which
- * databases exist, and traversals. They travel in order, whole and authentic (core/link); the frame below carries epoch and
- * incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
+ * Messages between the gates of two servers (types 32 to 63): forwarded packets of local processes, who lives where,
+ * which databases exist, and traversals. They travel in order, whole and authentic (core/link); the frame below carries
+ * epoch and incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
@@ -46,7 +46,7 @@ export type GateMessage =
   | { kind: 'control'; number: number; opcode: number; srvid: bigint; flags: number; data: Uint8Array }
   | { kind: 'control-answer'; number: number; status: number; data: Uint8Array; error: string }
   /** Send me your records of a database, a batch for each 'traverse-more'. */
-  | { kind: 'traverse-start'; number: number; database: DatabaseId; withEmpty: boolean }
+  | { kind: 'traverse-start'; number: number; database: DatabaseId }
   | { kind: 'traverse-more'; number: number }
   | { kind: 'traverse-rows'; number: number; last: boolean; rows: GateRow[] }
   | { kind: 'traverse-cancel'; number: number };
@@ -100,7 +100,7 @@ export function encodeGateMessage(message: GateMessage): Uint8Array {
       writer.raw(Buffer.from(message.error, 'utf8'));
       break;
     case 'traverse-start':
-      writer.u53(message.number).u32(message.database).u8(message.withEmpty ? 1 : 0);
+      writer.u53(message.number).u32(message.database);
       break;
     case 'traverse-more':
     case 'traverse-cancel':
@@ -160,12 +160,7 @@ function readBody(reader: ByteReader, kind: GateMessage['kind']): GateMessage {
       return { kind, number, status, data, error: readText(reader) };
     }
     case 'traverse-start':
-      return {
-        kind,
-        number: reader.u53(),
-        database: databaseId(reader.u32()),
-        withEmpty: readFlags(reader, 1) !== 0,
-      };
+      return { kind, number: reader.u53(), database: databaseId(reader.u32()) };
     case 'traverse-more':
     case 'traverse-cancel':
       return { kind, number: reader.u53() };

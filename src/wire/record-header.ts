@@ -1,7 +1,7 @@
 /**
  * The 24-byte header before every record's payload in a tdb that smbd opens in clustered mode (Samba's
- * ctdb/include/ctdb_protocol.h, struct ctdb_ltdb_header): u64 rsn, u32 dmaster, u32 reserved, u32 flags, 4 bytes padding,
- * little endian. smbd writes it back as it found it.
+ * ctdb/include/ctdb_protocol.h, struct ctdb_ltdb_header): u64 rsn, u32 dmaster, u32 reserved, u32 flags, 4 bytes
+ * padding, little endian. smbd writes it back as it found it.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 

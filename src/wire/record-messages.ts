@@ -1,11 +1,11 @@
 /**
- * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per message,
- * encoded to bytes for the link layer and decoded with every length checked.
+ * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per
+ * message, encoded to bytes for the link layer and decoded with every length checked.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { assert, unreachable } from '../base/assert.js';
-import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { NODE_COUNT_MAX, databaseId, keyOf, nodeId, turn } from '../base/ids.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { NODE_COUNT_MAX, databaseId, incarnation, keyOf, nodeId, turn } from '../base/ids.js';
 
 /** tdb keys of Samba are below 1 KiB; anything longer than this is refused. */
 export const KEY_BYTES_MAX = 4096;
@@ -23,16 +23,20 @@ export type RecordKind =
   | 'copy';
 
 export type RecordMessage =
-  /** Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. */
-  | { kind: 'ask'; asker: NodeId; mode: 'read' | 'write'; keys: { database: DatabaseId; key: RecordKey }[] }
+  /**
+   * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names
+   * the asker's run and comes back with the answer: a later run did not ask and must not take it.
+   */
+  | { kind: 'ask'; asker: NodeId; run: number; mode: 'read' | 'write'; keys: { database: DatabaseId; key: RecordKey }[] }
   /** Home to owner: give the record (or, for 'read', a copy) to `to`. */
-  | { kind: 'give'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId; mode: 'read' | 'write' }
+  | { kind: 'give'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId; run: number; mode: 'read' | 'write' }
   /** Owner or home to asker: the answer to an ask. `owner` is who owns the record from now on. */
   | {
       kind: 'record';
       database: DatabaseId;
       key: RecordKey;
       turn: Turn;
+      run: number;
       what: RecordKind;
       owner: NodeId;
       data: Uint8Array;
@@ -57,10 +61,14 @@ export type RecordMessage =
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
-  /** Owner to a home that started anew: the sender owns this record. */
-  | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /**
+   * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn.
+   */
+  | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: 'owner' | 'backup' }
   /** All claims of the sender have been sent. */
   | { kind: 'claims-done' }
+  /** To everybody else: the sender knows that `server` started anew, and gives nothing on the old run's orders. */
+  | { kind: 'reset-seen'; server: NodeId; incarnation: Incarnation }
   /** A person asks the home about a record; `text` is the JSON of the answer. */
   | { kind: 'describe'; database: DatabaseId; key: RecordKey; number: number }
   | { kind: 'description'; number: number; text: string };
@@ -84,6 +92,7 @@ const TYPES = {
   description: 16,
   claim: 17,
   'claims-done': 18,
+  'reset-seen': 19,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = new Map<number, RecordMessage['kind']>(
@@ -102,15 +111,15 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   switch (message.kind) {
     case 'ask':
       assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one ask');
-      writer.u16(message.asker).u8(message.mode === 'write' ? 1 : 0);
+      writer.u16(message.asker).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
       writer.u16(message.keys.length);
       for (const { database, key } of message.keys) writeKey(writer.u32(database), key);
       break;
     case 'give':
-      writeTurn(writer, message).u16(message.to).u8(message.mode === 'write' ? 1 : 0);
+      writeTurn(writer, message).u16(message.to).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
       break;
     case 'record':
-      writeTurn(writer, message).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
+      writeTurn(writer, message).u32(message.run).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
       writer.u32(message.data.length).raw(message.data);
       break;
     case 'have':
@@ -120,10 +129,15 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
     case 'drop':
     case 'missing':
     case 'reclaim':
-    case 'claim':
       writeTurn(writer, message);
       break;
+    case 'claim':
+      writeTurn(writer, message).u8(message.what === 'owner' ? 1 : 0);
+      break;
     case 'claims-done':
+      break;
+    case 'reset-seen':
+      writer.u16(message.server).u53(message.incarnation);
       break;
     case 'exists':
     case 'gone':
@@ -163,18 +177,20 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
   switch (kind) {
     case 'ask': {
       const asker = readNode(reader);
+      const run = reader.u32();
       const mode = readMode(reader);
       const keys = readList(reader, () => ({ database: databaseId(reader.u32()), key: readKey(reader) }));
-      return { kind, asker, mode, keys };
+      return { kind, asker, run, mode, keys };
     }
     case 'give':
-      return { kind, ...readTurn(reader), to: readNode(reader), mode: readMode(reader) };
+      return { kind, ...readTurn(reader), to: readNode(reader), run: reader.u32(), mode: readMode(reader) };
     case 'record': {
       const head = readTurn(reader);
+      const run = reader.u32();
       const what = RECORD_KINDS[reader.u8()];
       if (what === undefined) throw new DecodeError('unknown-record-kind');
       const owner = readNode(reader);
-      return { kind, ...head, what, owner, data: reader.copy(reader.u32()) };
+      return { kind, ...head, run, what, owner, data: reader.copy(reader.u32()) };
     }
     case 'have':
     case 'revoke':
@@ -183,10 +199,13 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'drop':
     case 'missing':
     case 'reclaim':
-    case 'claim':
       return { kind, ...readTurn(reader) };
+    case 'claim':
+      return { kind, ...readTurn(reader), what: readFlag(reader) ? 'owner' : 'backup' };
     case 'claims-done':
       return { kind };
+    case 'reset-seen':
+      return { kind, server: readNode(reader), incarnation: incarnation(reader.u53()) };
     case 'exists':
     case 'gone': {
       const database = databaseId(reader.u32());
@@ -231,9 +250,13 @@ function readNode(reader: ByteReader): NodeId {
 }
 
 function readMode(reader: ByteReader): 'read' | 'write' {
-  const mode = reader.u8();
-  if (mode > 1) throw new DecodeError('mode', `${mode}`);
-  return mode === 1 ? 'write' : 'read';
+  return readFlag(reader) ? 'write' : 'read';
+}
+
+function readFlag(reader: ByteReader): boolean {
+  const flag = reader.u8();
+  if (flag > 1) throw new DecodeError('flag', `${flag}`);
+  return flag === 1;
 }
 
 function readList<T>(reader: ByteReader, readItem: () => T): T[] {

@@ -1,7 +1,7 @@
 /**
- * A wire between servers that loses, doubles, delays and swaps frames and can be cut, all from a seed: the third adapter
- * of the interconnect, for tests and the simulator. It carries frame bodies with the sender's incarnation, as a real
- * interconnect does above its seal. Frames on one path keep their order unless a fault swaps them.
+ * A wire between servers that loses, doubles, delays and swaps frames and can be cut, all from a seed: the third
+ * adapter of the interconnect, for tests and the simulator. It carries frame bodies with the sender's incarnation, as
+ * a real interconnect does above its seal. Frames on one path keep their order unless a fault swaps them.
  */
 import type { Incarnation, NodeId } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';

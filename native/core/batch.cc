@@ -1,0 +1,36 @@
+// See batch.h.
+#include "batch.h"
+
+namespace smbpool {
+
+void BatchWriter::Commit(InKind kind, uint32_t id, size_t payload) noexcept {
+  const uint32_t header[4] = {static_cast<uint32_t>(kind), id, static_cast<uint32_t>(payload), 0};
+  static_assert(sizeof(header) == kBatchHeaderBytes);
+  std::memcpy(buffer_ + length_, header, sizeof(header));
+  length_ += kBatchHeaderBytes + Padded(payload);
+}
+
+void BatchWriter::Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept {
+  if (length != 0) std::memcpy(Payload(), payload, length);
+  Commit(kind, id, length);
+}
+
+bool BatchReader::Next(OutRecord* record, bool* damaged) noexcept {
+  *damaged = false;
+  if (at_ >= length_) return false;
+  *damaged = true;
+  if (length_ - at_ < kBatchHeaderBytes) return false;
+  uint32_t header[4];
+  std::memcpy(header, buffer_ + at_, sizeof(header));
+  const size_t payload = header[2];
+  if (payload > length_ - at_ - kBatchHeaderBytes) return false;
+  *damaged = false;
+  record->kind = header[0];
+  record->id = header[1];
+  record->payload = buffer_ + at_ + kBatchHeaderBytes;
+  record->length = payload;
+  at_ += kBatchHeaderBytes + BatchWriter::Padded(payload);
+  return true;
+}
+
+}  // namespace smbpool

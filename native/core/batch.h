@@ -1,0 +1,75 @@
+// The two fixed buffers that cross between native code and JavaScript once per loop turn: records of
+//   {u32 kind, u32 id, u32 length, u32 zero, payload, padding to 8}
+// in the byte order of the machine. Mirrored in src/host/batch.ts. Full is not an error: what does not fit waits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace smbpool {
+
+constexpr size_t kBatchHeaderBytes = 16;
+
+// From native to JavaScript.
+enum class InKind : uint32_t {
+  kClientOpened = 1,  // payload: u32 pid, u32 uid, u32 gid, u32 zero
+  kClientPacket = 2,
+  kClientClosed = 3,
+  // a packet larger than the buffer: fetched with Pump.takeLarge(id) while this record is handled
+  kClientPacketLarge = 4,
+  kFrame = 5,  // id: the peer; payload: u64 incarnation, body
+};
+
+// From JavaScript to native.
+enum class OutKind : uint32_t {
+  kClientPacket = 1,
+  kClientClose = 2,
+  kFrame = 3,  // id: the peer; payload: body
+};
+
+class BatchWriter {
+ public:
+  BatchWriter(uint8_t* buffer, size_t capacity) noexcept : buffer_(buffer), capacity_(capacity) {}
+
+  size_t length() const noexcept { return length_; }
+  bool Fits(size_t payload) const noexcept {
+    return payload <= capacity_ && length_ + kBatchHeaderBytes + Padded(payload) <= capacity_;
+  }
+  // The largest payload that fits an empty buffer.
+  size_t PayloadMax() const noexcept { return capacity_ - kBatchHeaderBytes - 8; }
+
+  // Where to write the payload of the next record; only when it Fits.
+  uint8_t* Payload() noexcept { return buffer_ + length_ + kBatchHeaderBytes; }
+  // Finishes the record whose payload was written at Payload().
+  void Commit(InKind kind, uint32_t id, size_t payload) noexcept;
+  void Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept;
+
+  static size_t Padded(size_t length) noexcept { return (length + 7) & ~size_t{7}; }
+
+ private:
+  uint8_t* buffer_;
+  size_t capacity_;
+  size_t length_ = 0;
+};
+
+struct OutRecord {
+  uint32_t kind = 0;
+  uint32_t id = 0;
+  const uint8_t* payload = nullptr;
+  size_t length = 0;
+};
+
+class BatchReader {
+ public:
+  BatchReader(const uint8_t* buffer, size_t length) noexcept : buffer_(buffer), length_(length) {}
+  // False at the end; `*damaged` when what remains is no whole record.
+  bool Next(OutRecord* record, bool* damaged) noexcept;
+
+ private:
+  const uint8_t* buffer_;
+  size_t length_;
+  size_t at_ = 0;
+};
+
+}  // namespace smbpool

@@ -1,0 +1,84 @@
+// Everything the daemon waits for in one place: gate, frames and one timer, behind one epoll descriptor that the event
+// loop watches. Collect fills a batch for JavaScript, Route performs what JavaScript answered. Knows no Node.js, no
+// libuv.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batch.h"
+#include "counters.h"
+#include "frame_channel.h"
+#include "frame_socket.h"
+#include "gate.h"
+#include "status.h"
+#include "udp_socket.h"
+#include "unique_fd.h"
+
+namespace smbpool {
+
+struct PumpOptions {
+  // no gate when its path is empty
+  GateOptions gate;
+  // no frames when neither interface nor UDP is given
+  ChannelOptions channel;
+  std::string interface;
+  bool udp = false;
+  UdpOptions udp_options;
+};
+
+class Pump {
+ public:
+  static Status Open(PumpOptions options, std::unique_ptr<Pump>* out) noexcept;
+
+  int epoll_fd() const noexcept { return epoll_.get(); }
+  // One batch. False when there was nothing at all: no event, no record, no timer.
+  bool Collect(BatchWriter* writer) noexcept;
+  // Whether a further batch is waiting without any descriptor showing it.
+  bool Waiting() const noexcept;
+  void Route(const uint8_t* records, size_t length) noexcept;
+  // Sends what Route queued.
+  void Flush() noexcept;
+  // Microseconds of CLOCK_MONOTONIC; infinite: no timer. Cheap when unchanged.
+  void ArmTimer(double deadline) noexcept;
+  // Makes the descriptor readable when Waiting.
+  void Kick() noexcept;
+
+  void SendPacket(uint32_t client, const uint8_t* packet, size_t length) noexcept;
+  std::vector<uint8_t> TakeLarge(uint32_t client) noexcept;
+
+  size_t BodyBytesMax() const noexcept;
+  size_t ReceiveFramesMax() const noexcept;
+  std::string Address() const;
+  std::string PeerAddress(uint16_t peer) const;
+  uint64_t PeerIncarnation(uint16_t peer) const noexcept;
+  size_t Clients() const noexcept { return gate_ == nullptr ? 0 : gate_->clients(); }
+  Counters& counters() noexcept;
+
+  static double Now() noexcept;
+
+ private:
+  Pump() noexcept = default;
+  Status OpenTimer() noexcept;
+  Status OpenFrames(const PumpOptions& options) noexcept;
+  Status Watch(int fd, uint64_t tag) noexcept;
+  void CollectFrames(BatchWriter* writer) noexcept;
+  void SendFrame(uint32_t peer, const uint8_t* body, size_t length) noexcept;
+  // The largest record a frame makes in a batch.
+  size_t FrameRecordBytes() const noexcept { return sizeof(uint64_t) + socket_->FrameBytesMax(); }
+
+  Counters counters_;
+  UniqueFd epoll_;
+  UniqueFd timer_;
+  UniqueFd kick_;
+  double armed_ = -1;
+  std::unique_ptr<FrameChannel> channel_;
+  std::unique_ptr<FrameSocket> socket_;
+  // declared last, destroyed first: it takes its descriptors out of epoll_
+  std::unique_ptr<Gate> gate_;
+};
+
+}  // namespace smbpool

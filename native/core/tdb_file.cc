@@ -1,0 +1,232 @@
+// See tdb_file.h.
+#include "tdb_file.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <cstring>
+
+// tdb.h uses its own names for these headers' types and needs them first
+#include <tdb.h>
+
+#include "unique_fd.h"
+
+namespace smbpool {
+
+namespace {
+
+// Offset of the byte that every opener of a tdb with mutexes or CLEAR_IF_FIRST keeps locked (ACTIVE_LOCK in libtdb).
+constexpr off_t kActiveLockOffset = 4;
+
+TDB_DATA Data(Bytes bytes) noexcept {
+  TDB_DATA data;
+  // libtdb's type is not const; keys and values passed in are only read
+  data.dptr = const_cast<unsigned char*>(bytes.data);
+  data.dsize = bytes.length;
+  return data;
+}
+
+struct ParseTarget {
+  uint8_t* target;
+  size_t capacity;
+  size_t length;
+};
+
+int CopyRecord(TDB_DATA, TDB_DATA value, void* argument) {
+  auto* parse = static_cast<ParseTarget*>(argument);
+  parse->length = value.dsize;
+  if (value.dsize != 0 && value.dsize <= parse->capacity) std::memcpy(parse->target, value.dptr, value.dsize);
+  return 0;
+}
+
+int CollectRecord(tdb_context*, TDB_DATA key, TDB_DATA value, void* argument) {
+  auto* out = static_cast<std::vector<TdbRecord>*>(argument);
+  out->push_back(TdbRecord{{key.dptr, key.dptr + key.dsize}, {value.dptr, value.dptr + value.dsize}});
+  return 0;
+}
+
+// libtdb tries once per process, in a forked child, whether robust mutexes work, and leaves its SIGCHLD handler behind,
+// which would hide the end of our own children from libuv.
+bool MutexesWork() noexcept {
+  struct sigaction before;
+  const bool saved = sigaction(SIGCHLD, nullptr, &before) == 0;
+  const bool work = tdb_runtime_check_for_robust_mutexes();
+  if (saved) sigaction(SIGCHLD, &before, nullptr);
+  return work;
+}
+
+}  // namespace
+
+Status TdbFile::Open(const char* path, const TdbOptions& options, std::unique_ptr<TdbFile>* out) noexcept {
+  const bool shared = (options.tdb_flags & TDB_MUTEX_LOCKING) != 0;
+  if (shared && !MutexesWork()) return Failed("robust mutexes in shared memory", ENOTSUP);
+  errno = 0;
+  tdb_context* tdb = tdb_open(path, options.hash_size, options.tdb_flags, options.open_flags | O_CLOEXEC, options.mode);
+  if (tdb == nullptr) return Failed("open tdb");
+  out->reset(new TdbFile(tdb, shared));
+  return {};
+}
+
+TdbFile::~TdbFile() { Close(); }
+
+void TdbFile::Close() noexcept {
+  if (tdb_ == nullptr) return;
+  if (transaction_) tdb_transaction_cancel(tdb_);
+  if (locked_) tdb_chainunlock(tdb_, Data({locked_key_.data(), locked_key_.size()}));
+  transaction_ = false;
+  locked_ = false;
+  tdb_close(tdb_);
+  tdb_ = nullptr;
+}
+
+int64_t TdbFile::Error() const noexcept { return kTdbErrorBase - static_cast<int64_t>(tdb_error(tdb_)); }
+
+bool TdbFile::Allowed(Bytes key) const noexcept {
+  if (!shared_) return true;
+  return locked_ && key.length == locked_key_.size() &&
+         (key.length == 0 || std::memcmp(key.data, locked_key_.data(), key.length) == 0);
+}
+
+int64_t TdbFile::LockNonblock(Bytes key) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (locked_) return kTdbNotLocked;
+  if (tdb_chainlock_nonblock(tdb_, Data(key)) != 0) {
+    return tdb_error(tdb_) == TDB_ERR_LOCK ? static_cast<int64_t>(kTdbBusy) : Error();
+  }
+  locked_ = true;
+  locked_key_.assign(key.data, key.data + key.length);
+  return kTdbDone;
+}
+
+int64_t TdbFile::Unlock(Bytes key) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!locked_ || key.length != locked_key_.size() ||
+      (key.length != 0 && std::memcmp(key.data, locked_key_.data(), key.length) != 0)) {
+    return kTdbNotLocked;
+  }
+  locked_ = false;
+  return tdb_chainunlock(tdb_, Data(key)) == 0 ? static_cast<int64_t>(kTdbDone) : Error();
+}
+
+int64_t TdbFile::Parse(Bytes key, uint8_t* target, size_t capacity) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!Allowed(key)) return kTdbNotLocked;
+  ParseTarget parse{target, capacity, 0};
+  if (tdb_parse_record(tdb_, Data(key), CopyRecord, &parse) != 0) {
+    return tdb_error(tdb_) == TDB_ERR_NOEXIST ? static_cast<int64_t>(kTdbAbsent) : Error();
+  }
+  return static_cast<int64_t>(parse.length);
+}
+
+int64_t TdbFile::Store(Bytes key, Bytes value) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!Allowed(key)) return kTdbNotLocked;
+  return tdb_store(tdb_, Data(key), Data(value), TDB_REPLACE) == 0 ? static_cast<int64_t>(kTdbDone) : Error();
+}
+
+int64_t TdbFile::Delete(Bytes key) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!Allowed(key)) return kTdbNotLocked;
+  if (tdb_delete(tdb_, Data(key)) == 0) return kTdbDone;
+  return tdb_error(tdb_) == TDB_ERR_NOEXIST ? static_cast<int64_t>(kTdbAbsent) : Error();
+}
+
+int TdbFile::SequenceNumber() const noexcept { return tdb_ == nullptr ? 0 : tdb_get_seqnum(tdb_); }
+
+void TdbFile::IncrementSequenceNumber() noexcept {
+  if (tdb_ != nullptr) tdb_increment_seqnum_nonblock(tdb_);
+}
+
+void TdbFile::AddFlags(int flags) noexcept {
+  if (tdb_ != nullptr) tdb_add_flags(tdb_, static_cast<unsigned>(flags));
+}
+
+int TdbFile::HashSize() const noexcept { return tdb_ == nullptr ? 0 : tdb_hash_size(tdb_); }
+
+int64_t TdbFile::TraverseChains(int chain, size_t records_max, std::vector<TdbRecord>* out) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  // a chain that we hold ourselves would be locked twice, with DISALLOW_NESTING semantics of the mutex: refuse
+  if (locked_) return kTdbNotLocked;
+  const int chains = HashSize();
+  do {
+    if (chain >= chains) return chains;
+    if (tdb_traverse_chain(tdb_, static_cast<unsigned>(chain), CollectRecord, out) < 0) return Error();
+    chain++;
+  } while (out->size() < records_max);
+  return chain;
+}
+
+int64_t TdbFile::TransactionStartNonblock() noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (transaction_ || locked_) return kTdbNotLocked;
+  if (tdb_transaction_start_nonblock(tdb_) != 0) {
+    const TDB_ERROR error = tdb_error(tdb_);
+    return error == TDB_ERR_NOLOCK || error == TDB_ERR_LOCK ? static_cast<int64_t>(kTdbBusy) : Error();
+  }
+  transaction_ = true;
+  return kTdbDone;
+}
+
+int64_t TdbFile::TransactionCommit() noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!transaction_) return kTdbNotLocked;
+  // whatever the answer, libtdb has ended the transaction
+  transaction_ = false;
+  return tdb_transaction_commit(tdb_) == 0 ? static_cast<int64_t>(kTdbDone) : Error();
+}
+
+int64_t TdbFile::TransactionCancel() noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (!transaction_) return kTdbNotLocked;
+  transaction_ = false;
+  return tdb_transaction_cancel(tdb_) == 0 ? static_cast<int64_t>(kTdbDone) : Error();
+}
+
+int64_t TdbFile::Wipe() noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  // wiping takes every chain and waits for each
+  if (shared_ || locked_) return kTdbNotLocked;
+  return tdb_wipe_all(tdb_) == 0 ? static_cast<int64_t>(kTdbDone) : Error();
+}
+
+const char* TdbFile::ErrorText(int64_t result) noexcept {
+  switch (result) {
+    case kTdbAbsent: return "no such record";
+    case kTdbBusy: return "locked by another process";
+    case kTdbNotLocked: return "the chain of this key is not held, or another one is";
+    case kTdbClosed: return "the database is closed";
+    default: break;
+  }
+  switch (kTdbErrorBase - result) {
+    case TDB_ERR_CORRUPT: return "the database is corrupt";
+    case TDB_ERR_IO: return "input or output failed";
+    case TDB_ERR_LOCK: return "locking failed";
+    case TDB_ERR_OOM: return "out of memory";
+    case TDB_ERR_EXISTS: return "the record exists";
+    case TDB_ERR_NOLOCK: return "no lock";
+    case TDB_ERR_LOCK_TIMEOUT: return "locking took too long";
+    case TDB_ERR_NOEXIST: return "no such record";
+    case TDB_ERR_EINVAL: return "invalid argument";
+    case TDB_ERR_RDONLY: return "the database is open read-only";
+    case TDB_ERR_NESTING: return "a transaction is open already";
+    default: return "unknown error of libtdb";
+  }
+}
+
+Status ProbeTdbUser(const char* path, int* pid) noexcept {
+  *pid = 0;
+  UniqueFd fd(::open(path, O_RDWR | O_CLOEXEC));
+  if (!fd.valid()) return errno == ENOENT ? Status{} : Failed("open tdb");
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = kActiveLockOffset;
+  lock.l_len = 1;
+  if (::fcntl(fd.get(), F_GETLK, &lock) != 0) return Failed("look for locks");
+  if (lock.l_type != F_UNLCK) *pid = lock.l_pid > 0 ? lock.l_pid : -1;
+  return {};
+}
+
+}  // namespace smbpool

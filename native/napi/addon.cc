@@ -1,0 +1,28 @@
+// What the addon exports. All state hangs on the objects made from these classes, each belonging to the environment
+// that made it: the addon may be loaded in the main thread and in workers at once. See src/host/native.ts.
+#include <napi.h>
+
+#include "../core/pump.h"
+#include "channel_object.h"
+#include "pump_object.h"
+#include "tdb_object.h"
+
+namespace smbpool {
+
+// now(): microseconds of CLOCK_MONOTONIC.
+static Napi::Value NowFunction(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), Pump::Now()); }
+
+static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  exports.Set("Tdb", TdbObject::Define(env));
+  exports.Set("Pump", PumpObject::Define(env));
+  exports.Set("FrameChannel", ChannelObject::Define(env));
+  exports.Set("probeTdbUser", Napi::Function::New(env, ProbeTdbUserFunction, "probeTdbUser"));
+  exports.Set("now", Napi::Function::New(env, NowFunction, "now"));
+  return exports;
+}
+
+}  // namespace smbpool
+
+static Napi::Object InitializeAddon(Napi::Env env, Napi::Object exports) { return smbpool::Initialize(env, exports); }
+
+NODE_API_MODULE(smbpool, InitializeAddon)

@@ -1,0 +1,316 @@
+// See pump_object.h.
+#include "pump_object.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "channel_object.h"
+#include "errors.h"
+
+namespace smbpool {
+
+namespace {
+
+constexpr napi_type_tag kTag = {0x534d42504f4f4c00, 0x70756d7000000001};
+// How long batches follow each other before the loop gets to its timers and other sockets.
+constexpr double kTurnMicrosMax = 1500;
+constexpr size_t kControlValues = 2;
+constexpr size_t kBufferBytesMin = 65536;
+constexpr size_t kBufferBytesLimit = size_t{64} << 20;
+
+UdpEndpoint ReadEndpoint(const Napi::Object& object) {
+  UdpEndpoint endpoint;
+  endpoint.id = static_cast<uint16_t>(NumberMember(object, "id", 0));
+  endpoint.address = StringMember(object, "address");
+  endpoint.port = static_cast<uint16_t>(NumberMember(object, "port"));
+  return endpoint;
+}
+
+// {kind: 'ethernet', interface} or {kind: 'udp', address, port, peers, datagramBytesMax}
+void ReadTransport(const Napi::Object& transport, PumpOptions* options) {
+  const Napi::Env env = transport.Env();
+  const std::string kind = StringMember(transport, "kind");
+  if (kind == "ethernet") {
+    options->interface = StringMember(transport, "interface");
+    if (options->interface.empty()) throw CodeError(env, "ERR_INVALID_ARG_VALUE", "interface must not be empty");
+    return;
+  }
+  if (kind != "udp") throw CodeError(env, "ERR_INVALID_ARG_VALUE", "transport must be ethernet or udp");
+  options->udp = true;
+  options->udp_options.own = ReadEndpoint(transport);
+  options->udp_options.datagram_bytes_max = static_cast<size_t>(NumberMember(transport, "datagramBytesMax"));
+  const Napi::Value peers = transport.Get("peers");
+  if (!peers.IsArray()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "peers must be an array");
+  const auto list = peers.As<Napi::Array>();
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const Napi::Value peer = list.Get(i);
+    if (!peer.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "peers must hold objects");
+    options->udp_options.peers.push_back(ReadEndpoint(peer.As<Napi::Object>()));
+  }
+}
+
+void ReadGate(const Napi::Object& gate, GateOptions* options) {
+  options->path = StringMember(gate, "path");
+  const auto limit = [&gate](const char* name, size_t otherwise) {
+    return static_cast<size_t>(NumberMember(gate, name, static_cast<double>(otherwise)));
+  };
+  options->clients_max = limit("clientsMax", options->clients_max);
+  options->packet_bytes_max = limit("packetBytesMax", options->packet_bytes_max);
+  options->input_bytes_max = limit("inputBytesMax", options->input_bytes_max);
+  options->output_bytes_max = limit("outputBytesMax", options->output_bytes_max);
+}
+
+}  // namespace
+
+struct PumpObject::LoopHandle {
+  uv_poll_t poll{};
+  PumpObject* owner = nullptr;
+  napi_async_cleanup_hook_handle hook = nullptr;
+
+  // Called once, by close() or by the end of the environment; the handle frees itself when the loop has let go.
+  static void Close(LoopHandle* handle) {
+    if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&handle->poll)) != 0) return;
+    uv_poll_stop(&handle->poll);
+    handle->poll.data = handle;
+    uv_close(reinterpret_cast<uv_handle_t*>(&handle->poll), [](uv_handle_t* closed) {
+      auto* self = static_cast<LoopHandle*>(closed->data);
+      if (self->hook != nullptr) napi_remove_async_cleanup_hook(self->hook);
+      delete self;
+    });
+  }
+};
+
+Napi::Function PumpObject::Define(Napi::Env env) {
+  return DefineClass(env, "Pump",
+                     {
+                         InstanceMethod<&PumpObject::RouteOut>("route"),
+                         InstanceMethod<&PumpObject::Flush>("flush"),
+                         InstanceMethod<&PumpObject::SendPacket>("sendPacket"),
+                         InstanceMethod<&PumpObject::TakeLarge>("takeLarge"),
+                         InstanceMethod<&PumpObject::ReadCounters>("counters"),
+                         InstanceMethod<&PumpObject::PeerStatus>("peer"),
+                         InstanceMethod<&PumpObject::Describe>("describe"),
+                         InstanceMethod<&PumpObject::Close>("close"),
+                     });
+}
+
+// new Pump({inBytes, outBytes, channel?, transport?, gate?, onBatch})
+PumpObject::PumpObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PumpObject>(info) {
+  const Napi::Env env = info.Env();
+  info.This().As<Napi::Object>().TypeTag(&kTag);
+  if (!info[0].IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "argument 1 must be an object");
+  const auto options = info[0].As<Napi::Object>();
+  const Napi::Value on_batch = options.Get("onBatch");
+  if (!on_batch.IsFunction()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "onBatch must be a function");
+  MakeBuffers(options);
+  OpenPump(options);
+  on_batch_ = Napi::Persistent(on_batch.As<Napi::Function>());
+  context_ = std::make_unique<Napi::AsyncContext>(env, "smbpool:pump");
+  Start();
+}
+
+PumpObject::~PumpObject() {
+  if (handle_ != nullptr) {
+    handle_->owner = nullptr;
+    LoopHandle::Close(handle_);
+  }
+}
+
+void PumpObject::MakeBuffers(const Napi::Object& options) {
+  const Napi::Env env = options.Env();
+  const auto bytes = [&options](const char* name) {
+    return std::clamp(static_cast<size_t>(NumberMember(options, name)), kBufferBytesMin, kBufferBytesLimit);
+  };
+  Napi::ArrayBuffer in = Napi::ArrayBuffer::New(env, bytes("inBytes"));
+  Napi::ArrayBuffer out = Napi::ArrayBuffer::New(env, bytes("outBytes"));
+  Napi::ArrayBuffer control = Napi::ArrayBuffer::New(env, kControlValues * sizeof(double));
+  in_bytes_ = static_cast<uint8_t*>(in.Data());
+  in_capacity_ = in.ByteLength();
+  out_bytes_ = static_cast<uint8_t*>(out.Data());
+  out_capacity_ = out.ByteLength();
+  control_values_ = static_cast<double*>(control.Data());
+  in_ = Napi::Persistent(in);
+  out_ = Napi::Persistent(out);
+  control_ = Napi::Persistent(control);
+  Napi::Object self = Value();
+  self.Set("inBuffer", in);
+  self.Set("outBuffer", out);
+  self.Set("controlBuffer", control);
+}
+
+void PumpObject::OpenPump(const Napi::Object& options) {
+  const Napi::Env env = options.Env();
+  PumpOptions native;
+  std::string detail;
+  const Napi::Value transport = options.Get("transport");
+  if (transport.IsObject()) {
+    ReadTransport(transport.As<Napi::Object>(), &native);
+    const Napi::Value channel = options.Get("channel");
+    if (!channel.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "channel must be an object");
+    native.channel = ReadChannelOptions(channel.As<Napi::Object>());
+    detail = native.udp ? native.udp_options.own.address : native.interface;
+  }
+  const Napi::Value gate = options.Get("gate");
+  if (gate.IsObject()) {
+    ReadGate(gate.As<Napi::Object>(), &native.gate);
+    detail += (detail.empty() ? "" : ", ") + native.gate.path;
+  }
+  const Status status = Pump::Open(std::move(native), &pump_);
+  if (!status.ok()) throw StatusError(env, status, "(" + detail + ")");
+}
+
+void PumpObject::Start() {
+  const Napi::Env env = Env();
+  uv_loop_t* loop = nullptr;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) throw CodeError(env, "ERR_POOL_LOOP", "no event loop");
+  auto handle = std::make_unique<LoopHandle>();
+  handle->owner = this;
+  const int failed = uv_poll_init(loop, &handle->poll, pump_->epoll_fd());
+  if (failed != 0) throw CodeError(env, uv_err_name(failed), "cannot watch the pump");
+  handle_ = handle.release();
+  handle_->poll.data = handle_;
+  napi_add_async_cleanup_hook(
+      env,
+      [](napi_async_cleanup_hook_handle hook, void* argument) {
+        auto* closing = static_cast<LoopHandle*>(argument);
+        closing->hook = hook;
+        PumpObject* owner = closing->owner;
+        if (owner != nullptr) {
+          owner->handle_ = nullptr;
+          owner->pump_.reset();
+        }
+        closing->owner = nullptr;
+        LoopHandle::Close(closing);
+      },
+      handle_, &handle_->hook);
+  uv_poll_start(&handle_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
+    auto* readable = static_cast<LoopHandle*>(poll->data);
+    if (readable->owner != nullptr) readable->owner->OnReadable();
+  });
+  // open: not to be collected, whoever forgets it
+  Ref();
+}
+
+// Inside a turn the descriptors are still in use: the end of the turn stops.
+void PumpObject::Stop() {
+  if (handle_ == nullptr) return;
+  if (in_turn_) {
+    stop_wanted_ = true;
+    return;
+  }
+  handle_->owner = nullptr;
+  LoopHandle::Close(handle_);
+  handle_ = nullptr;
+  pump_.reset();
+  on_batch_.Reset();
+  context_.reset();
+  Unref();
+}
+
+void PumpObject::OnReadable() {
+  const Napi::HandleScope scope(Env());
+  const double start = Pump::Now();
+  in_turn_ = true;
+  do {
+    BatchWriter writer(in_bytes_, in_capacity_);
+    if (!pump_->Collect(&writer)) break;
+    control_values_[0] = Pump::Now();
+    Route(CallBatch(writer.length()));
+  } while (!stop_wanted_ && Pump::Now() - start < kTurnMicrosMax);
+  pump_->Kick();
+  in_turn_ = false;
+  if (stop_wanted_) Stop();
+}
+
+size_t PumpObject::CallBatch(size_t in_length) {
+  const Napi::Env env = Env();
+  const Napi::HandleScope scope(env);
+  try {
+    const Napi::Value result =
+        on_batch_.MakeCallback(Value(), {Napi::Number::New(env, static_cast<double>(in_length))}, *context_);
+    if (!result.IsNumber()) return 0;
+    const double length = result.As<Napi::Number>().DoubleValue();
+    return length > 0 ? std::min(static_cast<size_t>(length), out_capacity_) : 0;
+  } catch (const Napi::Error& error) {
+    // as for any callback of the loop: uncaughtException
+    napi_fatal_exception(env, error.Value());
+    return 0;
+  }
+}
+
+void PumpObject::Route(size_t out_length) {
+  pump_->Route(out_bytes_, out_length);
+  pump_->Flush();
+  pump_->ArmTimer(control_values_[1]);
+}
+
+Pump& PumpObject::Checked(const Napi::CallbackInfo& info) {
+  CheckTag(info, kTag);
+  if (pump_ == nullptr) throw CodeError(info.Env(), "ERR_POOL_CLOSED", "the pump is closed");
+  return *pump_;
+}
+
+// route(outLength): performs the records of the out buffer now, which may then be filled again. They leave with the
+// turn.
+Napi::Value PumpObject::RouteOut(const Napi::CallbackInfo& info) {
+  Pump& pump = Checked(info);
+  const auto length = static_cast<size_t>(std::max(0.0, NumberArgument(info, 0)));
+  pump.Route(out_bytes_, std::min(length, out_capacity_));
+  return info.Env().Undefined();
+}
+
+// flush(outLength): outside a turn: performs, sends, arms the timer.
+Napi::Value PumpObject::Flush(const Napi::CallbackInfo& info) {
+  Pump& pump = Checked(info);
+  const auto length = static_cast<size_t>(std::max(0.0, NumberArgument(info, 0)));
+  Route(std::min(length, out_capacity_));
+  pump.Kick();
+  return info.Env().Undefined();
+}
+
+// sendPacket(client, packet): for a packet too large for the out buffer.
+Napi::Value PumpObject::SendPacket(const Napi::CallbackInfo& info) {
+  Pump& pump = Checked(info);
+  const Bytes packet = BytesArgument(info, 1);
+  pump.SendPacket(static_cast<uint32_t>(NumberArgument(info, 0)), packet.data, packet.length);
+  return info.Env().Undefined();
+}
+
+Napi::Value PumpObject::TakeLarge(const Napi::CallbackInfo& info) {
+  const std::vector<uint8_t> packet = Checked(info).TakeLarge(static_cast<uint32_t>(NumberArgument(info, 0)));
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), packet.data(), packet.size());
+}
+
+Napi::Value PumpObject::ReadCounters(const Napi::CallbackInfo& info) {
+  return CountersObject(info.Env(), Checked(info).counters());
+}
+
+// peer(id): {address, incarnation}
+Napi::Value PumpObject::PeerStatus(const Napi::CallbackInfo& info) {
+  const Pump& pump = Checked(info);
+  const auto peer = static_cast<uint16_t>(NumberArgument(info, 0));
+  Napi::Object status = Napi::Object::New(info.Env());
+  status.Set("address", pump.PeerAddress(peer));
+  status.Set("incarnation", static_cast<double>(pump.PeerIncarnation(peer)));
+  return status;
+}
+
+// describe(): {bodyBytesMax, receiveFramesMax, address, clients}
+Napi::Value PumpObject::Describe(const Napi::CallbackInfo& info) {
+  const Pump& pump = Checked(info);
+  Napi::Object description = Napi::Object::New(info.Env());
+  description.Set("bodyBytesMax", static_cast<double>(pump.BodyBytesMax()));
+  description.Set("receiveFramesMax", static_cast<double>(pump.ReceiveFramesMax()));
+  description.Set("address", pump.Address());
+  description.Set("clients", static_cast<double>(pump.Clients()));
+  return description;
+}
+
+Napi::Value PumpObject::Close(const Napi::CallbackInfo& info) {
+  CheckTag(info, kTag);
+  Stop();
+  return info.Env().Undefined();
+}
+
+}  // namespace smbpool

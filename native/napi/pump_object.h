@@ -1,0 +1,59 @@
+// The JavaScript class Pump over native/core/pump: watches its descriptor in the environment's loop and crosses into
+// JavaScript once per batch. Mirrored in src/host/native.ts. Lives until close() or the end of the environment.
+#pragma once
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+
+#include "../core/pump.h"
+
+namespace smbpool {
+
+class PumpObject : public Napi::ObjectWrap<PumpObject> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit PumpObject(const Napi::CallbackInfo& info);
+  ~PumpObject() override;
+
+ private:
+  // The loop's handle outlives the object until the loop has let go of it.
+  struct LoopHandle;
+
+  Pump& Checked(const Napi::CallbackInfo& info);
+  void OpenPump(const Napi::Object& options);
+  void MakeBuffers(const Napi::Object& options);
+  void Start();
+  void Stop();
+  void OnReadable();
+  size_t CallBatch(size_t in_length);
+  void Route(size_t out_length);
+
+  Napi::Value RouteOut(const Napi::CallbackInfo& info);
+  Napi::Value Flush(const Napi::CallbackInfo& info);
+  Napi::Value SendPacket(const Napi::CallbackInfo& info);
+  Napi::Value TakeLarge(const Napi::CallbackInfo& info);
+  Napi::Value ReadCounters(const Napi::CallbackInfo& info);
+  Napi::Value PeerStatus(const Napi::CallbackInfo& info);
+  Napi::Value Describe(const Napi::CallbackInfo& info);
+  Napi::Value Close(const Napi::CallbackInfo& info);
+
+  std::unique_ptr<Pump> pump_;
+  LoopHandle* handle_ = nullptr;
+  bool in_turn_ = false;
+  bool stop_wanted_ = false;
+  Napi::FunctionReference on_batch_;
+  Napi::Reference<Napi::ArrayBuffer> in_;
+  Napi::Reference<Napi::ArrayBuffer> out_;
+  Napi::Reference<Napi::ArrayBuffer> control_;
+  uint8_t* in_bytes_ = nullptr;
+  size_t in_capacity_ = 0;
+  uint8_t* out_bytes_ = nullptr;
+  size_t out_capacity_ = 0;
+  // [0] time of this batch, written here; [1] deadline of the timer, written by JavaScript: microseconds
+  double* control_values_ = nullptr;
+  std::unique_ptr<Napi::AsyncContext> context_;
+};
+
+}  // namespace smbpool

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# npm run check: types, lint and tidiness of the whole tree, in seconds. Needs nothing but `npm ci`. `npm test` does the
+# same and more. Changes nothing but dist/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+echo 'check: types'
+npx tsc -p .
+echo 'check: lint'
+npx eslint .
+echo 'check: tidy'
+node --test dist/test/unit/tidy.test.js dist/test/unit/tidy-docs.test.js

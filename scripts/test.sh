@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
+# native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
+#   SEED=N                repeats the random tests of a run
+#   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+all_parts=(unit scenarios sim native fuzz integration)
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
+for part in "${parts[@]}"; do
+  [[ " ${all_parts[*]} " == *" $part "* ]] || {
+    echo "test: there is no part \"$part\"; choose from ${all_parts[*]}" >&2
+    exit 2
+  }
+done
+
+bash scripts/setup.sh
+
+# the integration tests take their lab down themselves; this is for the case that they were killed
+LAB_ROOT=/tmp/smbpool-test
+reports=$(mktemp -d)
+finish() {
+  if [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
+    node dist/src/cli/main.js lab down --root "$LAB_ROOT" --wipe || true
+  fi
+  rm -rf "$reports"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# the compiled form of every test source of the parts given; what is left in dist of deleted sources is not run
+compiled() {
+  local part
+  for part in "$@"; do
+    if [ -d "test/$part" ]; then find "test/$part" -name '*.test.ts' | sort | sed 's#^#dist/#; s#\.ts$#.js#'; fi
+  done
+}
+
+failed=0
+# run LABEL CONCURRENCY FILE...
+run() {
+  local label=$1 concurrency=$2
+  shift 2
+  [ $# -gt 0 ] || return 0
+  echo "test: $label ($# files)"
+  node --test --test-concurrency="$concurrency" \
+    --test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=tap --test-reporter-destination="$reports/$label" "$@" || failed=1
+}
+
+quick=() with_lab=no
+for part in "${parts[@]}"; do
+  if [ "$part" = integration ]; then with_lab=yes; else quick+=("$part"); fi
+done
+mapfile -t files < <(compiled "${quick[@]}")
+run quick "$(nproc)" "${files[@]}"
+# one lab at a time: its addresses and namespaces exist once on a machine
+if [ "$with_lab" = yes ]; then
+  mapfile -t files < <(compiled integration)
+  run integration 1 "${files[@]}"
+fi
+
+sum() { cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'; }
+echo "tests $(sum tests), passed $(sum pass), failed $(sum fail), cancelled $(sum cancelled), skipped $(sum skipped)"
+[ "$(sum tests)" -gt 0 ] || failed=1
+exit "$failed"

@@ -1,0 +1,104 @@
+/**
+ * Asks a daemon over its admin socket. Used by the commands that look at a running pool; every way in which the daemon
+ * can be absent or sick becomes a sentence that says what to do. Never waits without a limit.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import { parse } from 'yaml';
+import { ADMIN_SOCKET_DEFAULT, CONFIG_FILE_DEFAULT } from '../ports/admin.js';
+import { CommandError } from './errors.js';
+
+/** Longer than the daemon's own limit on asking a record's home. */
+const ANSWER_TIMEOUT_MS = 5_000;
+/** A status of 64 servers and a thousand databases is far below. */
+const ANSWER_BYTES_MAX = 16 * 1024 * 1024;
+
+/** The options with which every asking command finds the daemon. */
+export interface AdminOptions {
+  socket?: string;
+  config?: string;
+}
+
+export function addAdminOptions(command: Command): Command {
+  const config = `the daemon's configuration file, which names the socket (${CONFIG_FILE_DEFAULT})`;
+  return command
+    .option('--socket <path>', 'the admin socket of the daemon to ask; wins over --config')
+    .addOption(new Option('--config <file>', config).env('SMBPOOL_CONFIG'));
+}
+
+/**
+ * The admin socket to ask: as given, as the configuration file says, or the default one.
+ * @throws CommandError when a named configuration file cannot be read.
+ */
+export function adminSocket(options: AdminOptions): string {
+  if (options.socket !== undefined) return options.socket;
+  const file = options.config ?? CONFIG_FILE_DEFAULT;
+  if (options.config === undefined && !existsSync(file)) return ADMIN_SOCKET_DEFAULT;
+  let content: unknown;
+  try {
+    content = parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    const [why] = (error as Error).message.split('\n');
+    throw new CommandError(`${file} cannot be read: ${why ?? ''}; name the daemon's socket with --socket`);
+  }
+  const named = (content as { adminSocket?: unknown } | null)?.adminSocket;
+  return typeof named === 'string' ? named : ADMIN_SOCKET_DEFAULT;
+}
+
+/**
+ * One GET; the answer's JSON.
+ * @throws CommandError when the daemon is not there, does not answer in time, or refuses.
+ */
+export async function ask<T>(socket: string, path: string, query: Record<string, string> = {}): Promise<T> {
+  const search = new URLSearchParams(query).toString();
+  const { status, text } = await get(socket, search === '' ? path : `${path}?${search}`);
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    const start = JSON.stringify(text.slice(0, 40));
+    throw new CommandError(`what listens on ${socket} is not smbpoold: it answered ${start}`);
+  }
+  if (status === 200) return body as T;
+  throw new CommandError((body as { error?: string }).error ?? `smbpoold answered with HTTP status ${status}`);
+}
+
+function get(socket: string, path: string): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath: socket, path, timeout: ANSWER_TIMEOUT_MS }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
+        if (text.length > ANSWER_BYTES_MAX) call.destroy(new CommandError(`the answer from ${socket} does not end`));
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+      response.on('error', (error) => reject(unreachable(socket, error)));
+    });
+    call.on('timeout', () => {
+      call.destroy(new CommandError(`smbpoold took the question on ${socket} but did not answer: see its log`));
+    });
+    call.on('error', (error) => reject(unreachable(socket, error)));
+    call.end();
+  });
+}
+
+function unreachable(socket: string, error: Error): CommandError {
+  if (error instanceof CommandError) return error;
+  const options = { cause: error };
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+      return new CommandError(
+        `there is no smbpoold here: ${socket} does not exist; start it, or name its socket with --socket`,
+        options,
+      );
+    case 'ECONNREFUSED':
+      return new CommandError(`smbpoold is not running: nobody listens on ${socket} any more; see its log`, options);
+    case 'EACCES':
+      return new CommandError(`${socket} is not open to you: ask as root`, options);
+    default:
+      return new CommandError(`smbpoold could not be asked on ${socket}: ${error.message}; see its log`, options);
+  }
+}

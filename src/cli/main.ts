@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+/**
+ * The command line `smbpool`: one file per command beside this one. Prints what a command answers, or one sentence on
+ * standard error and exit status 1 when it cannot.
+ */
+import { Command } from 'commander';
+import { registerKeygen } from './keygen.js';
+import { registerLab } from './lab.js';
+import { registerRecord } from './record.js';
+import { registerStatus } from './status.js';
+
+const program = new Command('smbpool')
+  .description('looks at a pool of Samba servers, and runs one on this machine for trying out')
+  .showHelpAfterError()
+  .enablePositionalOptions();
+registerStatus(program);
+registerRecord(program);
+registerKeygen(program);
+registerLab(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`smbpool: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,172 @@
+/**
+ * `smbpool status`: the pool as one of its servers sees it. Asks twice, a second apart, so that it can show what moves
+ * per second. The text is made by a pure function, which tests compare with golden files.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
+import { ADMIN_PATH } from '../ports/admin.js';
+import type { StatusReport } from '../ports/status.js';
+import { addAdminOptions, adminSocket, ask } from './admin-client.js';
+import type { AdminOptions } from './admin-client.js';
+import { bytes, duration, percent, perSecond, table } from './text.js';
+
+const SAMPLE_SECONDS_DEFAULT = 1;
+const SAMPLE_SECONDS_MAX = 3600;
+
+interface StatusOptions extends AdminOptions {
+  seconds: number;
+  counters?: true;
+  json?: true;
+}
+
+/** Two reports of one run of the daemon, the later one first; without an earlier one there are no rates. */
+export interface Sample {
+  report: StatusReport;
+  earlier?: StatusReport;
+}
+
+export function registerStatus(program: Command): void {
+  const command = program
+    .command('status')
+    .description('servers, links, databases and waiting times, as the asked server sees them')
+    .option('--seconds <number>', 'how long to watch for rates; 0: show none', parseSeconds, SAMPLE_SECONDS_DEFAULT)
+    .option('--counters', 'show all counters that are not 0 too')
+    .option('--json', "the daemon's report as JSON, with movesPerSecond for each database");
+  addAdminOptions(command).action(async (options: StatusOptions) => {
+    const sample = await takeSample(adminSocket(options), options.seconds);
+    process.stdout.write(options.json ? statusJson(sample) : statusText(sample, options.counters === true));
+  });
+}
+
+function parseSeconds(value: string): number {
+  const seconds = Number(value);
+  if (value.trim() === '' || !(seconds >= 0 && seconds <= SAMPLE_SECONDS_MAX)) {
+    throw new InvalidArgumentError(`It must be a number of seconds from 0 to ${SAMPLE_SECONDS_MAX}.`);
+  }
+  return seconds;
+}
+
+async function takeSample(socket: string, seconds: number): Promise<Sample> {
+  const first = await ask<StatusReport>(socket, ADMIN_PATH.status);
+  if (seconds === 0) return { report: first };
+  await sleep(seconds * 1000);
+  const report = await ask<StatusReport>(socket, ADMIN_PATH.status);
+  // after a restart in between the counts start again, and a difference would mean nothing
+  return report.incarnation === first.incarnation ? { report, earlier: first } : { report };
+}
+
+interface Rate {
+  moves: number;
+  micros: number;
+}
+
+function rateOf({ report, earlier }: Sample, databaseId: number): Rate | null {
+  if (earlier === undefined) return null;
+  const moves = (from: StatusReport): number => from.databases.find(({ id }) => id === databaseId)?.moves ?? 0;
+  return { moves: moves(report) - moves(earlier), micros: report.uptimeMicros - earlier.uptimeMicros };
+}
+
+export function statusJson(sample: Sample): string {
+  const databases = sample.report.databases.map((database) => {
+    const rate = rateOf(sample, database.id);
+    const movesPerSecond = rate === null || rate.micros <= 0 ? null : (rate.moves * 1_000_000) / rate.micros;
+    return { ...database, movesPerSecond };
+  });
+  return `${JSON.stringify({ ...sample.report, databases }, null, 2)}\n`;
+}
+
+export function statusText(sample: Sample, withCounters: boolean): string {
+  const { report } = sample;
+  const sections = [
+    heading(report),
+    section('Servers', serverTable(report)),
+    section('Links', linkTable(report)),
+    section('Databases', databaseTable(sample)),
+    section('Waits', waitTable(report)),
+    withCounters ? section('Counters', counterTable(report)) : '',
+  ];
+  return sections.filter((text) => text !== '').join('\n');
+}
+
+function heading(report: StatusReport): string {
+  const down = report.servers.filter(({ up }) => !up).length;
+  const state = down === 0 ? 'all servers are up' : `${down} of ${report.servers.length} servers not heard of`;
+  return (
+    `Pool ${report.poolName} seen from server ${report.self} (${report.name}): ${state}\n` +
+    `smbpoold ${report.version}, process ${report.pid}, up ${duration(report.uptimeMicros)}, ` +
+    `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}\n` +
+    `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
+    (report.awaiting.length === 0 ? '' : awaitingText(report.awaiting))
+  );
+}
+
+function awaitingText(servers: readonly number[]): string {
+  const names = `server${servers.length === 1 ? '' : 's'} ${servers.join(', ')}`;
+  return `Waiting for ${names} to say what records are there: start smbpoold there, or see its log\n`;
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+function section(title: string, content: string): string {
+  return content === '' ? '' : `${title}\n${content}\n`;
+}
+
+function serverTable(report: StatusReport): string {
+  const rows = report.servers.map(({ id, name, address, up }) => {
+    const state = id === report.self ? 'this server' : up ? 'up' : 'DOWN';
+    return [id, name, address, state];
+  });
+  return table(['id', 'name', 'address', 'state'], rows);
+}
+
+function linkTable(report: StatusReport): string {
+  if (report.links.length === 0) return '';
+  const head = ['to', 'rtt', 'rtt min', 'frames sent', 'sent again', 'received', 'loss', 'refused', 'downs', 'queued'];
+  const rows = report.links.map((link) => [
+    link.peer,
+    duration(link.rttMicros),
+    duration(link.rttMicrosMin),
+    link.framesSent,
+    link.retransmitted,
+    link.framesReceived,
+    percent(link.gaps, link.framesReceived + link.gaps),
+    link.refused,
+    link.downs,
+    bytes(link.queuedBytes),
+  ]);
+  return table(head, rows);
+}
+
+function databaseTable(sample: Sample): string {
+  if (sample.report.databases.length === 0) return '';
+  const head = ['name', 'kind', 'owned', 'copies', 'home of', 'moves', 'moves/s'];
+  const rows = sample.report.databases.map((database) => {
+    if (database.persistent) return [database.name, 'persistent', '-', '-', '-', '-', '-'];
+    const rate = rateOf(sample, database.id);
+    const moving = rate === null ? '-' : perSecond(rate.moves, rate.micros);
+    const { name, recordsOwned, copies, directoryEntries, moves } = database;
+    return [name, 'volatile', recordsOwned, copies, directoryEntries, moves, moving];
+  });
+  return table(head, rows);
+}
+
+function waitTable(report: StatusReport): string {
+  if (report.waits.length === 0) return '';
+  const rows = report.waits.map((wait) => [
+    wait.name,
+    wait.count,
+    duration(wait.medianMicros),
+    duration(wait.p99Micros),
+    duration(wait.maxMicros),
+  ]);
+  return table(['for', 'count', 'median', 'p99', 'max'], rows);
+}
+
+function counterTable(report: StatusReport): string {
+  const counted = Object.entries(report.counters).filter(([, count]) => count !== 0);
+  const rows = counted.sort(([a], [b]) => (a < b ? -1 : 1));
+  return rows.length === 0 ? '' : table(['name', 'count'], rows);
+}

@@ -1,0 +1,120 @@
+/**
+ * REQ_CALL: a local process wants to own a record (migrate) or to read it (fetch). Hands the wish to the record engine
+ * and sends the answer back. Every call is answered once: smbd waits for ever otherwise.
+ */
+import type { DatabaseId } from '../../base/ids.js';
+import { databaseId, keyOf } from '../../base/ids.js';
+import { CALL_ID } from '../../wire/ctdb.js';
+import type { CtdbPacketOf } from '../../wire/ctdb.js';
+import { KEY_BYTES_MAX } from '../../wire/record-messages.js';
+import { encodeRecord } from '../../wire/record-header.js';
+import type { CoreContext } from '../context.js';
+import { CALLS_PER_CLIENT_MAX } from './clients.js';
+import type { Client, Clients } from './clients.js';
+import type { RecordsForGate } from './ports.js';
+import type { Tokens } from './tokens.js';
+
+/** What clients find in `status` of a refused call; they only look whether it is 0. */
+const CALL_FAILED = 0xffff_ffff;
+
+interface Call {
+  client: Client;
+  requestId: number;
+  what: 'migrate' | 'fetch' | 'fetch-with-header';
+}
+
+export class Calls {
+  private readonly pending = new Map<number, Call>();
+
+  constructor(
+    private readonly context: CoreContext,
+    private readonly clients: Clients,
+    private readonly records: RecordsForGate,
+    private readonly tokens: Tokens,
+    /** Whether it is an open volatile database. */
+    private readonly isServed: (database: DatabaseId) => boolean,
+  ) {}
+
+  get size(): number {
+    return this.pending.size;
+  }
+
+  request(client: Client, packet: CtdbPacketOf<'request-call'>): void {
+    const database = databaseId(packet.database);
+    const what = kindOf(packet);
+    if (what === null) {
+      // the client library of the ctdb tool hangs on an error packet, so this refusal is a reply with a status
+      this.context.count('gate.call.refused.unknown-function');
+      const reply = { kind: 'reply-call', status: CALL_FAILED, data: new Uint8Array(0) } as const;
+      return this.clients.send(client.id, reply, packet.requestId);
+    }
+    if (!this.isServed(database)) return this.refuse(client, packet.requestId, 'unknown-database');
+    if (packet.key.length > KEY_BYTES_MAX) return this.refuse(client, packet.requestId, 'key-too-long');
+    if (client.calls.size >= CALLS_PER_CLIENT_MAX) return this.refuse(client, packet.requestId, 'too-many-calls');
+    const token = this.tokens.next();
+    this.pending.set(token, { client, requestId: packet.requestId, what });
+    client.calls.add(token);
+    this.context.count(`gate.call.${what}`);
+    const key = keyOf(packet.key);
+    if (what === 'migrate') this.records.migrate(database, key, token);
+    else this.records.fetch(database, key, token);
+  }
+
+  private refuse(client: Client, requestId: number, why: string): void {
+    this.context.count(`gate.call.refused.${why}`);
+    this.clients.send(client.id, { kind: 'reply-error', status: CALL_FAILED, message: why }, requestId);
+  }
+
+  /** True when the token was one of ours. */
+  migrated(token: number): boolean {
+    return this.answer(token, new Uint8Array(0));
+  }
+
+  fetched(token: number, data: Uint8Array): boolean {
+    return this.answer(token, data);
+  }
+
+  failed(token: number, why: string): boolean {
+    const call = this.take(token);
+    if (call === undefined) return false;
+    this.context.count('gate.call.failed');
+    this.context.log('warn', 'gate.call.failed', { pid: call.client.pid, why });
+    this.clients.send(call.client.id, { kind: 'reply-error', status: CALL_FAILED, message: why }, call.requestId);
+    return true;
+  }
+
+  private answer(token: number, payload: Uint8Array): boolean {
+    const call = this.take(token);
+    if (call === undefined) return false;
+    const withHeader = call.what === 'fetch-with-header';
+    const header = { rsn: 0, dmaster: this.context.self, flags: 0 };
+    const data = call.what === 'migrate' ? new Uint8Array(0) : withHeader ? encodeRecord(header, payload) : payload;
+    this.clients.send(call.client.id, { kind: 'reply-call', status: 0, data }, call.requestId);
+    return true;
+  }
+
+  private take(token: number): Call | undefined {
+    const call = this.pending.get(token);
+    if (call === undefined) return undefined;
+    this.pending.delete(token);
+    call.client.calls.delete(token);
+    return call;
+  }
+
+  /** The client is gone: nothing it asked for is wanted any more. */
+  clientClosed(client: Client): void {
+    for (const token of [...client.calls]) {
+      this.take(token);
+      this.records.cancel(token);
+    }
+  }
+}
+
+/**
+ * null: a function that does not exist here. Flags are only hints: a fetch never takes a record away from its owner.
+ */
+function kindOf(packet: CtdbPacketOf<'request-call'>): Call['what'] | null {
+  if (packet.callId === CALL_ID.migrate) return 'migrate';
+  if (packet.callId === CALL_ID.fetch) return 'fetch';
+  return packet.callId === CALL_ID.fetchWithHeader ? 'fetch-with-header' : null;
+}

@@ -1,0 +1,123 @@
+/**
+ * The local processes' connections: who they are, which message addresses (srvids) they registered, and the sending of
+ * packets to them. Used by all parts of the gate. Decides nothing about what a packet means.
+ */
+import type { ClientId } from '../../base/ids.js';
+import { encodeCtdbPacket, SRVID } from '../../wire/ctdb.js';
+import type { CtdbBody } from '../../wire/ctdb.js';
+import type { CoreContext } from '../context.js';
+
+/** smbd registers under ten addresses per connection; a client beyond this is broken and refused. */
+export const SRVIDS_PER_CLIENT_MAX = 4096;
+/** A process lists at most some hundred directory entries at once; more calls under way are refused. */
+export const CALLS_PER_CLIENT_MAX = 16_384;
+
+export interface Client {
+  readonly id: ClientId;
+  readonly pid: number;
+  /** How often each address was registered: twice delivers twice. */
+  readonly srvids: Map<bigint, number>;
+  /** Tokens of calls under way. */
+  readonly calls: Set<number>;
+  /** What to do when the client is gone: messages it asked to be sent in its name. */
+  readonly notifies: Map<bigint, Uint8Array>;
+  /** Work to stop when the client is gone. */
+  readonly onClosed: Set<() => void>;
+}
+
+export class Clients {
+  private readonly clients = new Map<ClientId, Client>();
+  /** Who registered an address, in the order of registration; a client registered twice is here twice. */
+  private readonly handlers = new Map<bigint, Client[]>();
+
+  constructor(
+    private readonly context: CoreContext,
+    /** The number of the view, as CTDB's clients know it. */
+    private readonly generation: number,
+  ) {}
+
+  get size(): number {
+    return this.clients.size;
+  }
+
+  open(id: ClientId, pid: number): Client {
+    const client: Client = {
+      id,
+      pid,
+      srvids: new Map(),
+      calls: new Set(),
+      notifies: new Map(),
+      onClosed: new Set(),
+    };
+    this.clients.set(id, client);
+    return client;
+  }
+
+  get(id: ClientId): Client | undefined {
+    return this.clients.get(id);
+  }
+
+  /** Forgets the client; the caller ends what it had under way. */
+  close(client: Client): void {
+    this.clients.delete(client.id);
+    for (const srvid of client.srvids.keys()) this.removeHandlers(srvid, client);
+  }
+
+  /** False when the client has too many. */
+  register(client: Client, srvid: bigint): boolean {
+    const count = client.srvids.get(srvid) ?? 0;
+    if (client.srvids.size >= SRVIDS_PER_CLIENT_MAX || count >= SRVIDS_PER_CLIENT_MAX) return false;
+    client.srvids.set(srvid, count + 1);
+    const handlers = this.handlers.get(srvid);
+    if (handlers === undefined) this.handlers.set(srvid, [client]);
+    else handlers.push(client);
+    return true;
+  }
+
+  /** Takes all of the client's registrations of this address back; false when there was none. */
+  deregister(client: Client, srvid: bigint): boolean {
+    if (!client.srvids.delete(srvid)) return false;
+    this.removeHandlers(srvid, client);
+    return true;
+  }
+
+  isRegistered(srvid: bigint): boolean {
+    return this.handlers.has(srvid);
+  }
+
+  private removeHandlers(srvid: bigint, client: Client): void {
+    const left = (this.handlers.get(srvid) ?? []).filter((handler) => handler !== client);
+    if (left.length === 0) this.handlers.delete(srvid);
+    else this.handlers.set(srvid, left);
+  }
+
+  /** Delivers a message to every local handler of the address and to those who get everything; returns how many. */
+  deliver(srvid: bigint, data: Uint8Array): number {
+    const handlers = this.handlers.get(srvid);
+    const everything = srvid === SRVID.all ? undefined : this.handlers.get(SRVID.all);
+    const count = (handlers?.length ?? 0) + (everything?.length ?? 0);
+    if (count === 0) return 0;
+    const packet = this.encode({ kind: 'message', srvid, data }, 0);
+    for (const client of handlers ?? []) this.context.emit({ kind: 'client-send', client: client.id, packet });
+    for (const client of everything ?? []) this.context.emit({ kind: 'client-send', client: client.id, packet });
+    return count;
+  }
+
+  /** Sends a packet to one client; one that is gone is not an error. */
+  send(id: ClientId, body: CtdbBody, requestId: number): void {
+    if (!this.clients.has(id)) return;
+    this.context.emit({ kind: 'client-send', client: id, packet: this.encode(body, requestId) });
+  }
+
+  private encode(body: CtdbBody, requestId: number): Uint8Array {
+    const header = { generation: this.generation, destination: 0, source: this.context.self, requestId };
+    return encodeCtdbPacket({ ...header, ...body }, true);
+  }
+
+  /** For people: the number of clients, processes and addresses. */
+  status(): { clients: number; processes: number; addresses: number } {
+    const pids = new Set<number>();
+    for (const client of this.clients.values()) pids.add(client.pid);
+    return { clients: this.clients.size, processes: pids.size, addresses: this.handlers.size };
+  }
+}

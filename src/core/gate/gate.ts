@@ -1,0 +1,239 @@
+/**
+ * The gate: all that local processes (smbd and friends) say in CTDB's client protocol, and all that the gates of other
+ * servers say to ours. Takes the clients' inputs of PoolNode, asks the record engine and the persistent databases, and
+ * answers by 'client-send'. Every request that wants an answer gets one. Nothing a client sends can throw through here.
+ */
+import { DecodeError } from '../../base/bytes.js';
+import type { ClientId, Incarnation, NodeId } from '../../base/ids.js';
+import { OPERATION, SRVID, decodeCtdbPacket, peekHeader } from '../../wire/ctdb.js';
+import { encodeU32 } from '../../wire/ctdb-controls.js';
+import { decodeGateMessage } from '../../wire/gate-messages.js';
+import type { CoreContext } from '../context.js';
+import type { Input } from '../effects.js';
+import type { Timer } from '../timers.js';
+import { Calls } from './calls.js';
+import { Clients } from './clients.js';
+import type { Client } from './clients.js';
+import { Controls } from './controls.js';
+import { Databases } from './databases.js';
+import { Forwarding, refused } from './forwarding.js';
+import { LivenessQuestions } from './liveness.js';
+import { Messages } from './messages.js';
+import type { GateOptions, PersistentForGate, RecordsEvents, RecordsForGate } from './ports.js';
+import { Processes } from './processes.js';
+import { smbdControls } from './smbd-controls.js';
+import { Tokens } from './tokens.js';
+import { toolControls } from './tool-controls.js';
+import { Traversals } from './traversals.js';
+
+export type { GateOptions } from './ports.js';
+
+/** CTDB's clients expect to hear who leads once a second. */
+const LEADER_INTERVAL_MICROS = 1_000_000;
+/** The first time soon, so that `ctdb status` need not wait. */
+const LEADER_DELAY_MICROS = 1_000;
+/** CTDB calls generation 1 invalid; our epochs count from 0 or 1. */
+const GENERATION_OFFSET = 1;
+/** What a client must have sent to be worth an entry in the log: causes, not packets. */
+const REFUSAL_CAUSES_LOGGED_MAX = 64;
+
+export interface GateStatus {
+  clients: number;
+  processes: number;
+  addresses: number;
+  calls: number;
+  controls: number;
+  traversals: number;
+  databases: { name: string; kind: string; open: boolean; readonly: boolean }[];
+  /** Processes of every server, as known here. */
+  servers: { node: NodeId; processes: number; known: boolean }[];
+}
+
+export class Gate implements RecordsEvents {
+  private readonly clients: Clients;
+  private readonly calls: Calls;
+  private readonly messages: Messages;
+  private readonly controls: Controls;
+  private readonly databases: Databases;
+  private readonly processes: Processes;
+  private readonly forwarding: Forwarding;
+  private readonly traversals: Traversals;
+  private readonly refusalsLogged = new Set<string>();
+  private leaderTimer: Timer | null = null;
+
+  constructor(
+    private readonly context: CoreContext,
+    records: RecordsForGate,
+    private readonly persistent: PersistentForGate,
+    options: GateOptions,
+  ) {
+    const generation = (context.epoch + GENERATION_OFFSET) % 0x8000_0000;
+    const tokens = new Tokens();
+    this.clients = new Clients(context, generation);
+    this.processes = new Processes(context);
+    this.databases = new Databases(context, records, persistent);
+    this.messages = new Messages(context, this.clients);
+    this.forwarding = new Forwarding(context);
+    this.traversals = new Traversals(context, this.clients, records, persistent, tokens);
+    this.calls = new Calls(context, this.clients, records, tokens, (id) => this.databases.isVolatile(id));
+    const parts = {
+      context,
+      options,
+      clients: this.clients,
+      processes: this.processes,
+      databases: this.databases,
+      messages: this.messages,
+      traversals: this.traversals,
+      records,
+      persistent,
+      addressRegistered: (srvid: bigint): void => this.addressRegistered(srvid),
+    };
+    const table = new Map([...smbdControls(parts), ...toolControls(parts, generation)]);
+    const liveness = new LivenessQuestions(context, this.processes, this.forwarding);
+    this.controls = new Controls(context, this.clients, this.forwarding, liveness, table);
+  }
+
+  clientOpened(id: ClientId, pid: number): void {
+    this.processes.clientOpened(this.clients.open(id, pid));
+  }
+
+  clientClosed(id: ClientId): void {
+    const client = this.clients.get(id);
+    if (client === undefined) return;
+    this.clients.close(client);
+    this.calls.clientClosed(client);
+    for (const stop of [...client.onClosed]) stop();
+    this.processes.clientClosed(client);
+    for (const [srvid, data] of client.notifies) this.messages.broadcast(srvid, data);
+  }
+
+  /** One whole packet of a client; the bytes are only valid during the call. */
+  clientPacket(id: ClientId, bytes: Uint8Array): void {
+    const client = this.clients.get(id);
+    if (client === undefined) return this.context.count('gate.packet.refused.unknown-client');
+    try {
+      const packet = decodeCtdbPacket(bytes);
+      switch (packet.kind) {
+        case 'request-call':
+          return this.calls.request(client, packet);
+        case 'message':
+          return this.messages.request(packet.destination, packet.srvid, packet.data);
+        case 'request-control':
+          return this.controls.request(client, packet);
+        default:
+          throw new DecodeError('not-a-request', packet.kind);
+      }
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      this.refusePacket(client, bytes, error);
+    }
+  }
+
+  /** A packet that is not understood: answered if it can be, else the connection has lost its meaning and ends. */
+  private refusePacket(client: Client, bytes: Uint8Array, error: DecodeError): void {
+    this.context.count(`gate.packet.refused.${error.reason}`);
+    if (!this.refusalsLogged.has(error.reason) && this.refusalsLogged.size < REFUSAL_CAUSES_LOGGED_MAX) {
+      this.refusalsLogged.add(error.reason);
+      this.context.log('warn', 'gate.packet.refused', { pid: client.pid, why: error.message });
+    }
+    const header = peekHeader(bytes);
+    if (header === null || error.reason === 'wrong-length') {
+      this.context.emit({ kind: 'client-close', client: client.id, reason: `bad packet: ${error.message}` });
+      return;
+    }
+    if (header.operation === OPERATION.requestMessage) return;
+    const body =
+      header.operation === OPERATION.requestControl
+        ? ({ kind: 'reply-control', ...refused(error.message) } as const)
+        : ({ kind: 'reply-error', status: 0xffff_ffff, message: error.message } as const);
+    this.clients.send(client.id, body, header.requestId);
+  }
+
+  /** A message of a peer's gate (types 32 to 63). Throws DecodeError. */
+  onMessage(from: NodeId, bytes: Uint8Array): void {
+    const message = decodeGateMessage(bytes);
+    switch (message.kind) {
+      case 'message':
+        return this.messages.deliver(message.srvid, message.data);
+      case 'process-changes':
+        return this.processes.onChanges(from, message.changes);
+      case 'process-list':
+        return this.processes.onList(from, message.first, message.last, message.processes);
+      case 'database':
+        return this.databases.onAnnounced(from, message.database, message.name, message.type, message.readonly);
+      case 'control':
+        return this.controls.onControl(from, message);
+      case 'control-answer': {
+        const { number, status, data, error } = message;
+        return this.forwarding.onAnswer(from, number, { status, data, error });
+      }
+      case 'traverse-start':
+        return this.traversals.serve(from, message.number, message.database);
+      case 'traverse-more':
+        return this.traversals.more(from, message.number);
+      case 'traverse-rows':
+        return this.traversals.onRows(from, message.number, message.last, message.rows);
+      case 'traverse-cancel':
+        return this.traversals.stopServing(from, message.number);
+    }
+  }
+
+  onDatabaseOpened(input: Omit<Extract<Input, { kind: 'database-opened' }>, 'kind'>): void {
+    this.databases.onDatabaseOpened(input);
+  }
+
+  /** First contact with this run of the peer, or what was sent to it was lost. */
+  peerUp(peer: NodeId, incarnation: Incarnation): void {
+    // databases first: what follows may name them
+    this.databases.peerUp(peer);
+    this.processes.peerUp(peer, incarnation);
+    this.forwarding.peerLost(peer);
+    this.traversals.peerLost(peer);
+  }
+
+  peerDown(peer: NodeId): void {
+    this.forwarding.peerLost(peer);
+    this.traversals.peerLost(peer);
+  }
+
+  migrated(token: number): void {
+    if (!this.calls.migrated(token)) this.context.count('gate.answer.unexpected');
+  }
+
+  fetched(token: number, data: Uint8Array): void {
+    if (this.calls.fetched(token, data) || this.traversals.fetched(token, data)) return;
+    this.context.count('gate.answer.unexpected');
+  }
+
+  failed(token: number, why: string): void {
+    if (this.calls.failed(token, why) || this.traversals.failed(token)) return;
+    this.context.count('gate.answer.unexpected');
+  }
+
+  private addressRegistered(srvid: bigint): void {
+    if (srvid !== SRVID.leader || this.leaderTimer !== null) return;
+    const { timers } = this.context;
+    this.leaderTimer = timers.at(this.context.now() + LEADER_DELAY_MICROS, () => this.tellLeader());
+  }
+
+  private tellLeader(): void {
+    this.leaderTimer = null;
+    if (!this.clients.isRegistered(SRVID.leader)) return;
+    this.clients.deliver(SRVID.leader, encodeU32(this.persistent.leader()));
+    const due = this.context.now() + LEADER_INTERVAL_MICROS;
+    this.leaderTimer = this.context.timers.at(due, () => this.tellLeader());
+  }
+
+  status(): GateStatus {
+    return {
+      ...this.clients.status(),
+      calls: this.calls.size,
+      controls: this.forwarding.size,
+      traversals: this.traversals.size,
+      databases: this.databases
+        .list()
+        .map(({ name, kind, state, readonly }) => ({ name, kind, open: state === 'open', readonly })),
+      servers: this.processes.status(),
+    };
+  }
+}

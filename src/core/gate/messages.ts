@@ -1,0 +1,56 @@
+/**
+ * REQ_MESSAGE: what one process says to another, to an address, or to all. Local delivery at once, the rest to the
+ * peers. Between two connections messages stay in order. There is no promise of delivery: to nobody, or to a server
+ * that is down, they are dropped and counted, as CTDB does.
+ */
+import { nodeId } from '../../base/ids.js';
+import type { NodeId } from '../../base/ids.js';
+import { DESTINATION } from '../../wire/ctdb.js';
+import { encodeGateMessage } from '../../wire/gate-messages.js';
+import type { CoreContext } from '../context.js';
+import type { Clients } from './clients.js';
+
+export class Messages {
+  constructor(
+    private readonly context: CoreContext,
+    private readonly clients: Clients,
+  ) {}
+
+  /** `data` may be a view of the packet: it is copied where it outlives the step. */
+  request(destination: number, srvid: bigint, data: Uint8Array): void {
+    const { self, members } = this.context;
+    if (destination === self || destination === DESTINATION.current) return this.deliver(srvid, data);
+    if (isBroadcast(destination)) {
+      this.broadcast(srvid, data);
+      return;
+    }
+    const peer = nodeId(destination);
+    if (!members.includes(peer)) return this.context.count('gate.message.dropped.unknown-server');
+    this.forward(peer, encodeGateMessage({ kind: 'message', srvid, data }));
+  }
+
+  /** To every server, ourselves included. */
+  broadcast(srvid: bigint, data: Uint8Array): void {
+    this.deliver(srvid, data);
+    const message = encodeGateMessage({ kind: 'message', srvid, data });
+    for (const peer of this.context.members) if (peer !== this.context.self) this.forward(peer, message);
+  }
+
+  private forward(peer: NodeId, message: Uint8Array): void {
+    if (this.context.isUp(peer) && this.context.send(peer, message, 'drop')) this.context.count('gate.message.sent');
+    else this.context.count('gate.message.dropped.server-down');
+  }
+
+  /** To the local handlers of the address. */
+  deliver(srvid: bigint, data: Uint8Array): void {
+    const count = this.clients.deliver(srvid, data);
+    if (count > 0) this.context.count('gate.message.delivered', count);
+    else this.context.count('gate.message.dropped.nobody');
+  }
+}
+
+export function isBroadcast(destination: number): boolean {
+  return (
+    destination === DESTINATION.all || destination === DESTINATION.active || destination === DESTINATION.connected
+  );
+}

@@ -1,0 +1,223 @@
+/**
+ * Persistent databases (secrets, passdb, registry …): the same on all servers, a commit durable on a majority before it
+ * is answered, all or nothing. This class is the origin's side, which carries the commits of local processes to the
+ * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
+ */
+import type { DatabaseId, Incarnation, NodeId } from '../base/ids.js';
+import { nodeId } from '../base/ids.js';
+import { decodePersistentMessage, encodePersistentMessage } from '../wire/persistent-messages.js';
+import type { PersistentMessage } from '../wire/persistent-messages.js';
+import type { CoreContext } from './context.js';
+import type { Input, PersistentRow } from './effects.js';
+import type { PersistentForGate, Refusal } from './gate/ports.js';
+import { Fragments } from './persistent-fragments.js';
+import { LeaderOfDatabase } from './persistent-leader.js';
+import type { LeaderStatus } from './persistent-leader.js';
+import { COMMITS_WAITING_MAX, COMMIT_WAIT_MICROS_MAX } from './persistent-limits.js';
+import { Member } from './persistent-member.js';
+import type { Timer } from './timers.js';
+
+interface Pending {
+  database: DatabaseId;
+  rows: PersistentRow[];
+  done: (refusal: Refusal) => void;
+  timer: Timer;
+}
+
+/** A persistent database as people see it on one server. `leader` is filled in on the server that leads. */
+export interface PersistentStatus {
+  name: string;
+  sequence: number | null;
+  term: number | null;
+  inSync: boolean;
+  leader: LeaderStatus | null;
+}
+
+export class Persistent implements PersistentForGate {
+  private readonly member: Member;
+  private readonly leaders = new Map<DatabaseId, LeaderOfDatabase>();
+  private readonly fragments = new Fragments();
+  /** Commits of local processes, by our number. */
+  private readonly pending = new Map<number, Pending>();
+  private lastNumber = 0;
+  /** Commits for databases that are not open here yet, while we lead. */
+  private early: { from: NodeId; database: DatabaseId; number: number; rows: PersistentRow[] }[] = [];
+
+  constructor(private readonly context: CoreContext) {
+    this.member = new Member(context, (database, version, failed) => {
+      this.send(this.leader(), { kind: 'version', database, version, failed });
+    });
+  }
+
+  /** The server that orders commits: the lowest-numbered one, until views choose. */
+  leader(): NodeId {
+    return this.context.members[0] ?? nodeId(this.context.self);
+  }
+
+  databaseOpened(database: DatabaseId, name: string): void {
+    this.member.open(database, name);
+    if (this.leader() !== this.context.self || this.leaders.has(database)) return;
+    const leader = new LeaderOfDatabase(
+      database,
+      name,
+      this.context,
+      (to, message) => this.send(to, message),
+      (done) => this.member.read(database, done),
+    );
+    this.leaders.set(database, leader);
+    leader.askAll();
+    const early = this.early.filter((commit) => commit.database === database);
+    this.early = this.early.filter((commit) => commit.database !== database);
+    for (const { from, number, rows } of early) leader.commit(from, number, rows);
+  }
+
+  whenInSync(database: DatabaseId, done: (refusal: Refusal) => void): void {
+    this.member.whenInSync(database, done);
+  }
+
+  readRows(database: DatabaseId, done: (rows: PersistentRow[] | string) => void): void {
+    this.member.read(database, done);
+  }
+
+  sequence(database: DatabaseId): number {
+    return this.member.version(database)?.sequence ?? 0;
+  }
+
+  commit(database: DatabaseId, rows: PersistentRow[], done: (refusal: Refusal) => void): void {
+    const number = ++this.lastNumber;
+    const timer = this.context.timers.at(this.context.now() + COMMIT_WAIT_MICROS_MAX, () => {
+      this.pending.delete(number);
+      this.context.count('persistent.commit.late');
+      const name = this.member.name(database);
+      const remedy = 'a commit needs the leading server and a majority: start smbpoold where it is missing';
+      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.leader(), remedy });
+      done('no majority took the commit in time');
+    });
+    const pending: Pending = { database, rows, done, timer };
+    this.pending.set(number, pending);
+    this.context.count('persistent.commit.asked');
+    this.send(this.leader(), { kind: 'commit', database, number, rows });
+  }
+
+  /** A message of a peer (types 64 to 95). Throws DecodeError. */
+  onMessage(from: NodeId, bytes: Uint8Array): void {
+    const message = decodePersistentMessage(bytes);
+    if (message.kind !== 'fragment') return this.take(from, message);
+    const whole = this.fragments.add(from, message);
+    if (whole === null) return;
+    const inner = decodePersistentMessage(whole);
+    if (inner.kind !== 'fragment') this.take(from, inner);
+  }
+
+  private take(from: NodeId, message: Exclude<PersistentMessage, { kind: 'fragment' }>): void {
+    const { database } = message;
+    switch (message.kind) {
+      case 'commit': {
+        const leader = this.leaders.get(database);
+        if (leader !== undefined) return leader.commit(from, message.number, message.rows);
+        return this.keepEarly(from, message);
+      }
+      case 'version':
+        return this.leaders.get(database)?.onVersion(from, message.version, message.failed);
+      case 'content':
+        return this.leaders.get(database)?.onContent(from, message.rows, message.failed);
+      default:
+        if (from === this.leader()) return this.takeFromLeader(message);
+        this.context.count('persistent.message.refused.not-leader');
+    }
+  }
+
+  /** We lead but have not opened the database yet: we have just started. */
+  private keepEarly(from: NodeId, message: Extract<PersistentMessage, { kind: 'commit' }>): void {
+    const { database, number, rows } = message;
+    if (this.leader() === this.context.self && this.early.length < COMMITS_WAITING_MAX) {
+      this.early.push({ from, database, number, rows });
+      return;
+    }
+    const refusal = 'the leading server does not have the database';
+    this.send(from, { kind: 'commit-done', database, number, refusal });
+  }
+
+  private takeFromLeader(
+    message: Exclude<PersistentMessage, { kind: 'fragment' | 'commit' | 'version' | 'content' }>,
+  ): void {
+    const { database } = message;
+    switch (message.kind) {
+      case 'commit-done':
+        return this.finish(message.number, message.refusal === '' ? null : message.refusal);
+      case 'query': {
+        const version = this.member.version(database);
+        if (version !== null) this.send(this.leader(), { kind: 'version', database, version, failed: '' });
+        return;
+      }
+      case 'apply':
+        return this.member.apply(database, message.previous, message.version, message.rows);
+      case 'replace':
+        return this.member.replace(database, message.version, message.rows);
+      case 'fetch':
+        return this.member.read(database, (rows) => {
+          const failed = typeof rows === 'string' ? rows : '';
+          const content = typeof rows === 'string' ? [] : rows;
+          this.send(this.leader(), { kind: 'content', database, rows: content, failed });
+        });
+      case 'in-sync':
+        return this.member.inSync(database, message.version);
+    }
+  }
+
+  private finish(number: number, refusal: Refusal): void {
+    const pending = this.pending.get(number);
+    if (pending === undefined) return this.context.count('persistent.commit-done.unexpected');
+    this.pending.delete(number);
+    pending.timer.cancel();
+    pending.done(refusal);
+  }
+
+  onDone(input: Omit<Extract<Input, { kind: 'persistent-done' }>, 'kind'>): void {
+    this.member.onDone(input.token, input.result);
+  }
+
+  /** First contact with this run of the peer, or what was sent to it was lost. */
+  peerUp(peer: NodeId, _incarnation: Incarnation): void {
+    this.fragments.forget(peer);
+    this.early = this.early.filter((commit) => commit.from !== peer);
+    for (const leader of this.leaders.values()) leader.peerUp(peer);
+    if (peer !== this.leader()) return;
+    for (const database of this.member.ids()) {
+      const version = this.member.version(database);
+      if (version !== null) this.send(peer, { kind: 'version', database, version, failed: '' });
+    }
+    // the leader recognises a commit that it has done already
+    for (const [number, { database, rows }] of this.pending) {
+      this.send(peer, { kind: 'commit', database, number, rows });
+    }
+  }
+
+  peerDown(peer: NodeId): void {
+    for (const leader of this.leaders.values()) leader.peerDown(peer);
+  }
+
+  status(): PersistentStatus[] {
+    return this.member.ids().map((database) => {
+      const version = this.member.version(database);
+      const leader = this.leaders.get(database)?.status();
+      return {
+        name: this.member.name(database),
+        sequence: version?.sequence ?? null,
+        term: version?.term ?? null,
+        inSync: this.member.isInSync(database),
+        leader: leader ?? null,
+      };
+    });
+  }
+
+  /** To ourselves a message takes the next step: nothing calls back into the middle of what sent it. */
+  private send(to: NodeId, message: PersistentMessage): void {
+    if (message.kind === 'fragment') return;
+    if (to === this.context.self) {
+      this.context.timers.at(this.context.now(), () => this.take(to, message));
+      return;
+    }
+    for (const part of this.fragments.split(encodePersistentMessage(message))) this.context.send(to, part);
+  }
+}

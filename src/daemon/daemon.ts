@@ -1,0 +1,154 @@
+/**
+ * The running daemon: takes the machine's locks, starts the host, then the admin socket, and tells systemd. Made by
+ * main; the order of starting and stopping is decided here and nowhere else.
+ */
+import { dirname } from 'node:path';
+import { epoch, nodeId } from '../base/ids.js';
+import { PoolError } from '../host/errors.js';
+import { PoolHost } from '../host/pool-host.js';
+import type { HostOptions } from '../host/pool-host.js';
+import { AdminServer } from './admin-server.js';
+import type { Config, ServerConfig } from './config.js';
+import { lockDirectory } from './directory-lock.js';
+import type { DirectoryLock } from './directory-lock.js';
+import { StartError } from './errors.js';
+import { nextIncarnation } from './incarnation.js';
+import { readKeyFile } from './key-file.js';
+import { openLog } from './log.js';
+import type { DaemonLog } from './log.js';
+import { isInMemory, makeDirectory, requireMachine } from './machine.js';
+import { notifyServiceManager } from './notify.js';
+import { reportStatus } from './status-report.js';
+import { version } from './version.js';
+
+/** The set of servers is fixed, so there is one view of it; membership will count further ones. */
+const FIRST_EPOCH = epoch(1);
+
+export class Daemon {
+  private constructor(
+    private readonly log: DaemonLog,
+    private readonly host: PoolHost,
+    private readonly admin: AdminServer,
+    private readonly locks: readonly DirectoryLock[],
+  ) {}
+
+  /** @throws ConfigError or StartError when the daemon cannot serve; nothing is left behind then. */
+  static async start(config: Config): Promise<Daemon> {
+    const poolKey = readKeyFile(config.pool.keyFile, process.getuid?.() ?? 0);
+    requireMachine(config);
+    const { volatile, persistent } = config.directories;
+    for (const path of [volatile, persistent, dirname(config.socket), dirname(config.adminSocket)]) makeDirectory(path);
+    const locks = [...new Set([volatile, persistent])].map(lockDirectory);
+    const log = openLog({ ...config.log, server: config.self.name });
+    warnOfConfiguration(config, log);
+    const host = await startHost(hostOptions(config, poolKey, log));
+    const release = version();
+    const startedAt = process.hrtime.bigint();
+    const admin = await AdminServer.start({
+      path: config.adminSocket,
+      source: {
+        status: () => {
+          const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
+          return reportStatus({ config, node: host.status(), version: release, uptimeMicros });
+        },
+        describeRecord: (database, key) => host.describeRecord(database, key),
+      },
+    });
+    const { self, pool, transport, servers } = config;
+    log.log('info', 'serving', {
+      version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
+      socket: config.socket, admin: config.adminSocket,
+    });
+    return new Daemon(log, host, admin, locks);
+  }
+
+  /** Tells systemd that smbd may start; after the handlers of signals are in place. */
+  announce(): Promise<void> {
+    return this.notify('ready');
+  }
+
+  /** Ends in order: no new questions, then the pool, then the files. */
+  async stop(reason: string): Promise<void> {
+    this.log.log('info', 'stopping', { reason });
+    await this.notify('stopping');
+    await this.admin.stop();
+    await this.host.stop();
+    for (const lock of this.locks) lock.release();
+    this.log.log('info', 'stopped');
+    this.log.close();
+  }
+
+  /** Ends at once with exit status 1. The kernel drops the locks; smbd sees its connections close. */
+  abort(why: string, error?: unknown): never {
+    const remedy = 'please report it with the lines above; systemd starts the daemon again';
+    this.log.log('error', why, { ...(error === undefined ? {} : { error }), remedy });
+    this.log.close();
+    process.exit(1);
+  }
+
+  /** For log rotation. */
+  reopenLog(): void {
+    this.log.reopen();
+    this.log.log('info', 'log opened again', { reason: 'SIGHUP' });
+  }
+
+  private async notify(state: 'ready' | 'stopping'): Promise<void> {
+    const failure = await notifyServiceManager(state, process.env);
+    if (failure === null) return;
+    this.log.log('warn', 'systemd could not be told', { state, cause: failure, remedy: 'install systemd-notify' });
+  }
+}
+
+function warnOfConfiguration(config: Config, log: DaemonLog): void {
+  const { directories, faults, file } = config;
+  if (!isInMemory(directories.volatile)) {
+    log.log('warn', 'the volatile databases are not in memory', {
+      directory: directories.volatile,
+      remedy: `put directories.volatile of ${file} on a tmpfs, for example below /run; each open writes to them`,
+    });
+  }
+  if (faults !== undefined) {
+    const remedy = `remove "faults" from ${file} unless this is a test`;
+    log.log('warn', 'frames are lost, doubled or delayed on purpose', { ...faults, remedy });
+  }
+}
+
+function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostOptions {
+  const { self, servers, directories, faults } = config;
+  return {
+    self: nodeId(self.id),
+    members: servers.map(({ id, name, address }) => ({ id: nodeId(id), name, address })),
+    incarnation: nextIncarnation(directories.persistent, Date.now()),
+    epoch: FIRST_EPOCH,
+    socketPath: config.socket,
+    volatileDirectory: directories.volatile,
+    persistentDirectory: directories.persistent,
+    transport: transportOptions(config),
+    poolName: config.pool.name,
+    poolKey,
+    ...(faults === undefined ? {} : { faults }),
+    log,
+  };
+}
+
+function transportOptions({ self, servers, transport }: Config): HostOptions['transport'] {
+  if (transport.kind === 'ethernet') return { kind: 'ethernet', interface: self.interface ?? '' };
+  const { port } = transport;
+  const place = ({ id, address }: ServerConfig) => ({ id: nodeId(id), address, port });
+  return {
+    kind: 'udp',
+    address: self.address,
+    port,
+    peers: servers.filter(({ id }) => id !== self.id).map(place),
+  };
+}
+
+/** The host's own errors are sentences already; anything else is a bug, whose stack says more. */
+async function startHost(options: HostOptions): Promise<PoolHost> {
+  try {
+    return await PoolHost.start(options);
+  } catch (error) {
+    if (error instanceof PoolError) throw new StartError(error.message, { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * Makes the report that the admin socket serves from what the node and the host tell and the configuration names. Pure.
+ */
+import { databaseIdOf } from '../base/jenkins.js';
+import type { NodeStatus } from '../core/node.js';
+import type { DatabaseReport, LinkReport, ServerStatus, StatusReport, WaitReport } from '../ports/status.js';
+import type { Config } from './config.js';
+
+export interface ReportSources {
+  config: Config;
+  node: NodeStatus;
+  version: string;
+  /** The age of this run. */
+  uptimeMicros: number;
+}
+
+export function reportStatus({ config, node, version, uptimeMicros }: ReportSources): StatusReport {
+  const { pool, self, transport } = config;
+  return {
+    poolName: pool.name,
+    self: self.id,
+    name: self.name,
+    version,
+    pid: process.pid,
+    incarnation: node.incarnation,
+    epoch: node.epoch,
+    uptimeMicros: Math.round(uptimeMicros),
+    transport: transport.kind,
+    servers: reportServers(config, node),
+    awaiting: node.awaiting,
+    links: node.links.map(reportLink),
+    databases: reportDatabases(node),
+    clients: node.gate.clients,
+    waitingRequests: node.waitingRequests,
+    waits: node.records.flatMap(reportWait),
+    counters: node.counters,
+  };
+}
+
+function reportServers({ servers, self }: Config, node: NodeStatus): ServerStatus[] {
+  const up = new Set<number>(node.links.filter((link) => link.up).map((link) => link.peer));
+  return servers.map(({ id, name, address }) => ({ id, name, address, up: id === self.id || up.has(id) }));
+}
+
+function reportLink(link: NodeStatus['links'][number]): LinkReport {
+  const { peer, up, rttMicros, rttMinMicros, framesSent, framesReceived, retransmitted } = link;
+  const { duplicates, gaps, refused, downs, queuedBytes, incarnation } = link;
+  return {
+    peer, up, rttMicros, rttMicrosMin: rttMinMicros, framesSent, framesReceived, retransmitted, duplicates, gaps,
+    refused, downs, queuedBytes, incarnation,
+  };
+}
+
+function reportDatabases(node: NodeStatus): DatabaseReport[] {
+  const records = new Map(node.records.map((database) => [database.name, database]));
+  return node.gate.databases.map(({ name, kind }) => {
+    const known = records.get(name);
+    return {
+      name,
+      id: databaseIdOf(name),
+      persistent: kind === 'persistent',
+      recordsOwned: known?.owned ?? 0,
+      copies: known?.copies ?? 0,
+      directoryEntries: known?.directoryEntries ?? 0,
+      moves: known?.wait.count ?? 0,
+    };
+  });
+}
+
+function reportWait({ name, wait }: NodeStatus['records'][number]): WaitReport[] {
+  if (wait.count === 0) return [];
+  return [{ name, count: wait.count, medianMicros: wait.median, p99Micros: wait.p99, maxMicros: wait.max }];
+}

@@ -1,0 +1,61 @@
+/**
+ * The records in the two buffers that cross between the addon and JavaScript once per batch; mirrors
+ * native/core/batch.h: {u32 kind, u32 id, u32 length, u32 zero, payload, padding to 8}, little endian. Used by
+ * host/pump only.
+ */
+
+export const BATCH_HEADER_BYTES = 16;
+
+/** From native to JavaScript. */
+export const IN_CLIENT_OPENED = 1;
+export const IN_CLIENT_PACKET = 2;
+export const IN_CLIENT_CLOSED = 3;
+export const IN_CLIENT_PACKET_LARGE = 4;
+export const IN_FRAME = 5;
+
+/** From JavaScript to native. */
+export const OUT_CLIENT_PACKET = 1;
+export const OUT_CLIENT_CLOSE = 2;
+export const OUT_FRAME = 3;
+
+/** Fills the out buffer. Full is not an error: `put` answers false and the caller hands over what is there. */
+export class BatchWriter {
+  private readonly words: Uint32Array;
+  private readonly bytes: Uint8Array;
+  private at = 0;
+
+  constructor(buffer: ArrayBuffer) {
+    this.words = new Uint32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+  }
+
+  /** The largest payload that fits an empty buffer. */
+  get payloadMax(): number {
+    return this.bytes.length - BATCH_HEADER_BYTES - 8;
+  }
+
+  get length(): number {
+    return this.at;
+  }
+
+  put(kind: number, id: number, payload: Uint8Array | null): boolean {
+    const length = payload === null ? 0 : payload.length;
+    const end = this.at + BATCH_HEADER_BYTES + ((length + 7) & ~7);
+    if (end > this.bytes.length) return false;
+    const word = this.at >>> 2;
+    this.words[word] = kind;
+    this.words[word + 1] = id;
+    this.words[word + 2] = length;
+    this.words[word + 3] = 0;
+    if (payload !== null) this.bytes.set(payload, this.at + BATCH_HEADER_BYTES);
+    this.at = end;
+    return true;
+  }
+
+  /** Starts again; answers what length was filled. */
+  take(): number {
+    const length = this.at;
+    this.at = 0;
+    return length;
+  }
+}

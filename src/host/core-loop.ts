@@ -1,0 +1,186 @@
+/**
+ * Feeds the core and performs its effects. One turn: the inputs of a batch one after the other, the outcomes of record
+ * operations right behind the input that caused them, then 'turn-end', which makes the frames. Called by PoolHost;
+ * knows the outside only through ports, so tests drive it without a socket.
+ */
+import { unreachable } from '../base/assert.js';
+import type { Effect, Input, Micros, RecordDescription } from '../core/effects.js';
+import type { Interconnect } from '../ports/interconnect.js';
+import type { Log } from '../ports/log.js';
+import type { PersistentStore, RecordStore } from '../ports/record-store.js';
+import type { SmbdGate } from '../ports/smbd-gate.js';
+import { messageOf } from './errors.js';
+
+/** What the loop needs of PoolNode. */
+export interface Core {
+  step(input: Input, now: Micros): Effect[];
+  deadline(): Micros;
+}
+
+export interface CoreLoopPorts {
+  gate: SmbdGate;
+  interconnect: Interconnect;
+  records: RecordStore;
+  persistent: PersistentStore;
+  log: Log;
+  now(): Micros;
+  /** Runs an action in a later turn of the event loop. */
+  later(action: () => void): void;
+  /** A later input arrived outside a batch: what it caused must be sent and the timer set. */
+  outsideTurnDone(deadline: Micros): void;
+  recordAnswer(token: number, answer: RecordDescription | { error: string }): void;
+}
+
+/**
+ * Outcomes fed back in one turn before the rest waits for the next: far above what a full batch of requests causes
+ * (some 5,000 packets, a few operations each), so only a core that answers each outcome with a new operation reaches
+ * it.
+ */
+export const OUTCOMES_PER_TURN_MAX = 100_000;
+/**
+ * 'turn-end' may cause operations whose outcomes cause messages; after so many rounds the rest waits for the next turn.
+ */
+export const TURN_ENDS_MAX = 8;
+
+export class CoreLoop {
+  /** Inputs made while effects were performed, oldest first from `outcomesAt`. */
+  private outcomes: Input[] = [];
+  private outcomesAt = 0;
+  private outcomesInTurn = 0;
+  private dirty = false;
+  private laterScheduled = false;
+  private stopped = false;
+
+  constructor(
+    private readonly core: Core,
+    private readonly ports: CoreLoopPorts,
+  ) {}
+
+  /** One input of the batch that is being read. */
+  input(input: Input): void {
+    if (this.stopped) return;
+    this.dirty = true;
+    this.perform(this.core.step(input, this.ports.now()));
+    this.drain();
+  }
+
+  /** All input of the batch was given. Answers the core's deadline. */
+  endOfBatch(): Micros {
+    if (this.stopped) return Infinity;
+    if (this.core.deadline() <= this.ports.now()) this.input({ kind: 'tick' });
+    for (let round = 0; this.dirty; round++) {
+      if (round === TURN_ENDS_MAX) {
+        this.continueLater('turn-ends');
+        break;
+      }
+      this.dirty = false;
+      this.perform(this.core.step({ kind: 'turn-end' }, this.ports.now()));
+      // frames alone need no further round
+      if (this.outcomesAt < this.outcomes.length) this.dirty = true;
+      this.drain();
+    }
+    this.outcomesInTurn = 0;
+    return this.core.deadline();
+  }
+
+  /** An input that came outside a batch: a turn of its own. */
+  inputOutsideTurn(input: Input): void {
+    if (this.stopped) return;
+    this.input(input);
+    this.ports.outsideTurnDone(this.endOfBatch());
+  }
+
+  /** Nothing more is fed or performed. */
+  stop(): void {
+    this.stopped = true;
+  }
+
+  private drain(): void {
+    while (this.outcomesAt < this.outcomes.length) {
+      if (this.outcomesInTurn >= OUTCOMES_PER_TURN_MAX) return this.continueLater('outcomes');
+      this.outcomesInTurn++;
+      const outcome = this.outcomes[this.outcomesAt++]!;
+      this.perform(this.core.step(outcome, this.ports.now()));
+    }
+    this.outcomes.length = 0;
+    this.outcomesAt = 0;
+  }
+
+  /** The guard against an endless exchange between core and store: the loop gets to its sockets and timers first. */
+  private continueLater(what: string): void {
+    if (this.laterScheduled) return;
+    this.laterScheduled = true;
+    this.ports.log.log('error', 'turn.runaway', {
+      bound: what,
+      waiting: this.outcomes.length - this.outcomesAt,
+      remedy: 'this is a bug in smbpool: the core answers each outcome with new work',
+    });
+    this.ports.later(() => {
+      this.laterScheduled = false;
+      if (this.stopped) return;
+      this.dirty = true;
+      this.drain();
+      this.ports.outsideTurnDone(this.endOfBatch());
+    });
+  }
+
+  private perform(effects: readonly Effect[]): void {
+    for (const effect of effects) this.performOne(effect);
+  }
+
+  private performOne(effect: Effect): void {
+    const { ports } = this;
+    switch (effect.kind) {
+      case 'client-send':
+        return ports.gate.sendPacket(effect.client, effect.packet);
+      case 'frame-send':
+        return ports.interconnect.send(effect.peer, effect.body);
+      case 'record': {
+        const { database, key, op } = effect;
+        const outcome = ports.records.perform(database, key, op);
+        this.outcomes.push({ kind: 'record-done', database, key, op, outcome });
+        return;
+      }
+      case 'sequence-bump':
+        return ports.records.bumpSequence(effect.database);
+      case 'log':
+        return ports.log.log(effect.level, effect.event, effect.fields);
+      case 'client-close':
+        ports.log.log('info', 'client.closed-by-us', { client: effect.client, reason: effect.reason });
+        return ports.gate.closeClient(effect.client);
+      case 'database-open':
+        return this.openDatabase(effect);
+      case 'persistent':
+        return this.performPersistent(effect);
+      case 'record-answer':
+        return ports.recordAnswer(effect.token, effect.answer);
+      default:
+        unreachable(effect);
+    }
+  }
+
+  private openDatabase({ database, name, persistent }: Extract<Effect, { kind: 'database-open' }>): void {
+    const failed = (error: unknown): Input => ({
+      kind: 'database-opened', database, path: '', flags: 0, error: messageOf(error),
+    });
+    if (!persistent) {
+      try {
+        const { path, flags } = this.ports.records.open(database, name);
+        this.outcomes.push({ kind: 'database-opened', database, path, flags });
+      } catch (error) {
+        this.outcomes.push(failed(error));
+      }
+      return;
+    }
+    void this.ports.persistent.open(database, name).then(
+      ({ path, flags }) => this.inputOutsideTurn({ kind: 'database-opened', database, path, flags }),
+      (error: unknown) => this.inputOutsideTurn(failed(error)),
+    );
+  }
+
+  private performPersistent({ database, token, work }: Extract<Effect, { kind: 'persistent' }>): void {
+    void this.ports.persistent.perform(database, work).then((result) => {
+      this.inputOutsideTurn({ kind: 'persistent-done', database, token, result });
+    });
+  }
+}

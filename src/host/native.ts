@@ -1,0 +1,159 @@
+/**
+ * The addon (native/), typed: the only file that sees it untyped. Each class is documented here; the C++ side only
+ * checks and converts. Used by the other files of host/ and by tests. Loading is lazy, so that importing this file does
+ * nothing.
+ */
+import { createRequire } from 'node:module';
+
+/** Values of tdb.h. */
+export const TDB_CLEAR_IF_FIRST = 0x1;
+export const TDB_NOSYNC = 0x40;
+export const TDB_SEQNUM = 0x80;
+export const TDB_DISALLOW_NESTING = 0x400;
+export const TDB_INCOMPATIBLE_HASH = 0x800;
+export const TDB_MUTEX_LOCKING = 0x1000;
+
+export interface TdbOptions {
+  /** Number of hash chains, and with TDB_MUTEX_LOCKING of mutexes. Only counts when the file is made. */
+  hashSize: number;
+  /** TDB_... */
+  tdbFlags: number;
+  /** O_... of node:fs constants. */
+  openFlags: number;
+  mode: number;
+}
+
+/**
+ * One open tdb. A process must not open the same file twice, nor open or close it by other means: its locks would be
+ * lost. A tdb opened with TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of
+ * exactly that key. Errors are thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
+ */
+export interface Tdb {
+  /** May be called again. */
+  close(): void;
+  /** False: another process has the chain. Never waits. At most one chain is held at a time. */
+  chainlockNonblock(key: Uint8Array): boolean;
+  chainunlock(key: Uint8Array): void;
+  /** The length of the value, which is copied to `target` when it fits whole; -1: no such record. */
+  parse(key: Uint8Array, target: Uint8Array): number;
+  /** The value in a Buffer of its own; null: no such record. */
+  fetch(key: Uint8Array): Buffer | null;
+  store(key: Uint8Array, value: Uint8Array): void;
+  /** Whether there was such a record. */
+  delete(key: Uint8Array): boolean;
+  sequenceNumber(): number;
+  incrementSequenceNumber(): void;
+  addFlags(flags: number): void;
+  /**
+   * The records of whole chains from number `chain` on, until at least `recordsMax` were found. `next` is where to go
+   * on; hashSize() at the end. Waits for each chain: not for files shared with smbd inside the daemon.
+   */
+  traverse(chain: number, recordsMax: number): { next: number; records: [Buffer, Buffer][] };
+  /** False: another process is in a transaction. */
+  transactionStartNonblock(): boolean;
+  /** Waits for readers and for the disk. */
+  transactionCommit(): void;
+  transactionCancel(): void;
+  /** Removes all records. Waits for every chain. */
+  wipe(): void;
+  hashSize(): number;
+}
+
+export interface ChannelOptions {
+  self: number;
+  members: readonly number[];
+  /** From 1 to 2^53 - 1; never the same twice for one server and pool key. */
+  incarnation: number;
+  poolName: string;
+  poolKey: Uint8Array;
+}
+
+/** Seals and opens frames without a network; for tests. */
+export interface FrameChannel {
+  /** The frame, or null when `peer` is no other member or the body is empty or too long. */
+  seal(peer: number, body: Uint8Array): Buffer | null;
+  /** Null: refused; counters() tells why. */
+  open(frame: Uint8Array): { peer: number; incarnation: number; body: Buffer } | null;
+  counters(): Record<string, number>;
+}
+
+export type NativeTransport =
+  | { kind: 'ethernet'; interface: string }
+  | {
+      kind: 'udp';
+      address: string;
+      port: number;
+      peers: readonly { id: number; address: string; port: number }[];
+      /** The longest datagram, without IP and UDP headers. */
+      datagramBytesMax: number;
+    };
+
+export interface PumpOptions {
+  inBytes: number;
+  outBytes: number;
+  /** With both, frames are sent and received. */
+  channel?: ChannelOptions;
+  transport?: NativeTransport;
+  /** Limits default to those of native/core/gate.h. */
+  gate?: {
+    path: string;
+    clientsMax?: number;
+    packetBytesMax?: number;
+    inputBytesMax?: number;
+    outputBytesMax?: number;
+  };
+  /**
+   * Called for each batch with the length of what lies in inBuffer; answers the length of what it wrote to outBuffer.
+   * What it throws becomes an uncaught exception of the process.
+   */
+  onBatch(inLength: number): number;
+}
+
+/**
+ * Sockets, frames and one timer behind one descriptor; see native/core/pump.h and src/host/batch.ts for the buffers.
+ */
+export interface NativePump {
+  readonly inBuffer: ArrayBuffer;
+  readonly outBuffer: ArrayBuffer;
+  /** Two doubles: the time of the current batch, and the deadline of the timer (Infinity: none). Microseconds. */
+  readonly controlBuffer: ArrayBuffer;
+  /** Performs the first `outLength` bytes of outBuffer, which may then be filled again. */
+  route(outLength: number): void;
+  /** Outside a batch: like route, and sends what is queued and sets the timer. */
+  flush(outLength: number): void;
+  /** For a packet too large for outBuffer. */
+  sendPacket(client: number, packet: Uint8Array): void;
+  /** The packet announced in the current batch as too large for inBuffer. */
+  takeLarge(client: number): Buffer;
+  counters(): Record<string, number>;
+  peer(id: number): { address: string; incarnation: number };
+  describe(): { bodyBytesMax: number; receiveFramesMax: number; address: string; clients: number };
+  /** May be called again, and inside onBatch. */
+  close(): void;
+}
+
+export interface Native {
+  Tdb: new (path: string, options: TdbOptions) => Tdb;
+  Pump: new (options: PumpOptions) => NativePump;
+  FrameChannel: new (options: ChannelOptions) => FrameChannel;
+  /**
+   * The process that has the tdb at `path` open with mutexes or CLEAR_IF_FIRST; 0: nobody. Only for files that this
+   * process does not have open itself.
+   */
+  probeTdbUser(path: string): number;
+  /** Microseconds of CLOCK_MONOTONIC. */
+  now(): number;
+}
+
+let loaded: Native | undefined;
+
+/** Loads the addon, which `npm run build` makes. */
+export function loadNative(): Native {
+  if (loaded === undefined) {
+    const require = createRequire(import.meta.url);
+    // `bindings` looks for build/Release/smbpool.node from the package's root up
+    const bindings = require('bindings') as (name: string) => any;
+    loaded = bindings('smbpool') as Native;
+  }
+  return loaded;
+}

@@ -1,0 +1,219 @@
+/**
+ * One server of the pool, running: opens sockets, interconnect and databases, makes the core and feeds it until
+ * stopped. Made by the daemon's main and by tests. Decides nothing about records: that is the core's.
+ */
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import { keyOf } from '../base/ids.js';
+import { databaseIdOf } from '../base/jenkins.js';
+import type { Micros, RecordDescription } from '../core/effects.js';
+import { PoolNode } from '../core/node.js';
+import type { NodeStatus } from '../core/node.js';
+import type { Interconnect } from '../ports/interconnect.js';
+import type { Log } from '../ports/log.js';
+import { CoreLoop } from './core-loop.js';
+import { PoolError } from './errors.js';
+import { FaultyInterconnect } from './faults.js';
+import type { FaultOptions } from './faults.js';
+import { loadNative } from './native.js';
+import type { NativeTransport } from './native.js';
+import { TdbPersistentStore } from './persistent-store.js';
+import { Pump } from './pump.js';
+import { clearVolatileDirectory, TdbRecordStore } from './record-store.js';
+
+/** Fits every path: Ethernet's 1500 bytes without the headers of IP and UDP. */
+const DATAGRAM_BYTES_MAX = 1472;
+/** A question about a record crosses the wire once; an answer later than this is none. */
+const RECORD_ANSWER_TIMEOUT_MS = 5_000;
+
+export type TransportOptions =
+  | { kind: 'ethernet'; interface: string }
+  | { kind: 'udp'; address: string; port: number; peers: { id: NodeId; address: string; port: number }[] };
+
+export interface HostOptions {
+  self: NodeId;
+  /** All servers, this one included. */
+  members: { id: NodeId; name: string; address: string }[];
+  /** Higher than that of every earlier run of this server. */
+  incarnation: Incarnation;
+  epoch: Epoch;
+  /** smbd's `ctdbd socket`. */
+  socketPath: string;
+  /** On tmpfs. Databases that an earlier run left there are removed. */
+  volatileDirectory: string;
+  persistentDirectory: string;
+  transport: TransportOptions;
+  poolName: string;
+  poolKey: Uint8Array;
+  /** For tests: what is done to the frames sent. */
+  faults?: FaultOptions;
+  log: Log;
+}
+
+/** The node's status; `counters` holds the host's too: socket.*, interconnect.*, loop.*. */
+export interface HostStatus extends NodeStatus {
+  interconnect: { address: string; frameBodyBytesMax: number; peers: { peer: NodeId; address: string }[] };
+}
+
+interface Question {
+  resolve(answer: RecordDescription): void;
+  reject(error: Error): void;
+  timer: NodeJS.Timeout;
+}
+
+export class PoolHost {
+  private readonly records: TdbRecordStore;
+  private readonly persistent: TdbPersistentStore;
+  private readonly pump: Pump;
+  private readonly interconnect: Interconnect;
+  private readonly node: PoolNode;
+  private readonly loop: CoreLoop;
+  private readonly questions = new Map<number, Question>();
+  private lastToken = 0;
+  private stopped = false;
+
+  /** @throws PoolError naming cause and remedy when the server cannot serve; nothing is left behind then. */
+  static async start(options: HostOptions): Promise<PoolHost> {
+    mkdirSync(dirname(options.socketPath), { recursive: true, mode: 0o700 });
+    await clearVolatileDirectory(options.volatileDirectory, options.self);
+    const persistent = new TdbPersistentStore(options.persistentDirectory, options.self);
+    try {
+      return new PoolHost(options, persistent);
+    } catch (error) {
+      await persistent.close();
+      throw error;
+    }
+  }
+
+  private constructor(
+    private readonly options: HostOptions,
+    persistent: TdbPersistentStore,
+  ) {
+    const { now } = loadNative();
+    this.persistent = persistent;
+    this.records = new TdbRecordStore(options.volatileDirectory, options.self);
+    this.pump = this.openPump();
+    this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
+    this.node = this.makeNode(now());
+    this.loop = new CoreLoop(this.node, {
+      gate: this.pump,
+      interconnect: this.interconnect,
+      records: this.records,
+      persistent,
+      log: options.log,
+      now,
+      later: (action) => setImmediate(action),
+      outsideTurnDone: (deadline) => this.leave(deadline),
+      recordAnswer: (token, answer) => this.answerQuestion(token, answer),
+    });
+    // the first hello goes out now, and the timer starts
+    this.loop.inputOutsideTurn({ kind: 'tick' });
+  }
+
+  private openPump(): Pump {
+    const { self, members, incarnation, poolName, poolKey, transport, socketPath } = this.options;
+    const channel = { self, members: members.map(({ id }) => id), incarnation, poolName, poolKey };
+    const native: NativeTransport =
+      transport.kind === 'udp' ? { ...transport, datagramBytesMax: DATAGRAM_BYTES_MAX } : transport;
+    return new Pump({
+      socketPath,
+      interconnect: { channel, transport: native },
+      listener: {
+        clientOpened: (client, pid) => this.loop.input({ kind: 'client-opened', client, pid }),
+        clientPacket: (client, packet) => this.loop.input({ kind: 'client-packet', client, packet }),
+        clientClosed: (client) => this.loop.input({ kind: 'client-closed', client }),
+        frame: (peer, incarnationOfPeer, body) =>
+          this.loop.input({ kind: 'frame', peer, incarnation: incarnationOfPeer, body }),
+        endOfBatch: () => this.loop.endOfBatch(),
+      },
+    });
+  }
+
+  private makeNode(now: Micros): PoolNode {
+    const { self, members, incarnation, epoch } = this.options;
+    return new PoolNode({
+      self,
+      members: members.map(({ id }) => id),
+      incarnation,
+      epoch,
+      frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
+      receiveFramesMax: this.interconnect.receiveFramesMax,
+      gate: {
+        addresses: new Map(members.map(({ id, address }) => [id, address])),
+        pid: process.pid,
+        wallClockOriginMicros: Date.now() * 1000 - now,
+      },
+    });
+  }
+
+  /** Ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
+  async stop(): Promise<void> {
+    if (this.stopped) return;
+    this.stopped = true;
+    this.loop.stop();
+    if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
+    this.pump.close();
+    for (const token of [...this.questions.keys()]) {
+      this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
+    }
+    await this.persistent.close();
+    this.records.close();
+  }
+
+  status(): HostStatus {
+    const status = this.node.status();
+    const peers = this.options.members.filter(({ id }) => id !== this.options.self);
+    const faults = this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
+    const faultCounters = Object.entries(faults).map(([name, value]) => [`interconnect.fault.${name}`, value]);
+    return {
+      ...status,
+      counters: {
+        ...status.counters,
+        ...(this.stopped ? {} : this.pump.counters()),
+        ...Object.fromEntries(faultCounters),
+      },
+      interconnect: {
+        address: this.stopped ? '' : this.pump.address(),
+        frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
+        peers: this.stopped ? [] : peers.map(({ id }) => ({ peer: id, address: this.pump.peer(id).address })),
+      },
+    };
+  }
+
+  /**
+   * Where a record is and where it has been. Rejects with PoolError when the pool does not know the database or its
+   * home does not answer.
+   */
+  describeRecord(databaseName: string, key: Uint8Array): Promise<RecordDescription> {
+    if (this.stopped) return Promise.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
+    const token = ++this.lastToken;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        const seconds = RECORD_ANSWER_TIMEOUT_MS / 1000;
+        const message = `the record's home did not answer within ${seconds} s: see which servers are down`;
+        this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_RECORD', message));
+      }, RECORD_ANSWER_TIMEOUT_MS);
+      this.questions.set(token, { resolve, reject, timer });
+      this.loop.inputOutsideTurn({ kind: 'record-query', token, database: databaseIdOf(databaseName), key: keyOf(key) });
+    });
+  }
+
+  private answerQuestion(token: number, answer: RecordDescription | { error: string }): void {
+    const question = this.takeQuestion(token);
+    if ('error' in answer) question?.reject(new PoolError('ERR_POOL_RECORD', answer.error));
+    else question?.resolve(answer);
+  }
+
+  private takeQuestion(token: number): Question | undefined {
+    const question = this.questions.get(token);
+    this.questions.delete(token);
+    if (question !== undefined) clearTimeout(question.timer);
+    return question;
+  }
+
+  private leave(deadline: Micros): void {
+    this.pump.setDeadline(deadline);
+    this.pump.flush();
+  }
+}

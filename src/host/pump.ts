@@ -1,0 +1,191 @@
+/**
+ * The adapter over the addon's Pump: local processes' packets, frames and the timer come in once per batch and go out
+ * once per batch, through two fixed buffers. Used by PoolHost, and without a gate by the interconnect's tests.
+ * Allocates nothing per message but the views it hands out.
+ */
+import type { ClientId, Incarnation, NodeId } from '../base/ids.js';
+import type { Micros } from '../core/effects.js';
+import type { FrameListener, Interconnect } from '../ports/interconnect.js';
+import type { SmbdGate, SmbdGateListener } from '../ports/smbd-gate.js';
+import {
+  BATCH_HEADER_BYTES,
+  BatchWriter,
+  IN_CLIENT_CLOSED,
+  IN_CLIENT_OPENED,
+  IN_CLIENT_PACKET,
+  IN_CLIENT_PACKET_LARGE,
+  IN_FRAME,
+  OUT_CLIENT_CLOSE,
+  OUT_CLIENT_PACKET,
+  OUT_FRAME,
+} from './batch.js';
+import { codeOf, messageOf, PoolError } from './errors.js';
+import { loadNative } from './native.js';
+import type { ChannelOptions, NativePump, NativeTransport } from './native.js';
+
+/** Some 5,000 of smbd's usual packets; what does not fit waits for the next batch. Larger packets travel alone. */
+const IN_BYTES = 1 << 20;
+/** As much again; when it is full it is handed over early. */
+const OUT_BYTES = 1 << 20;
+const INCARNATION_BYTES = 8;
+
+export interface PumpListener extends SmbdGateListener {
+  frame: FrameListener;
+  /** All input of this batch was given. Answers when to be called again at the latest; Infinity for never. */
+  endOfBatch(): Micros;
+}
+
+export interface PumpOptions {
+  listener: PumpListener;
+  /** Without it there is no socket for local processes. */
+  socketPath?: string;
+  /** Without it there are no frames. */
+  interconnect?: { channel: ChannelOptions; transport: NativeTransport };
+}
+
+export class Pump implements Interconnect, SmbdGate {
+  readonly frameBodyBytesMax: number;
+  readonly receiveFramesMax: number;
+  private readonly native: NativePump;
+  private readonly listener: PumpListener;
+  private readonly inBytes: Uint8Array;
+  private readonly inWords: Uint32Array;
+  private readonly control: Float64Array;
+  private readonly out: BatchWriter;
+
+  /** Opens everything or nothing. @throws PoolError with cause and remedy. */
+  constructor(options: PumpOptions) {
+    this.listener = options.listener;
+    this.native = openNative(options, (inLength) => this.onBatch(inLength));
+    this.inBytes = new Uint8Array(this.native.inBuffer);
+    this.inWords = new Uint32Array(this.native.inBuffer);
+    this.control = new Float64Array(this.native.controlBuffer);
+    this.control[1] = Infinity;
+    this.out = new BatchWriter(this.native.outBuffer);
+    const { bodyBytesMax, receiveFramesMax } = this.native.describe();
+    this.frameBodyBytesMax = bodyBytesMax;
+    this.receiveFramesMax = receiveFramesMax;
+  }
+
+  send(peer: NodeId, body: Uint8Array): void {
+    if (this.out.put(OUT_FRAME, peer, body)) return;
+    this.native.route(this.out.take());
+    // a body that does not fit an empty buffer is far beyond every frame: let the native side count it as too long
+    if (!this.out.put(OUT_FRAME, peer, body)) this.out.put(OUT_FRAME, peer, body.subarray(0, this.out.payloadMax));
+  }
+
+  sendPacket(client: ClientId, packet: Uint8Array): void {
+    if (this.out.put(OUT_CLIENT_PACKET, client, packet)) return;
+    this.native.route(this.out.take());
+    if (!this.out.put(OUT_CLIENT_PACKET, client, packet)) this.native.sendPacket(client, packet);
+  }
+
+  closeClient(client: ClientId): void {
+    if (this.out.put(OUT_CLIENT_CLOSE, client, null)) return;
+    this.native.route(this.out.take());
+    this.out.put(OUT_CLIENT_CLOSE, client, null);
+  }
+
+  /** Outside a batch: sends what is queued. Inside one it happens by itself at the end. */
+  flush(): void {
+    this.native.flush(this.out.take());
+  }
+
+  /** Outside a batch: sets the timer with the next flush. */
+  setDeadline(deadline: Micros): void {
+    this.control[1] = deadline;
+  }
+
+  counters(): Record<string, number> {
+    return this.native.counters();
+  }
+
+  /** Where a peer's frames come from, '' until known, and its newest incarnation, 0 until known. */
+  peer(peer: NodeId): { address: string; incarnation: number } {
+    return this.native.peer(peer);
+  }
+
+  address(): string {
+    return this.native.describe().address;
+  }
+
+  close(): void {
+    this.native.close();
+  }
+
+  private onBatch(inLength: number): number {
+    const words = this.inWords;
+    let at = 0;
+    while (at < inLength) {
+      const word = at >>> 2;
+      const length = words[word + 2]!;
+      this.take(words[word]!, words[word + 1]!, at + BATCH_HEADER_BYTES, length);
+      at += BATCH_HEADER_BYTES + ((length + 7) & ~7);
+    }
+    this.control[1] = this.listener.endOfBatch();
+    return this.out.take();
+  }
+
+  private take(kind: number, id: number, start: number, length: number): void {
+    switch (kind) {
+      case IN_CLIENT_PACKET:
+        return this.listener.clientPacket(id as ClientId, this.inBytes.subarray(start, start + length));
+      case IN_FRAME: {
+        const word = start >>> 2;
+        const incarnation = this.inWords[word]! + this.inWords[word + 1]! * 0x1_0000_0000;
+        const body = this.inBytes.subarray(start + INCARNATION_BYTES, start + length);
+        return this.listener.frame(id as NodeId, incarnation as Incarnation, body);
+      }
+      case IN_CLIENT_OPENED:
+        return this.listener.clientOpened(id as ClientId, this.inWords[start >>> 2]!);
+      case IN_CLIENT_CLOSED:
+        return this.listener.clientClosed(id as ClientId);
+      case IN_CLIENT_PACKET_LARGE:
+        return this.listener.clientPacket(id as ClientId, this.native.takeLarge(id));
+    }
+  }
+}
+
+function openNative(options: PumpOptions, onBatch: (inLength: number) => number): NativePump {
+  const { Pump: NativePumpClass } = loadNative();
+  const { socketPath, interconnect } = options;
+  try {
+    return new NativePumpClass({
+      inBytes: IN_BYTES,
+      outBytes: OUT_BYTES,
+      ...(interconnect ?? {}),
+      ...(socketPath === undefined ? {} : { gate: { path: socketPath } }),
+      onBatch,
+    });
+  } catch (error) {
+    throw explain(error, options);
+  }
+}
+
+/** The addon says what it was doing and what the system answered; people need to know what to do. */
+function explain(error: unknown, { socketPath, interconnect }: PumpOptions): unknown {
+  const code = codeOf(error);
+  const message = messageOf(error);
+  const options = { cause: error };
+  const transport = interconnect?.transport;
+  if (message.includes('packet socket') && (code === 'EPERM' || code === 'EACCES')) {
+    const remedy = 'start smbpoold as root or give it CAP_NET_RAW, or use the udp transport';
+    return new PoolError('ERR_POOL_CAPABILITY', `raw Ethernet frames need CAP_NET_RAW: ${remedy}`, options);
+  }
+  if (transport?.kind === 'ethernet' && /interface|ring/.test(message)) {
+    const remedy = 'name an existing Ethernet interface of this server';
+    return new PoolError('ERR_POOL_INTERFACE', `${message}: ${remedy}`, options);
+  }
+  if (transport?.kind === 'udp' && /UDP|address|peers|datagram/.test(message)) {
+    const remedy = 'give this server an address of its own that nobody else listens on, and each peer a numeric address';
+    return new PoolError('ERR_POOL_ADDRESS', `${message} (port ${transport.port}): ${remedy}`, options);
+  }
+  if (code === 'EADDRINUSE') {
+    const remedy = 'another smbpoold or ctdbd serves there: stop it, or use another path';
+    return new PoolError('ERR_POOL_SOCKET_IN_USE', `the socket ${socketPath ?? ''} is in use: ${remedy}`, options);
+  }
+  if (message.includes('socket')) {
+    return new PoolError('ERR_POOL_SOCKET', `${message}: check the path and its directory`, options);
+  }
+  return error;
+}

@@ -1,0 +1,212 @@
+/**
+ * One SMB connection that holds handles, locks and oplocks: drives client/smb_client.py, one process per connection.
+ * Used by the demo and the integration tests. Several requests may be under way at once.
+ */
+import { spawn } from 'node:child_process';
+import type { ChildProcessWithoutNullStreams } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { LabError } from './errors.js';
+import { LAB_PASSWORD, LAB_USER, SHARE } from './layout.js';
+import { repositoryFolder } from './repository.js';
+
+/** Longer than smbd waits for the acknowledgement of an oplock break (35 s) before it goes on without. */
+const ANSWER_MILLIS_MAX = 60_000;
+/** Python and impacket start in half a second on an idle machine. */
+const CONNECT_MILLIS_MAX = 30_000;
+
+export interface Answer {
+  /** "OK", or the name of the NTSTATUS without "NT_STATUS_". */
+  status: string;
+  /** Seconds on the machine-wide monotonic clock: when the request went out, when the answer came. */
+  sent: number;
+  at: number;
+  handle?: number;
+  /** What was granted. */
+  oplock?: string;
+  lease?: string;
+  size?: number;
+  /** The file's identity, the same on all servers. */
+  fileId?: string;
+  data?: string;
+}
+
+export interface BreakEvent {
+  at: number;
+  /** null when the handle was closed meanwhile. */
+  handle: number | null;
+  to: string;
+  from?: string;
+  leaseKey?: string;
+  acknowledge: boolean;
+}
+
+export interface OpenRequest {
+  access?: ('read' | 'write' | 'delete')[];
+  /** Letters of "rwd": what others may do meanwhile; '' denies all. */
+  share?: string;
+  disposition?: 'open' | 'create' | 'open_if' | 'overwrite_if';
+  oplock?: 'none' | 'level2' | 'exclusive' | 'batch';
+  /** Letters of "RWH". */
+  lease?: string;
+  deleteOnClose?: boolean;
+}
+
+export interface LockRequest {
+  offset: number;
+  length: number;
+  exclusive?: boolean;
+  unlock?: boolean;
+  /** Wait until the range is free instead of failing at once. */
+  wait?: boolean;
+}
+
+type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; event?: string };
+
+/** An open handle whose opening succeeded. */
+export interface Opened extends Answer {
+  handle: number;
+}
+
+export class SmbClient {
+  private readonly waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
+  private readonly breakWaiters: ((event: BreakEvent) => void)[] = [];
+  private readonly breaks: BreakEvent[] = [];
+  private nextId = 1;
+  private lost: LabError | null = null;
+  /** Called for every break, before nextBreak sees it. */
+  onBreak: (event: BreakEvent) => void = () => undefined;
+
+  private constructor(
+    readonly address: string,
+    private readonly child: ChildProcessWithoutNullStreams,
+  ) {}
+
+  /** Connects and logs on; throws LabError with the status when that is refused. */
+  static async connect(address: string, user = LAB_USER, password = LAB_PASSWORD, share = SHARE): Promise<SmbClient> {
+    const script = join(repositoryFolder(), 'src/lab/client/smb_client.py');
+    // Debian's python3 by its path: impacket is installed for that one
+    const child = spawn('/usr/bin/python3', [script, address, share, user, password], { detached: true });
+    const client = new SmbClient(address, child);
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));
+    child.stdin.on('error', () => undefined);
+    await new Promise<void>((resolve, reject) => {
+      const deadline = setTimeout(() => reject(new LabError(`${address}: no answer to the logon`)), CONNECT_MILLIS_MAX);
+      createInterface({ input: child.stdout }).on('line', (text) => {
+        const line = JSON.parse(text) as Line;
+        if (line.event === 'connected') {
+          clearTimeout(deadline);
+          resolve();
+        } else {
+          client.onLine(line, reject);
+        }
+      });
+      child.on('error', reject);
+      child.on('close', () => {
+        clearTimeout(deadline);
+        const error = client.lost ?? new LabError(`${address}: the connection ended ${said.trim()}`);
+        client.fail(error);
+        reject(error);
+      });
+    }).catch((error: unknown) => {
+      client.close();
+      throw error;
+    });
+    return client;
+  }
+
+  private onLine(line: Line, refuse: (error: Error) => void): void {
+    if (line.event === 'break') {
+      const event = line as BreakEvent;
+      this.onBreak(event);
+      const waiter = this.breakWaiters.shift();
+      if (waiter) waiter(event);
+      else this.breaks.push(event);
+    } else if (line.event !== undefined) {
+      this.lost = new LabError(`${this.address}: ${line.event}: ${line.status ?? ''}`);
+      refuse(this.lost);
+    } else if (line.id !== undefined) {
+      const waiter = this.waiting.get(line.id);
+      this.waiting.delete(line.id);
+      waiter?.resolve(line as Answer);
+    }
+  }
+
+  private fail(error: LabError): void {
+    this.lost = error;
+    for (const waiter of this.waiting.values()) waiter.reject(error);
+    this.waiting.clear();
+  }
+
+  /** Sends a request; the answer may take as long as smbd lets it wait. */
+  request(op: string, fields: object): Promise<Answer> {
+    if (this.lost) return Promise.reject(this.lost);
+    const id = this.nextId++;
+    return new Promise<Answer>((resolve, reject) => {
+      const deadline = setTimeout(() => {
+        this.waiting.delete(id);
+        reject(new LabError(`${this.address}: no answer to ${op} ${JSON.stringify(fields)} for a minute`));
+      }, ANSWER_MILLIS_MAX);
+      const settle = <T>(done: (value: T) => void) => (value: T) => {
+        clearTimeout(deadline);
+        done(value);
+      };
+      this.waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
+      this.child.stdin.write(`${JSON.stringify({ id, op, ...fields })}\n`);
+    });
+  }
+
+  open(path: string, how: OpenRequest = {}): Promise<Answer> {
+    return this.request('open', { path, ...how });
+  }
+
+  /** As open, but throws LabError unless it succeeded. */
+  async mustOpen(path: string, how: OpenRequest = {}): Promise<Opened> {
+    const answer = await this.open(path, how);
+    if (answer.status !== 'OK' || answer.handle === undefined) {
+      throw new LabError(`${this.address}: opening ${path} failed with ${answer.status}`);
+    }
+    return { ...answer, handle: answer.handle };
+  }
+
+  closeHandle(handle: number): Promise<Answer> {
+    return this.request('close', { handle });
+  }
+
+  lock(handle: number, what: LockRequest): Promise<Answer> {
+    return this.request('lock', { handle, ...what });
+  }
+
+  read(handle: number): Promise<Answer> {
+    return this.request('read', { handle });
+  }
+
+  write(handle: number, data: string): Promise<Answer> {
+    return this.request('write', { handle, data });
+  }
+
+  /** The next break that nobody waited for yet; null when none came in time. */
+  nextBreak(timeoutMs: number): Promise<BreakEvent | null> {
+    const known = this.breaks.shift();
+    if (known) return Promise.resolve(known);
+    return new Promise((resolve) => {
+      const waiter = (event: BreakEvent) => {
+        clearTimeout(deadline);
+        resolve(event);
+      };
+      const deadline = setTimeout(() => {
+        const index = this.breakWaiters.indexOf(waiter);
+        if (index >= 0) this.breakWaiters.splice(index, 1);
+        resolve(null);
+      }, timeoutMs);
+      this.breakWaiters.push(waiter);
+    });
+  }
+
+  /** Ends the connection as a client does that goes away: smbd closes what is open. */
+  close(): void {
+    this.child.stdin.end();
+    if (this.child.exitCode === null) this.child.kill('SIGTERM');
+  }
+}

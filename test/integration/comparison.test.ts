@@ -1,0 +1,71 @@
+/**
+ * Samba's own suites on the pool, connections dealt over its servers, against one unclustered smbd beside it: every
+ * test that passes there passes here. The whole list on three servers; a short one on other transports and sizes and
+ * with losses, or the whole list there too with SMBPOOL_FULL=1.
+ */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import type { Lab } from '../../src/lab/lab.js';
+import type { LabOptions } from '../../src/lab/options.js';
+import type { SuiteComparison } from './comparison.js';
+import { compareSuite, report } from './comparison.js';
+import { SKIP, withLab } from './pool.js';
+import { parseOutput } from './smbtorture.js';
+import { ALL_LANES, ALONE, SHORT_LANES, SUITE_OPTIONS } from './suites.js';
+
+const FULL = process.env['SMBPOOL_FULL'] === '1';
+
+const VARIANTS: { title: string; wishes: Partial<LabOptions> }[] = [
+  { title: 'three servers, 2 % of frames lost', wishes: { servers: 3, lossPercent: 2 } },
+  { title: 'three servers over UDP', wishes: { servers: 3, transport: 'udp' } },
+  { title: 'one server', wishes: { servers: 1 } },
+  { title: 'five servers', wishes: { servers: 5 } },
+];
+
+async function compareLanes(lab: Lab, lanes: string[][], alone: string[]): Promise<SuiteComparison[]> {
+  const runLane = async (lane: string[]) => {
+    const done: SuiteComparison[] = [];
+    for (const suite of lane) done.push(await compareSuite(lab, suite));
+    return done;
+  };
+  const beside = await Promise.all(lanes.map(runLane));
+  return [...beside.flat(), ...(await runLane(alone))];
+}
+
+async function compare(wishes: Partial<LabOptions>, lanes: string[][], alone: string[]): Promise<string[]> {
+  const lines: string[] = [];
+  await withLab({ ...SUITE_OPTIONS, ...wishes, baseline: true }, async (lab) => {
+    const comparisons = await compareLanes(lab, lanes, alone);
+    lines.push(...comparisons.flatMap(report));
+    process.stdout.write(`${lines.join('\n')}\n`);
+    const failed = comparisons.flatMap((one) => one.differences.filter((difference) => !difference.passedLater));
+    assert.deepEqual(failed.map((difference) => difference.test), [], lines.join('\n'));
+    // a comparison with a server on which nothing passes would prove nothing
+    const proved = comparisons.reduce((sum, one) => sum + one.passedUnclustered, 0);
+    assert.ok(proved > 100, `only ${proved} tests passed on the unclustered smbd`);
+  });
+  return lines;
+}
+
+test('smbtorture output is read test by test', () => {
+  const output = [
+    'test: smb2.lock.a', 'time: 1', 'success: smb2.lock.a', 'test: smb2.lock.b', 'half a linefailure: smb2.lock.b [',
+    'why', ']', 'test: smb2.lock.c', 'skip: smb2.lock.c [', 'because', ']', 'test: smb2.lock.d',
+  ].join('\n');
+  assert.deepEqual([...parseOutput(output)], [
+    ['smb2.lock.a', { outcome: 'success', detail: '' }],
+    ['smb2.lock.b', { outcome: 'failure', detail: 'why ' }],
+    ['smb2.lock.c', { outcome: 'skip', detail: 'because ' }],
+    ['smb2.lock.d', { outcome: 'no result', detail: '' }],
+  ]);
+});
+
+test('three servers pass what one unclustered smbd passes, all suites', { skip: SKIP }, async () => {
+  await compare({ servers: 3 }, ALL_LANES, ALONE);
+});
+
+for (const { title, wishes } of VARIANTS) {
+  test(`${title}: pass what one unclustered smbd passes`, { skip: SKIP }, async () => {
+    await (FULL ? compare(wishes, ALL_LANES, ALONE) : compare(wishes, SHORT_LANES, []));
+  });
+}

@@ -1,0 +1,101 @@
+/**
+ * Compares the pool with one unclustered smbd, test by test: what passes there must pass here. Tests that cannot,
+ * because of what they assume, are in not-on-one-server.json, each with its reason.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Lab } from '../../src/lab/lab.js';
+import type { ServerPlace } from '../../src/lab/layout.js';
+import { repositoryFolder } from '../../src/lab/repository.js';
+import type { SuiteResult } from './smbtorture.js';
+import { runSuite } from './smbtorture.js';
+
+/**
+ * Some tests depend on timing and now and then fail on any smbd (smb2.notify.valid-req does on the unclustered one). A
+ * test that fails is tried again, with the servers dealt in another order; every attempt is reported.
+ */
+const ATTEMPTS_MAX = 3;
+
+export interface Difference {
+  test: string;
+  /** What the pool said, one entry per attempt. */
+  said: string[];
+  /** Whether a later attempt passed. */
+  passedLater: boolean;
+}
+
+export interface SuiteComparison {
+  suite: string;
+  passedUnclustered: number;
+  passedInPool: number;
+  /** Passed on the unclustered smbd and not at the first attempt in the pool. */
+  differences: Difference[];
+  /** Of the differences: those of not-on-one-server.json, with the reason. */
+  excused: Map<string, string>;
+}
+
+/** Test name to reason. */
+export function excuses(): Map<string, string> {
+  const file = join(repositoryFolder(), 'test/integration/not-on-one-server.json');
+  return new Map(Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>));
+}
+
+function rotated<T>(items: readonly T[], by: number): T[] {
+  const shift = by % items.length;
+  return [...items.slice(shift), ...items.slice(0, shift)];
+}
+
+function passes(results: SuiteResult): string[] {
+  return [...results].filter(([, result]) => result.outcome === 'success').map(([name]) => name);
+}
+
+function described(results: SuiteResult, name: string): string {
+  const result = results.get(name);
+  return result ? `${result.outcome} ${result.detail.trim()}`.trim() : 'was not run';
+}
+
+async function examine(lab: Lab, servers: ServerPlace[], test: string, first: string): Promise<Difference> {
+  const said = [first];
+  for (let attempt = 1; attempt < ATTEMPTS_MAX; attempt++) {
+    const again = await runSuite(lab, rotated(servers, attempt), test);
+    said.push(described(again, test));
+    if (again.get(test)?.outcome === 'success') return { test, said, passedLater: true };
+  }
+  return { test, said, passedLater: false };
+}
+
+/** Runs a suite on both at the same time. */
+export async function compareSuite(lab: Lab, suite: string): Promise<SuiteComparison> {
+  const servers = lab.servers();
+  const [alone, pool] = await Promise.all([
+    runSuite(lab, [lab.layout.baseline()], suite),
+    runSuite(lab, servers, suite),
+  ]);
+  const excused = excuses();
+  const comparison: SuiteComparison = {
+    suite,
+    passedUnclustered: passes(alone).length,
+    passedInPool: passes(pool).length,
+    differences: [],
+    excused: new Map(),
+  };
+  for (const test of passes(alone)) {
+    if (pool.get(test)?.outcome === 'success') continue;
+    const reason = excused.get(test);
+    if (reason !== undefined && lab.options.servers > 1) comparison.excused.set(test, reason);
+    else comparison.differences.push(await examine(lab, servers, test, described(pool, test)));
+  }
+  return comparison;
+}
+
+/** The comparison in lines, for the test's output. */
+export function report(comparison: SuiteComparison): string[] {
+  const { suite, passedUnclustered, passedInPool } = comparison;
+  return [
+    `${suite}: unclustered ${passedUnclustered} pass, pool ${passedInPool} pass`,
+    ...[...comparison.excused].map(([name, reason]) => `  ${name}: not passed, as expected: ${reason}`),
+    ...comparison.differences.map(
+      ({ test, said, passedLater }) => `  ${test}: ${passedLater ? 'passed only when repeated' : 'NOT PASSED'}; ${said.join(' | ')}`,
+    ),
+  ];
+}

@@ -1,0 +1,144 @@
+/**
+ * Random opens, locks, oplock and lease breaks, deletes and renames from 12 clients on three servers. Afterwards:
+ * nothing was granted that excludes something else, nothing broke, no request is stuck, no record of a closed file is
+ * left, the daemons' memory is flat, and the databases of the servers agree.
+ */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { daemonStatus } from '../../src/lab/admin.js';
+import type { Lab } from '../../src/lab/lab.js';
+import { residentKilobytes } from '../../src/lab/processes.js';
+import { pause, waitUntil } from '../../src/lab/run.js';
+import { databases, rows } from './databases.js';
+import { runLoad } from './load.js';
+import type { LoadResult } from './load.js';
+import type { ExclusiveHolding, LockHolding, OpenHolding } from './load-trace.js';
+import { conflicts } from './load-trace.js';
+import { SKIP, assertNoPanics, withLab } from './pool.js';
+
+const CLIENTS = 12;
+const SECONDS = Number(process.env['SMBPOOL_LOAD_SECONDS'] ?? 60);
+/** When the memory is measured first: node has loaded and compiled everything, all databases are open. */
+const WARM_FRACTION = 0.2;
+const MEMORY_GROWTH_MAX = 0.2;
+/** A short run ends before the garbage collector has found its level. */
+const MEMORY_SLACK_SHORT_KILOBYTES = 40 * 1024;
+const LONG_SECONDS = 300;
+/** smbd cleans up behind a closed connection, then deletion runs in slices. */
+const SETTLE_MILLIS_MAX = 30_000;
+/** Databases whose records all belong to open files. */
+const OF_OPEN_FILES = ['locking.tdb', 'brlock.tdb', 'leases.tdb', 'smbXsrv_open_global.tdb'];
+
+async function memory(lab: Lab): Promise<number[]> {
+  return lab.servers().map((place) => {
+    const daemon = lab.process('smbpoold', place.id);
+    const kilobytes = daemon ? residentKilobytes(daemon) : null;
+    assert.notEqual(kilobytes, null, `smbpoold of ${place.name} is gone`);
+    return kilobytes ?? 0;
+  });
+}
+
+function assertFlat(before: number[], after: number[]): void {
+  const slack = SECONDS >= LONG_SECONDS ? 0 : MEMORY_SLACK_SHORT_KILOBYTES;
+  for (const [server, start] of before.entries()) {
+    const end = after[server] ?? 0;
+    const allowed = start * (1 + MEMORY_GROWTH_MAX) + slack;
+    assert.ok(end <= allowed, `memory of smbpoold on server ${server} grew from ${start} kB to ${end} kB`);
+  }
+}
+
+/** Records with content that are left of open files, in words; empties are on their way out. */
+async function leftovers(lab: Lab): Promise<string[]> {
+  const found: string[] = [];
+  for (const place of lab.servers()) {
+    const known = new Set((await databases(lab, place)).map((database) => database.name));
+    for (const name of OF_OPEN_FILES.filter((database) => known.has(database))) {
+      const left = (await rows(lab, place, name)).filter((row) => row.owner === place.id && row.data !== '');
+      if (left.length > 0) found.push(`${place.name}: ${left.length} in ${name}, for example ${left[0]?.key}`);
+    }
+  }
+  return found;
+}
+
+async function assertSettled(lab: Lab): Promise<void> {
+  let left: string[] = [];
+  const settled = await waitUntil(async () => (left = await leftovers(lab)).length === 0, SETTLE_MILLIS_MAX, 1000);
+  assert.ok(settled, `records of closed files are left: ${left.join('; ')}`);
+  for (const place of lab.servers()) {
+    const opens = await lab.runIn(place, 'smbstatus', ['--locks', '--byterange']);
+    assert.ok(!opens.stdout.includes('load-'), `smbstatus on ${place.name} still lists opens: ${opens.stdout}`);
+    const status = await daemonStatus(place.adminSocket);
+    assert.equal(status?.waitingRequests, 0, `requests are stuck at smbpoold of ${place.name}, or it does not answer`);
+  }
+}
+
+/** Volatile records have at most one owner; persistent databases have one content. */
+async function assertConsistent(lab: Lab): Promise<void> {
+  for (const { name, persistent } of await databases(lab, lab.server(0))) {
+    const contents = await Promise.all(lab.servers().map((place) => rows(lab, place, name)));
+    if (persistent) {
+      const plain = contents.map((content) => content.map(({ key, data }) => `${key}=${data}`).sort());
+      for (const other of plain) assert.deepEqual(other, plain[0], `${name} differs between servers`);
+      continue;
+    }
+    const owners = new Map<string, number>();
+    for (const [server, content] of contents.entries()) {
+      for (const { key } of content.filter((row) => row.owner === server)) {
+        assert.ok(!owners.has(key), `${name}: ${key} is owned by servers ${owners.get(key)} and ${server}`);
+        owners.set(key, server);
+      }
+    }
+  }
+}
+
+function assertWorked({ counts }: LoadResult): void {
+  const total = (what: string) => counts.get(`${what} OK`) ?? 0;
+  process.stdout.write(`${[...counts].sort().map(([what, count]) => `${what}: ${count}`).join(', ')}\n`);
+  for (const what of ['open', 'lock', 'unlock', 'write', 'rename', 'delete', 'close', 'break']) {
+    assert.ok(total(what) > 0, `no ${what} succeeded: the load proves nothing`);
+  }
+  assert.ok((counts.get('open SHARING_VIOLATION') ?? 0) > 0, 'no open was refused: the clients never met');
+  assert.ok((counts.get('lock LOCK_NOT_GRANTED') ?? 0) > 0, 'no lock was refused: the clients never met');
+}
+
+test('conflicting grants are noticed', () => {
+  const who = (client: number, from: number, to: number) => ({ client, handle: 1, fileId: 'f', from, to });
+  const all = { read: true, write: true, delete: true };
+  const open = (client: number, from: number, to: number, share = all): OpenHolding => ({
+    ...who(client, from, to), kind: 'open', access: { read: true, write: true, delete: false }, share,
+  });
+  const none = { read: false, write: false, delete: false };
+  assert.equal(conflicts([open(1, 0, 5), open(2, 1, 6)]).length, 0);
+  assert.equal(conflicts([open(1, 0, 5, none), open(2, 5, 6)]).length, 0);
+  assert.equal(conflicts([open(1, 0, 5, none), open(2, 4, 6)]).length, 1);
+  const exclusive: ExclusiveHolding = { ...who(1, 0, 3), kind: 'exclusive' };
+  assert.equal(conflicts([open(1, 0, 9), exclusive, open(2, 3, 6)]).length, 0);
+  assert.equal(conflicts([open(1, 0, 9), exclusive, open(2, 2, 6)]).length, 1);
+  const lock = (client: number, start: number, isExclusive: boolean): LockHolding => ({
+    ...who(client, 0, 9), kind: 'lock', start, length: 10, exclusive: isExclusive,
+  });
+  assert.equal(conflicts([lock(1, 0, true), lock(2, 10, true)]).length, 0);
+  assert.equal(conflicts([lock(1, 0, false), lock(2, 5, false)]).length, 0);
+  assert.equal(conflicts([lock(1, 0, false), lock(2, 5, true)]).length, 1);
+});
+
+test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP }, async () => {
+  const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+  process.stdout.write(`seed ${seed}\n`);
+  await withLab({ servers: 3 }, async (lab) => {
+    const addresses = lab.servers().map((place) => place.address);
+    const running = runLoad({ addresses, clients: CLIENTS, seed, seconds: SECONDS });
+    // observed below in any case; not to be called unhandled meanwhile
+    running.catch(() => undefined);
+    await pause(SECONDS * WARM_FRACTION * 1000);
+    const before = await memory(lab);
+    const result = await running;
+    const after = await memory(lab);
+    assertWorked(result);
+    assert.deepEqual(conflicts(result.holdings), [], 'two clients were granted what excludes each other');
+    assertNoPanics(lab);
+    await assertSettled(lab);
+    await assertConsistent(lab);
+    assertFlat(before, after);
+  });
+});

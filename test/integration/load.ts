@@ -1,0 +1,207 @@
+/**
+ * Random load: clients on all servers that open, lock, write, rename, delete and close the same few files, and answer
+ * the breaks of their oplocks and leases. Records every grant for load-trace.ts. Seeded; what the servers' timing adds
+ * is not.
+ */
+import { Prng } from '../../src/base/prng.js';
+import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
+import { SmbClient } from '../../src/lab/smb-client.js';
+import type { ExclusiveHolding, Holding, LockHolding, OpenHolding } from './load-trace.js';
+
+/** Few files, so that the clients meet; but enough that most requests succeed. */
+const FILE_COUNT = 6;
+/** More handles would mostly meet the client's own. */
+const HANDLES_MAX = 3;
+/** Locks are taken within this many bytes, so that they meet. */
+const LOCK_RANGE_BYTES = 64;
+
+interface Handle {
+  number: number;
+  fileId: string;
+  open: OpenHolding;
+  exclusive: ExclusiveHolding | null;
+  locks: LockHolding[];
+  mayDelete: boolean;
+}
+
+export interface LoadResult {
+  /** What was answered how often: "open OK" and so on; "break OK" counts the breaks that came. */
+  counts: Map<string, number>;
+  holdings: Holding[];
+}
+
+/** One client's part of the load. */
+class LoadClient {
+  private readonly handles: Handle[] = [];
+  /** Breaks that came before the answer that told us of the handle. */
+  private readonly earlyBreaks = new Map<number, number>();
+
+  private constructor(
+    private readonly index: number,
+    private readonly client: SmbClient,
+    private readonly prng: Prng,
+    private readonly result: LoadResult,
+  ) {}
+
+  static async connect(index: number, address: string, seed: number, result: LoadResult): Promise<LoadClient> {
+    const client = await SmbClient.connect(address);
+    const load = new LoadClient(index, client, new Prng(seed + index), result);
+    client.onBreak = (event) => load.onBreak(event);
+    return load;
+  }
+
+  /** Works until `until` (Date.now()), then closes its handles and its connection. */
+  async run(until: number): Promise<void> {
+    try {
+      while (Date.now() < until) await this.act();
+      while (this.handles.length > 0) await this.closeOne();
+    } finally {
+      this.client.close();
+    }
+  }
+
+  private count(what: string, answer: Answer): void {
+    const key = `${what} ${answer.status}`;
+    this.result.counts.set(key, (this.result.counts.get(key) ?? 0) + 1);
+  }
+
+  private onBreak(event: BreakEvent): void {
+    this.result.counts.set('break OK', (this.result.counts.get('break OK') ?? 0) + 1);
+    if (event.handle === null) return;
+    const exclusive = this.handles.find((handle) => handle.number === event.handle)?.exclusive;
+    // a break that only takes H away leaves the rest as exclusive as it was
+    if (event.to.includes('W')) return;
+    if (exclusive) exclusive.to = Math.min(exclusive.to, event.at);
+    else this.earlyBreaks.set(event.handle, event.at);
+  }
+
+  private act(): Promise<void> {
+    const dice = this.prng.below(100);
+    if (this.handles.length === 0 || (dice < 35 && this.handles.length < HANDLES_MAX)) return this.open();
+    if (dice < 60) return this.lock();
+    if (dice < 72) return this.write();
+    if (dice < 78) return this.rename();
+    // a file marked for deletion refuses every open until the last handle is closed
+    if (dice < 80) return this.markDeleted();
+    return this.closeOne();
+  }
+
+  private fileName(): string {
+    return `load-${this.prng.below(FILE_COUNT)}.dat`;
+  }
+
+  private howToOpen(): OpenRequest {
+    const access: ('read' | 'write' | 'delete')[] = ['read'];
+    if (this.prng.chance(0.6)) access.push('write');
+    if (this.prng.chance(0.3)) access.push('delete');
+    // mostly friendly: refusing everybody would leave nothing to do
+    const share = this.prng.chance(0.8) ? 'rwd' : this.prng.pick(['', 'r', 'rw', 'rd']);
+    const how: OpenRequest = { access, share, disposition: this.prng.chance(0.9) ? 'open_if' : 'overwrite_if' };
+    if (this.prng.chance(0.3)) return { ...how, lease: this.prng.pick(['R', 'RH', 'RW', 'RWH']) };
+    return { ...how, oplock: this.prng.pick(['none', 'level2', 'exclusive', 'batch']) };
+  }
+
+  private async open(): Promise<void> {
+    const how = this.howToOpen();
+    const answer = await this.client.open(this.fileName(), how);
+    this.count('open', answer);
+    if (answer.status !== 'OK' || answer.handle === undefined || !answer.fileId) return;
+    const common = { client: this.index, handle: answer.handle, fileId: answer.fileId, from: answer.at, to: Infinity };
+    const has = (letters: string, letter: string) => letters.includes(letter);
+    const share = how.share ?? 'rwd';
+    const access = how.access ?? [];
+    const open: OpenHolding = {
+      ...common,
+      kind: 'open',
+      access: { read: true, write: access.includes('write'), delete: access.includes('delete') },
+      share: { read: has(share, 'r'), write: has(share, 'w'), delete: has(share, 'd') },
+    };
+    const granted = answer.lease?.includes('W') === true || answer.oplock === 'exclusive' || answer.oplock === 'batch';
+    const brokenAt = this.earlyBreaks.get(answer.handle);
+    this.earlyBreaks.delete(answer.handle);
+    const exclusive: ExclusiveHolding | null = granted
+      ? { ...common, kind: 'exclusive', to: brokenAt ?? Infinity }
+      : null;
+    this.result.holdings.push(open);
+    if (exclusive) this.result.holdings.push(exclusive);
+    const mayDelete = open.access.delete;
+    this.handles.push({ number: answer.handle, fileId: answer.fileId, open, exclusive, locks: [], mayDelete });
+  }
+
+  private async lock(): Promise<void> {
+    const handle = this.prng.pick(this.handles);
+    const held = handle.locks.at(-1);
+    if (held && this.prng.chance(0.5)) {
+      const answer = await this.client.lock(handle.number, { offset: held.start, length: held.length, unlock: true });
+      this.count('unlock', answer);
+      held.to = answer.sent;
+      handle.locks.pop();
+      return;
+    }
+    const start = this.prng.below(LOCK_RANGE_BYTES);
+    const length = 1 + this.prng.below(LOCK_RANGE_BYTES / 4);
+    const exclusive = this.prng.chance(0.7);
+    // whoever holds no lock may wait for one: so nobody waits in a circle
+    const wait = this.handles.every((one) => one.locks.length === 0) && this.prng.chance(0.2);
+    const answer = await this.client.lock(handle.number, { offset: start, length, exclusive, wait });
+    this.count(wait ? 'lock with waiting' : 'lock', answer);
+    if (answer.status !== 'OK') return;
+    const common = { client: this.index, handle: handle.number, fileId: handle.fileId, from: answer.at, to: Infinity };
+    const lock: LockHolding = { ...common, kind: 'lock', start, length, exclusive };
+    handle.locks.push(lock);
+    this.result.holdings.push(lock);
+  }
+
+  private async write(): Promise<void> {
+    const handle = this.prng.pick(this.handles);
+    if (handle.open.access.write) {
+      this.count('write', await this.client.write(handle.number, `client ${this.index} `.repeat(8)));
+    } else {
+      this.count('read', await this.client.read(handle.number));
+    }
+  }
+
+  private async rename(): Promise<void> {
+    const handle = this.handles.find((one) => one.mayDelete);
+    if (!handle) return;
+    this.count('rename', await this.client.request('rename', { handle: handle.number, to: this.fileName() }));
+  }
+
+  private async markDeleted(): Promise<void> {
+    const handle = this.handles.find((one) => one.mayDelete);
+    if (!handle) return;
+    this.count('delete', await this.client.request('delete', { handle: handle.number }));
+  }
+
+  private async closeOne(): Promise<void> {
+    const [handle] = this.handles.splice(this.prng.below(this.handles.length), 1);
+    if (!handle) return;
+    const answer = await this.client.closeHandle(handle.number);
+    this.count('close', answer);
+    for (const holding of [handle.open, handle.exclusive, ...handle.locks]) {
+      if (holding) holding.to = Math.min(holding.to, answer.sent);
+    }
+  }
+}
+
+export interface Load {
+  addresses: readonly string[];
+  clients: number;
+  seed: number;
+  seconds: number;
+}
+
+/** Runs the load to its end. Throws LabError when a request is not answered for a minute or a connection is lost. */
+export async function runLoad({ addresses, clients, seed, seconds }: Load): Promise<LoadResult> {
+  const result: LoadResult = { counts: new Map(), holdings: [] };
+  const connected: LoadClient[] = [];
+  for (let index = 0; index < clients; index++) {
+    const address = addresses[index % addresses.length] ?? '';
+    connected.push(await LoadClient.connect(index, address, seed, result));
+  }
+  const until = Date.now() + seconds * 1000;
+  const ends = await Promise.allSettled(connected.map((client) => client.run(until)));
+  const broken = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as Error] : []));
+  if (broken[0]) throw broken[0];
+  return result;
+}

@@ -1,0 +1,40 @@
+/**
+ * A lab for one test file: up before the work, down after it, also when the run is interrupted. Its logs stay for
+ * reading when the work failed; the next lab wipes them.
+ */
+import assert from 'node:assert/strict';
+import { Lab } from '../../src/lab/lab.js';
+import { panics } from '../../src/lab/logs.js';
+import type { LabOptions } from '../../src/lab/options.js';
+import { labOptions } from '../../src/lab/options.js';
+import { cleaningUpOnSignal } from '../../src/lab/signals.js';
+
+/** scripts/test.sh knows it too, for the case that the tests are killed. */
+const TEST_ROOT = '/tmp/smbpool-test';
+
+/** Why the integration tests cannot run here; false when they can. */
+export const SKIP: string | false =
+  process.getuid?.() === 0 ? false : 'needs root, for network namespaces and smbd: sudo npm test -- integration';
+
+/** Runs `work` with a fresh lab; afterwards no smbd and no daemon of it may have panicked. */
+export async function withLab(wishes: Partial<LabOptions>, work: (lab: Lab) => Promise<void>): Promise<void> {
+  const options = labOptions({ root: TEST_ROOT, fresh: true, ...wishes });
+  await cleaningUpOnSignal(
+    async () => {
+      const lab = await Lab.up(options);
+      try {
+        await work(lab);
+        assertNoPanics(lab);
+      } finally {
+        await lab.down();
+      }
+      lab.wipe();
+    },
+    () => Lab.interrupt(),
+  );
+}
+
+export function assertNoPanics(lab: Lab): void {
+  const found = lab.places().flatMap((place) => panics(place));
+  assert.deepEqual(found, [], 'a smbd or smbpoold of the lab broke');
+}

@@ -1,0 +1,68 @@
+/**
+ * The second process of the tdb tests, a stand-in for smbd: opens a tdb and does what its parent says, one word a
+ * message. Started with fork(); never by hand.
+ */
+import { constants } from 'node:fs';
+import { loadNative } from '../../src/host/native.js';
+import type { Tdb } from '../../src/host/native.js';
+
+export interface HolderCommand {
+  do: 'open' | 'lock' | 'unlock' | 'store' | 'fetch' | 'sequence' | 'transaction' | 'commit' | 'hammer';
+  path?: string;
+  flags?: number;
+  key?: string;
+  value?: string;
+  rounds?: number;
+}
+
+let tdb: Tdb | null = null;
+
+/** Adds one to a counter under its chain; spins for the chain as smbd would wait. */
+function hammer(file: Tdb, key: Buffer, rounds: number): number {
+  for (let i = 0; i < rounds; i++) {
+    while (!file.chainlockNonblock(key));
+    const value = file.fetch(key) ?? Buffer.alloc(8);
+    value.writeBigUInt64LE(value.readBigUInt64LE() + 1n);
+    file.store(key, value);
+    file.chainunlock(key);
+  }
+  return rounds;
+}
+
+function perform(command: HolderCommand): unknown {
+  if (command.do === 'open') {
+    const { Tdb: TdbClass } = loadNative();
+    tdb = new TdbClass(command.path ?? '', {
+      hashSize: 0, tdbFlags: command.flags ?? 0, openFlags: constants.O_RDWR, mode: 0o600,
+    });
+    return true;
+  }
+  if (tdb === null) throw new Error('not open');
+  const key = Buffer.from(command.key ?? '');
+  switch (command.do) {
+    case 'lock':
+      return tdb.chainlockNonblock(key);
+    case 'unlock':
+      return tdb.chainunlock(key);
+    case 'store':
+      return tdb.store(key, Buffer.from(command.value ?? ''));
+    case 'fetch':
+      return tdb.fetch(key)?.toString() ?? null;
+    case 'sequence':
+      return tdb.sequenceNumber();
+    case 'transaction':
+      return tdb.transactionStartNonblock();
+    case 'commit':
+      return tdb.transactionCommit();
+    case 'hammer':
+      return hammer(tdb, key, command.rounds ?? 0);
+  }
+}
+
+process.on('message', (command: HolderCommand) => {
+  try {
+    process.send?.({ result: perform(command) ?? null });
+  } catch (error) {
+    process.send?.({ error: (error as Error).message });
+  }
+});

@@ -1,0 +1,75 @@
+/**
+ * `npm run sim -- [--seed N] [--runs K] [--node pool|bare] [--sabotage KIND]`: simulated runs of the core, each from
+ * its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines of its trace, and how to
+ * repeat it.
+ */
+import { Command, InvalidArgumentError } from 'commander';
+import { describeSettings, settingsOf } from './settings.js';
+import type { Sabotage, Settings } from './settings.js';
+import type { RunResult } from './run.js';
+import { simulate } from './run.js';
+import { nodeFactory } from './nodes.js';
+import type { NodeKind } from './nodes.js';
+
+/** Lines of the trace printed when a run fails. */
+const TRACE_LINES_SHOWN = 80;
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('give a whole number, 0 or more');
+  return value;
+}
+
+/** What broke, and the end of the story. */
+function report(result: RunResult, settings: Settings, kind: NodeKind, traceLines: number): void {
+  for (const violation of result.violations.slice(0, 10)) {
+    console.log(`  ${(violation.at / 1000).toFixed(3)} ms  ${violation.rule}: ${violation.text}`);
+  }
+  const record = result.violations[0]?.record ?? '';
+  console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
+  for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
+  const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
+  const restarts = options.restarts ? ' --restarts' : '';
+  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${restarts}`);
+}
+
+const program = new Command('sim')
+  .description('Runs the core of several servers in a simulated world and checks what must always hold.')
+  .option('--seed <number>', 'seed of the first run; the others follow', wholeNumber, Date.now() % 1_000_000)
+  .option('--runs <number>', 'how many runs', wholeNumber, 1)
+  .option('--node <kind>', 'pool: the whole core; bare: links and records only', 'pool')
+  .option('--sabotage <kind>', 'a planted bug: forget-delegations, keep-copies or give-old-payload', 'none')
+  .option('--restarts', 'let daemons die and start anew too', false)
+  .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
+  .option('--keep-going', 'do not stop at the first failed run', false)
+  .parse();
+const options = program.opts<{
+  seed: number;
+  runs: number;
+  node: NodeKind;
+  sabotage: Sabotage;
+  trace: number;
+  keepGoing: boolean;
+  restarts: boolean;
+}>();
+
+/** Runs them one after the other; returns how many broke a rule. */
+function runAll(): number {
+  let failed = 0;
+  for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
+    const settings = { ...settingsOf(seed, options.restarts), sabotage: options.sabotage };
+    const result = simulate(settings, nodeFactory(options.node));
+    const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
+    console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);
+    if (result.violations.length === 0) continue;
+    failed++;
+    report(result, settings, options.node, options.trace);
+    if (!options.keepGoing) break;
+  }
+  return failed;
+}
+
+console.log(`seed ${options.seed}, ${options.runs} runs, node ${options.node}`);
+const failed = runAll();
+if (failed > 0) console.log(`${failed} runs failed`);
+process.exitCode = failed === 0 ? 0 : 1;

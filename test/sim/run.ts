@@ -1,0 +1,310 @@
+/**
+ * One simulated run: builds a pool from its settings, lets smbds work while faults happen, stops the faults, waits
+ * until everything is answered, deletes every record and looks whether anything is left. Everything follows from the
+ * seed.
+ */
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import { nodeId } from '../../src/base/ids.js';
+import { Prng } from '../../src/base/prng.js';
+import type { Micros, RecordOp } from '../../src/core/effects.js';
+import { SimulatedTime } from '../support/simulated-time.js';
+import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
+import { describeFrame, isDataFrame } from '../support/describe.js';
+import type { Violation } from './checker.js';
+import { Checker } from './checker.js';
+import type { NodeFactory, ServerWorld } from './server.js';
+import { SimulatedServer } from './server.js';
+import type { Settings } from './settings.js';
+import { SimulatedSmbd } from './smbd.js';
+import type { SimulatedStore } from './store.js';
+import { Trace } from './trace.js';
+import type { Shared } from './workload.js';
+import { deleteAll, live } from './workload.js';
+
+/** After the faults have stopped everything must be answered within this time. */
+const SETTLE_MICROS_MAX = 20_000_000;
+/** After the last deletion nothing may be left after this time (core/deletions lingers up to 5 s per look). */
+const EMPTY_MICROS_MAX = 30_000_000;
+/** Steps of virtual time after which it is looked whether all is done. */
+const LOOK_MICROS = 200_000;
+/** Records once stored empty are looked at again after this time (core/deletions), also when they are long gone. */
+const LOOKS_AGAIN_MICROS = 7_000_000;
+/** Ticks in a quiet second: twenty heartbeats, and some slack for a straggler. */
+const QUIET_TICKS_MAX = 25;
+
+export interface RunResult {
+  violations: Violation[];
+  trace: Trace;
+  /** One line of numbers. */
+  summary: string;
+}
+
+class Run {
+  private readonly time = new SimulatedTime();
+  private readonly prng: Prng;
+  private readonly trace = new Trace();
+  private readonly wire: SimulatedWire;
+  private readonly servers: SimulatedServer[] = [];
+  private readonly checker: Checker;
+  private readonly stores = new Map<NodeId, SimulatedStore>();
+  private readonly names = new Map<DatabaseId, string>();
+  private readonly shared: Shared;
+  private readonly smbds = new Set<SimulatedSmbd>();
+  private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0 };
+  private readonly world: ServerWorld;
+  private readonly restarts: (() => void)[] = [];
+  private nextIncarnation = 1;
+  private nextPid = 1000;
+  private faultsOver = false;
+
+  constructor(
+    private readonly settings: Settings,
+    private readonly makeNode: NodeFactory,
+  ) {
+    this.prng = new Prng(settings.seed ^ 0x5eed);
+    this.wire = new SimulatedWire(this.time, this.prng, settings.wire);
+    this.checker = new Checker(
+      () => this.time.now,
+      this.stores,
+      (database) => this.name(database),
+    );
+    this.shared = { settings, prng: this.prng, opens: [], used: new Map(), version: 0 };
+    this.world = {
+      time: this.time,
+      wire: this.wire,
+      prng: this.prng,
+      trace: this.trace,
+      alarm: (server, what) => this.checker.fail('no-alarm', `server ${server}: ${what}`),
+      name: (database) => this.name(database),
+      turnMicrosMax: settings.turnMicrosMax,
+      socketMicrosMax: settings.socketMicrosMax,
+    };
+    this.wire.onSend = (from, to, body, fate) => {
+      if (!isDataFrame(body)) return;
+      this.trace.add(this.time.now, () => {
+        const lines = describeFrame(body, (database) => this.name(database));
+        return `${from} -> ${to} ${fate === 'sent' ? '' : `(${fate}) `}${lines.join(' | ')}`;
+      });
+    };
+  }
+
+  private name(database: DatabaseId): string {
+    return this.names.get(database) ?? database.toString(16);
+  }
+
+  /** Starts a server's daemon, with empty files, and its smbds. */
+  private makeServer(self: NodeId, members: readonly NodeId[]): void {
+    const { settings } = this;
+    const incarnation = (this.nextIncarnation++) as Incarnation;
+    const server = new SimulatedServer({ self, members, incarnation, epoch: 1 as Epoch }, this.world, this.makeNode);
+    server.onDeath = () => this.serverDied(server, members);
+    server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
+    server.store.onOpen = (database, name) => void this.names.set(database, name);
+    server.store.sabotage = sabotageOf(settings, this.prng);
+    this.servers[self] = server;
+    this.stores.set(self, server.store);
+    // smbd comes up some time after the daemon; until then the databases are not open here
+    for (let i = 0; i < settings.smbdsPerServer; i++) {
+      this.time.after(this.prng.below(settings.smbdStartMicrosMax + 1), () => {
+        if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
+      });
+    }
+  }
+
+  /** A daemon died: so do its smbds; after a while it is started anew. */
+  private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
+    this.checker.serverDied(server.self);
+    this.stores.delete(server.self);
+    for (const smbd of [...this.smbds]) {
+      if (smbd.server !== server) continue;
+      this.bury(smbd);
+      smbd.die();
+    }
+    this.totals.restarts++;
+    const start = (): void => {
+      if (this.servers[server.self] === server) this.makeServer(server.self, members);
+    };
+    this.restarts.push(start);
+    this.time.after(this.prng.below(this.prng.chance(0.3) ? 1_500_000 : 50_000), start);
+  }
+
+  private makeSmbd(server: SimulatedServer, index: number): void {
+    const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, this.world, this.checker, this.nextPid++);
+    this.smbds.add(smbd);
+    smbd.run(live(this.shared, smbd, () => this.faultsOver));
+    const { deathProbability, thinkMicrosMax } = this.settings;
+    if (deathProbability === 0) return;
+    const life = this.prng.below((thinkMicrosMax + 200) / deathProbability);
+    this.time.after(life, () => {
+      if (this.faultsOver || smbd.dead) return;
+      this.totals.deaths++;
+      this.bury(smbd);
+      smbd.die();
+      this.time.after(this.prng.below(5_000), () => {
+        if (!this.faultsOver && !server.dead) this.makeSmbd(server, index + 100);
+      });
+    });
+  }
+
+  private bury(smbd: SimulatedSmbd): void {
+    this.smbds.delete(smbd);
+    this.totals.operations += smbd.totals.operations;
+    this.totals.migrations += smbd.totals.migrations;
+    this.totals.attemptsMax = Math.max(this.totals.attemptsMax, smbd.totals.attemptsMax);
+    // its opens stay, as those of a crashed smbd do, until somebody comes back for them
+  }
+
+  private scheduleFaults(): void {
+    const { settings, prng, time } = this;
+    const members = this.servers.map((server) => server.self);
+    for (let i = 0; i < settings.partitions; i++) {
+      time.after(prng.below(settings.activeMicros), () => {
+        const victim = prng.pick(members);
+        this.trace.add(time.now, () => `server ${victim} is cut off`);
+        if (prng.chance(0.7)) this.wire.isolate(victim, members);
+        else for (const other of members) if (other !== victim) this.wire.cut(victim, other);
+        const length = prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000);
+        time.after(length, () => this.wire.heal());
+      });
+    }
+    for (let i = 0; i < settings.restarts; i++) {
+      time.after(prng.below(settings.activeMicros), () => prng.pick(this.servers).dieAfter(prng.below(40)));
+    }
+    for (let i = 0; i < settings.stalls; i++) {
+      time.after(prng.below(settings.activeMicros), () => {
+        prng.pick(this.servers).stuckUntil = time.now + prng.below(prng.chance(0.2) ? 1_500_000 : 50_000);
+      });
+    }
+  }
+
+  private broken(): boolean {
+    return this.checker.violations.length > 0;
+  }
+
+  /** Lets time pass in small steps until `done`, or something broke; false if `max` passed before. */
+  private until(max: Micros, done: () => boolean): boolean {
+    const end = this.time.now + max;
+    while (this.time.now < end) {
+      if (this.broken() || done()) return true;
+      this.advance(Math.min(LOOK_MICROS, end - this.time.now));
+    }
+    return done();
+  }
+
+  private advance(micros: Micros): void {
+    const end = this.time.now + micros;
+    while (!this.broken() && this.time.step(end)) {
+      // each step runs one action
+    }
+    if (!this.broken()) this.time.advance(end - this.time.now);
+  }
+
+  run(): RunResult {
+    try {
+      this.phases();
+    } catch (error) {
+      this.checker.fail('no-exception', error instanceof Error ? (error.stack ?? error.message) : String(error));
+    }
+    return { violations: this.checker.violations, trace: this.trace, summary: this.summary() };
+  }
+
+  private phases(): void {
+    const members = Array.from({ length: this.settings.servers }, (_, i) => nodeId(i));
+    for (const self of members) this.makeServer(self, members);
+    this.scheduleFaults();
+    this.until(this.settings.activeMicros, () => false);
+    this.stopFaults();
+    if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
+    if (this.broken()) return;
+    for (const smbd of [...this.smbds]) this.bury(smbd);
+    this.deleteEverything();
+    if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('while deleting');
+    this.until(EMPTY_MICROS_MAX, () => [...this.stores.values()].every((store) => store.isEmpty()));
+    if (this.broken()) return;
+    this.checker.storesEmpty();
+    this.checkQuiet();
+  }
+
+  private stopFaults(): void {
+    this.trace.add(this.time.now, () => 'faults stop');
+    this.faultsOver = true;
+    this.wire.heal();
+    this.wire.faults = PERFECT_WIRE;
+    for (const server of this.servers) {
+      server.stuckUntil = 0;
+      server.dieAfter(Infinity);
+    }
+    for (const start of this.restarts) start();
+  }
+
+  private idle(): boolean {
+    return [...this.smbds].every((smbd) => !smbd.busy) && this.servers.every((server) => server.waiting() === 0);
+  }
+
+  private failStuck(when: string): void {
+    for (const smbd of this.smbds) {
+      if (smbd.busy) this.checker.fail('every-request-answered', `${smbd.name} is stuck ${when}: ${smbd.doing}`);
+    }
+    for (const server of this.servers) {
+      const waiting = server.waiting();
+      if (waiting === 0) continue;
+      this.checker.fail('nothing-waits', `server ${server.self} has ${waiting} requests waiting ${when}`);
+    }
+  }
+
+  private deleteEverything(): void {
+    const perServer = this.servers.map((): { database: DatabaseId; key: RecordKey }[] => []);
+    for (const used of this.shared.used.values()) this.prng.pick(perServer).push(used);
+    this.servers.forEach((server, i) => {
+      const smbd = new SimulatedSmbd(`deleter${i}`, server, this.world, this.checker, this.nextPid++);
+      this.smbds.add(smbd);
+      smbd.run(deleteAll(smbd, perServer[i]!));
+    });
+  }
+
+  /** Nothing but heartbeats happens any more: no forgotten timer, no message sent again and again. */
+  private checkQuiet(): void {
+    this.advance(LOOKS_AGAIN_MICROS);
+    const before = this.servers.map((server) => server.counters.ticks);
+    this.advance(1_000_000);
+    this.servers.forEach((server, i) => {
+      const ticks = server.counters.ticks - before[i]!;
+      if (ticks > QUIET_TICKS_MAX) this.checker.fail('quiet-in-the-end', `server ${i} ticks ${ticks} times a second`);
+    });
+  }
+
+  private summary(): string {
+    for (const smbd of [...this.smbds]) this.bury(smbd);
+    const { operations, migrations, attemptsMax, deaths, restarts } = this.totals;
+    const { writes, cachedReads, fetches } = this.checker.totals;
+    return [
+      `${operations} operations`,
+      `${writes} writes`,
+      `${migrations} migrations (at most ${attemptsMax} tries)`,
+      `${fetches} fetches`,
+      `${cachedReads} cached reads`,
+      `${deaths} deaths`,
+      `${restarts} restarts`,
+      `${this.wire.totals.sent} frames`,
+    ].join(', ');
+  }
+}
+
+/** The planted bugs of the canary tests: which operations the store adapter gets wrong. */
+function sabotageOf(settings: Settings, prng: Prng): ((op: RecordOp) => boolean) | null {
+  switch (settings.sabotage) {
+    case 'none':
+      return null;
+    case 'forget-delegations':
+      return (op) => op.op === 'share' && prng.chance(0.2);
+    case 'keep-copies':
+      return (op) => op.op === 'discard' && prng.chance(0.2);
+    case 'give-old-payload':
+      return (op) => op.op === 'take' && op.copyOf === null && op.data.length > 0 && prng.chance(0.1);
+  }
+}
+
+/** Runs the simulation that belongs to these settings. */
+export function simulate(settings: Settings, makeNode: NodeFactory): RunResult {
+  return new Run(settings, makeNode).run();
+}

@@ -1,0 +1,247 @@
+/**
+ * One simulated server: a core, its store, its connections to simulated smbds and its place on the wire. Plays the
+ * host: collects inputs into turns, steps the core, performs effects in the order given and feeds the outcomes of
+ * store operations back within the turn. Bytes it lends to the core are overwritten afterwards, so whoever keeps them
+ * is found.
+ */
+import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
+import { clientId } from '../../src/base/ids.js';
+import type { Effect, Input, Micros } from '../../src/core/effects.js';
+import type { Prng } from '../../src/base/prng.js';
+import type { SimulatedTime } from '../support/simulated-time.js';
+import type { SimulatedWire } from '../support/simulated-wire.js';
+import { describeKey } from '../support/describe.js';
+import { SimulatedStore, describeOp } from './store.js';
+import type { Trace } from './trace.js';
+
+/** The core as a host sees it. */
+export interface SteppedNode {
+  step(input: Input, now: Micros): Effect[];
+  deadline(): Micros;
+  /** Requests of local processes not answered yet, if the node can tell. */
+  waiting?(): number;
+}
+
+export interface NodeOptions {
+  self: NodeId;
+  members: readonly NodeId[];
+  incarnation: Incarnation;
+  epoch: Epoch;
+}
+
+export type NodeFactory = (options: NodeOptions) => SteppedNode;
+
+export interface ServerWorld {
+  time: SimulatedTime;
+  wire: SimulatedWire;
+  prng: Prng;
+  trace: Trace;
+  /** Something happened that must not: the core's own alarm. */
+  alarm(server: NodeId, what: string): void;
+  name(database: DatabaseId): string;
+  /** How long a turn waits for more input, at most. */
+  turnMicrosMax: Micros;
+  /** From the daemon to a smbd and back: a socket and a scheduler. */
+  socketMicrosMax: Micros;
+}
+
+/** One smbd's socket: packets keep their order, each way. */
+interface Connection {
+  receive: (packet: Uint8Array) => void;
+  lastToDaemon: Micros;
+  lastToClient: Micros;
+}
+
+export class SimulatedServer {
+  readonly store: SimulatedStore;
+  readonly counters = { turns: 0, steps: 0, ticks: 0 };
+  private readonly node: SteppedNode;
+  private inbox: Input[] = [];
+  private turnSet = false;
+  private wakeAt: Micros = Infinity;
+  private nextClient = 1;
+  private readonly clients = new Map<ClientId, Connection>();
+  /** While above now, the daemon is stuck: turns wait. */
+  stuckUntil: Micros = 0;
+  /** The daemon is gone and with it its smbds and its files; a later run is another object. */
+  dead = false;
+  /** Called when it died; whoever started it buries its smbds. */
+  onDeath: (() => void) | null = null;
+  private effectsUntilDeath = Infinity;
+
+  constructor(
+    readonly options: NodeOptions,
+    private readonly world: ServerWorld,
+    makeNode: NodeFactory,
+  ) {
+    this.store = new SimulatedStore(options.self);
+    this.node = makeNode(options);
+    world.wire.attach(options.self, (peer, incarnation, body) => {
+      this.input({ kind: 'frame', peer, incarnation, body: Uint8Array.prototype.slice.call(body) });
+    });
+    this.arm();
+  }
+
+  get self(): NodeId {
+    return this.options.self;
+  }
+
+  /** Kills the daemon after so many more effects: in the middle of a turn, or of a step. */
+  dieAfter(effects: number): void {
+    this.effectsUntilDeath = effects;
+  }
+
+  private die(): void {
+    this.dead = true;
+    this.world.trace.add(this.world.time.now, () => `server ${this.self} dies`);
+    this.world.wire.detach(this.self);
+    this.clients.clear();
+    this.onDeath?.();
+  }
+
+  waiting(): number {
+    return this.node.waiting?.() ?? 0;
+  }
+
+  // --- the smbds' side
+
+  connect(pid: number, receive: (packet: Uint8Array) => void): ClientId {
+    const client = clientId(this.nextClient++);
+    this.clients.set(client, { receive, lastToDaemon: 0, lastToClient: 0 });
+    this.input({ kind: 'client-opened', client, pid });
+    return client;
+  }
+
+  sendPacket(client: ClientId, packet: Uint8Array): void {
+    const connection = this.clients.get(client);
+    if (connection === undefined) return;
+    const { time, prng, socketMicrosMax } = this.world;
+    const arrival = Math.max(connection.lastToDaemon, time.now + prng.below(socketMicrosMax + 1));
+    connection.lastToDaemon = arrival;
+    time.after(arrival - time.now, () => {
+      if (this.clients.has(client)) this.input({ kind: 'client-packet', client, packet });
+    });
+  }
+
+  disconnect(client: ClientId): void {
+    if (this.clients.delete(client)) this.input({ kind: 'client-closed', client });
+  }
+
+  // --- turns
+
+  input(input: Input): void {
+    if (this.dead) return;
+    this.inbox.push(input);
+    this.setTurn();
+  }
+
+  private setTurn(): void {
+    if (this.turnSet) return;
+    this.turnSet = true;
+    const { time, prng, turnMicrosMax } = this.world;
+    const wait = Math.max(prng.below(turnMicrosMax + 1), this.stuckUntil - time.now);
+    time.after(wait, () => {
+      this.turnSet = false;
+      if (this.dead) return;
+      if (this.stuckUntil > time.now) this.setTurn();
+      else this.turn();
+    });
+  }
+
+  private turn(): void {
+    this.counters.turns++;
+    if (this.node.deadline() <= this.world.time.now) {
+      this.counters.ticks++;
+      this.step({ kind: 'tick' });
+    }
+    const inputs = this.inbox;
+    this.inbox = [];
+    for (const input of [...inputs, { kind: 'turn-end' } as const]) {
+      if (!this.dead) this.step(input);
+    }
+    if (!this.dead) this.arm();
+  }
+
+  private arm(): void {
+    const due = this.node.deadline();
+    const { time } = this.world;
+    if (due === Infinity || (this.wakeAt <= due && this.wakeAt > time.now)) return;
+    this.wakeAt = due;
+    time.after(due - time.now, () => {
+      if (this.dead) return;
+      if (time.now >= this.wakeAt) this.wakeAt = Infinity;
+      if (this.node.deadline() <= time.now) this.setTurn();
+      else this.arm();
+    });
+  }
+
+  /** One step and all that follows from it in the same turn. */
+  private step(first: Input): void {
+    const inputs: Input[] = [first];
+    for (let input = inputs.shift(); input !== undefined; input = inputs.shift()) {
+      this.counters.steps++;
+      const effects = this.node.step(input, this.world.time.now);
+      if (input.kind === 'frame') input.body.fill(0xee);
+      if (input.kind === 'client-packet') input.packet.fill(0xee);
+      for (const effect of effects) {
+        if (this.effectsUntilDeath-- <= 0) return this.die();
+        this.perform(effect, inputs);
+      }
+    }
+  }
+
+  private perform(effect: Effect, inputs: Input[]): void {
+    const { time, wire, trace, prng } = this.world;
+    switch (effect.kind) {
+      case 'client-send': {
+        const { client } = effect;
+        const connection = this.clients.get(client);
+        if (connection === undefined) return;
+        const packet = Uint8Array.prototype.slice.call(effect.packet);
+        const arrival = Math.max(connection.lastToClient, time.now + 1 + prng.below(this.world.socketMicrosMax + 1));
+        connection.lastToClient = arrival;
+        time.after(arrival - time.now, () => this.clients.get(client)?.receive(packet));
+        return;
+      }
+      case 'client-close':
+        this.world.alarm(this.self, `the connection of a smbd is closed: ${effect.reason}`);
+        return;
+      case 'frame-send':
+        wire.send(this.self, this.options.incarnation, effect.peer, effect.body);
+        return;
+      case 'database-open': {
+        const { database, name } = effect;
+        this.store.open(database, name);
+        inputs.push({ kind: 'database-opened', database, path: `/sim/${name}.${this.self}`, flags: 0x1441 });
+        return;
+      }
+      case 'record': {
+        const { database, key, op } = effect;
+        const outcome = this.store.perform(database, key, op);
+        const record = `${this.world.name(database)}/${describeKey(key)}`;
+        const result = outcome.result === 'refused' ? `refused: ${outcome.why}` : outcome.result;
+        trace.add(time.now, () => `server ${this.self} store ${record} ${describeOp(op)}: ${result}`);
+        inputs.push({ kind: 'record-done', database, key, op, outcome });
+        return;
+      }
+      case 'sequence-bump':
+        this.store.bumpSequence(effect.database);
+        return;
+      case 'persistent':
+        inputs.push({
+          kind: 'persistent-done',
+          database: effect.database,
+          token: effect.token,
+          result: { ok: true, rows: [], sequence: 0 },
+        });
+        return;
+      case 'record-answer':
+        return;
+      case 'log': {
+        const { level, event, fields } = effect;
+        trace.add(time.now, () => `server ${this.self} log ${level} ${event} ${JSON.stringify(fields)}`);
+        if (level === 'error') this.world.alarm(this.self, `${event} ${JSON.stringify(fields)}`);
+      }
+    }
+  }
+}

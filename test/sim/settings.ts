@@ -1,0 +1,87 @@
+/**
+ * What a simulated run is like: how many servers, how bad the wire, how busy the smbds. All of it follows from the
+ * seed.
+ */
+import { Prng } from '../../src/base/prng.js';
+import type { Micros } from '../../src/core/effects.js';
+import type { WireFaults } from '../support/simulated-wire.js';
+
+/** Faults planted by the canary tests; 'none' in every real run. */
+export type Sabotage = 'none' | 'forget-delegations' | 'keep-copies' | 'give-old-payload';
+
+export interface Settings {
+  seed: number;
+  servers: number;
+  smbdsPerServer: number;
+  /** Keys that everybody fights for, per database. */
+  keys: number;
+  activeMicros: Micros;
+  /** Pause of a smbd between two operations, at most. */
+  thinkMicrosMax: Micros;
+  wire: WireFaults;
+  /** Time from the start of the daemon to that of a smbd, at most. */
+  smbdStartMicrosMax: Micros;
+  turnMicrosMax: Micros;
+  socketMicrosMax: Micros;
+  /** Chance per operation that a smbd keeps the chain for milliseconds. */
+  slowHoldProbability: number;
+  /** Chance per operation that the smbd dies in the middle of it. */
+  deathProbability: number;
+  /** How often a server is cut off for a while. */
+  partitions: number;
+  /** How often a daemon is stuck for a while. */
+  stalls: number;
+  /** How often a daemon dies, with all smbds of its server, and is started anew with empty files. */
+  restarts: number;
+  sabotage: Sabotage;
+}
+
+/** The settings that belong to a seed; with `restarts`, daemons may die too. */
+export function settingsOf(seed: number, restarts = false): Settings {
+  const prng = new Prng(seed);
+  const bad = prng.chance(0.5);
+  return {
+    seed,
+    servers: prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5]),
+    smbdsPerServer: 1 + prng.below(4),
+    keys: 1 + prng.below(4),
+    activeMicros: 100_000 + prng.below(200_000),
+    thinkMicrosMax: prng.pick([0, 200, 2_000, 5_000]),
+    wire: {
+      lossProbability: bad ? prng.pick([0, 0.02, 0.1, 0.3]) : 0,
+      duplicateProbability: bad ? prng.pick([0, 0.05, 0.3]) : 0,
+      reorderProbability: bad ? prng.pick([0, 0.1, 0.5]) : 0,
+      reorderMicrosMax: 1_000,
+      delayMicrosMin: prng.pick([10, 50]),
+      delayMicrosMax: prng.pick([60, 300, 2_000]),
+    },
+    smbdStartMicrosMax: prng.pick([0, 1_000, 100_000]),
+    turnMicrosMax: prng.pick([0, 20, 200]),
+    socketMicrosMax: prng.pick([5, 50]),
+    slowHoldProbability: prng.pick([0, 0.01, 0.05]),
+    deathProbability: prng.pick([0, 0, 0.01]),
+    partitions: prng.pick([0, 0, 0, 1, 2]),
+    stalls: prng.pick([0, 0, 1, 3]),
+    restarts: restarts ? prng.pick([0, 1, 2]) : 0,
+    sabotage: 'none',
+  };
+}
+
+/** One line for people. */
+export function describeSettings(settings: Settings): string {
+  const { wire } = settings;
+  const percent = (share: number): string => `${Math.round(share * 100)} %`;
+  return [
+    `${settings.servers} servers with ${settings.smbdsPerServer} smbds`,
+    `${settings.keys} keys`,
+    `loss ${percent(wire.lossProbability)}`,
+    `doubled ${percent(wire.duplicateProbability)}`,
+    `swapped ${percent(wire.reorderProbability)}`,
+    `delay ${wire.delayMicrosMin}-${wire.delayMicrosMax} us`,
+    `${settings.partitions} partitions`,
+    `${settings.stalls} stalls`,
+    `${settings.restarts} restarts`,
+    `deaths ${percent(settings.deathProbability)}`,
+    ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
+  ].join(', ');
+}

@@ -1,0 +1,253 @@
+/**
+ * A simulated smbd: one process with one connection to its server's daemon, speaking real packets of the CTDB client
+ * protocol and touching the store the way Samba's dbwrap_ctdb does. What it does is written as generators that yield
+ * whenever time passes; dying means not being resumed any more, at whatever point it was.
+ */
+import type { ClientId, DatabaseId, RecordKey } from '../../src/base/ids.js';
+import { databaseId, keyBytes } from '../../src/base/ids.js';
+import type { Micros } from '../../src/core/effects.js';
+import type { CtdbPacket } from '../../src/wire/ctdb.js';
+import { CALL_FLAG, CALL_ID, CONTROL_FLAG, DESTINATION } from '../../src/wire/ctdb.js';
+import { decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
+import type { CtdbBody } from '../../src/wire/ctdb.js';
+import { CONTROL } from '../../src/wire/ctdb-controls.js';
+import { encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
+import { encodeRecordHeader } from '../../src/wire/record-header.js';
+import type { RecordHeader } from '../../src/wire/record-header.js';
+import { describeData, describeKey } from '../support/describe.js';
+import type { Checker } from './checker.js';
+import type { ServerWorld, SimulatedServer } from './server.js';
+import { usableBySmbd } from './store.js';
+
+/** More rounds than this for one locked access is spinning: the record comes and goes before smbd can use it. */
+const ATTEMPTS_MAX = 25;
+
+/** What a process waits for. */
+export type Wait =
+  | { for: 'time'; micros: Micros }
+  | { for: 'chain'; database: DatabaseId; key: RecordKey }
+  | { for: 'reply'; requestId: number };
+
+export type Steps<Result> = Generator<Wait, Result, CtdbPacket | undefined>;
+
+interface Cached {
+  sequence: number;
+  text: string;
+}
+
+/** What is under the lock. */
+export interface Locked {
+  database: DatabaseId;
+  key: RecordKey;
+  header: RecordHeader;
+  text: string;
+}
+
+const toText = (data: Uint8Array): string => Buffer.from(data).toString('latin1');
+
+export class SimulatedSmbd {
+  readonly client: ClientId;
+  /** What it is in the middle of, for reports of what is stuck. */
+  doing = 'nothing';
+  dead = false;
+  readonly totals = { operations: 0, migrations: 0, attemptsMax: 0 };
+  private steps: Steps<void> | null = null;
+  private awaiting: number | null = null;
+  private nextRequest = 1;
+  private readonly cache = new Map<string, Cached>();
+
+  constructor(
+    readonly name: string,
+    readonly server: SimulatedServer,
+    private readonly world: ServerWorld,
+    private readonly checker: Checker,
+    pid: number,
+  ) {
+    this.client = server.connect(pid, (packet) => this.onPacket(packet));
+  }
+
+  get busy(): boolean {
+    return this.steps !== null;
+  }
+
+  /** Starts doing something; only when it is not busy. */
+  run(steps: Steps<void>): void {
+    if (this.steps !== null) throw new Error(`${this.name} is busy: ${this.doing}`);
+    this.steps = steps;
+    this.resume(undefined);
+  }
+
+  die(): void {
+    this.note(() => 'dies');
+    this.dead = true;
+    this.steps = null;
+    this.server.store.releaseAll(this.name);
+    this.server.disconnect(this.client);
+  }
+
+  private note(text: () => string): void {
+    this.world.trace.add(this.world.time.now, () => `${this.name} ${text()}`);
+  }
+
+  private resume(value: CtdbPacket | undefined): void {
+    if (this.dead || this.steps === null) return;
+    const steps = this.steps;
+    const next = steps.next(value);
+    if (next.done === true) {
+      this.steps = null;
+      this.doing = 'nothing';
+      return;
+    }
+    const wait = next.value;
+    switch (wait.for) {
+      case 'time':
+        this.world.time.after(wait.micros, () => this.resume(undefined));
+        return;
+      case 'chain':
+        this.server.store.waitForChain(wait.database, wait.key, () => {
+          this.world.time.after(1, () => this.resume(undefined));
+        });
+        return;
+      case 'reply':
+        this.awaiting = wait.requestId;
+        return;
+    }
+  }
+
+  private onPacket(bytes: Uint8Array): void {
+    if (this.dead) return;
+    const packet = decodeCtdbPacket(bytes);
+    // as smbd does: replies to anything else than the present request are dropped
+    if (packet.kind === 'message' || packet.requestId !== this.awaiting) return;
+    this.awaiting = null;
+    this.resume(packet);
+  }
+
+  // --- talking to the daemon
+
+  private send(body: CtdbBody): number {
+    const requestId = this.nextRequest++;
+    const header = { generation: 1, destination: DESTINATION.current, source: 0, requestId };
+    this.server.sendPacket(this.client, encodeCtdbPacket({ ...header, ...body }, false));
+    return requestId;
+  }
+
+  private *exchange(body: CtdbBody): Steps<CtdbPacket> {
+    const reply = yield { for: 'reply', requestId: this.send(body) };
+    if (reply === undefined) throw new Error('resumed without a reply');
+    return reply;
+  }
+
+  private *call(database: DatabaseId, key: RecordKey, callId: number, flags: number): Steps<Uint8Array> {
+    const data = new Uint8Array(0);
+    const reply = yield* this.exchange({
+      kind: 'request-call',
+      flags,
+      database,
+      callId,
+      hopCount: 0,
+      key: keyBytes(key),
+      data,
+    });
+    if (reply.kind !== 'reply-call' || reply.status !== 0) {
+      this.checker.fail('calls-succeed', `${this.name} got ${reply.kind} for ${this.doing}`);
+      return data;
+    }
+    return Uint8Array.prototype.slice.call(reply.data);
+  }
+
+  /** Attaches to a database; returns its id. */
+  *attach(name: string): Steps<DatabaseId> {
+    this.doing = `attaching ${name}`;
+    const control = { kind: 'request-control', srvid: 0n, clientId: 0, flags: 0 } as const;
+    const data = Buffer.from(`${name}\0`);
+    const reply = yield* this.exchange({ ...control, opcode: CONTROL.databaseAttach, data });
+    if (reply.kind !== 'reply-control' || reply.status !== 0) throw new Error(`attach failed: ${reply.kind}`);
+    const database = databaseId(Buffer.from(reply.data).readUInt32LE(0));
+    const id = Buffer.alloc(4);
+    id.writeUInt32LE(database);
+    yield* this.exchange({ ...control, opcode: CONTROL.enableSequenceNumber, data: id });
+    return database;
+  }
+
+  // --- records, as dbwrap_ctdb does them
+
+  /** Locks the chain with the record usable for writing. */
+  *lock(database: DatabaseId, key: RecordKey): Steps<Locked> {
+    const { store, self } = this.server;
+    for (let attempt = 1; ; attempt++) {
+      while (!store.tryChain(database, key, this.name)) yield { for: 'chain', database, key };
+      const record = store.get(database, key);
+      if (record !== null && usableBySmbd(record.header, self, 'write')) {
+        this.totals.attemptsMax = Math.max(this.totals.attemptsMax, attempt);
+        const text = toText(record.data);
+        this.checker.lockedRead(this.name, database, key, text);
+        return { database, key, header: record.header, text };
+      }
+      store.unlockChain(database, key, this.name);
+      if (attempt === ATTEMPTS_MAX) {
+        this.checker.fail('no-spinning', `${this.name} tried ${attempt} times: ${this.doing}`, describeKey(key));
+      }
+      this.totals.migrations++;
+      yield* this.call(database, key, CALL_ID.migrate, CALL_FLAG.immediateMigration);
+      yield { for: 'time', micros: 1 + this.world.prng.below(20) };
+    }
+  }
+
+  /** Writes under the lock, with the header as it was found. */
+  store(locked: Locked, text: string): void {
+    const { database, key, header } = locked;
+    this.checker.written(database, key, text);
+    this.server.store.put(database, key, header, Buffer.from(text, 'latin1'), `${this.name} writes`);
+    this.note(() => `writes ${this.world.name(database)}/${describeKey(key)} ${describeData(Buffer.from(text))}`);
+    locked.text = text;
+  }
+
+  unlock(locked: Locked): void {
+    this.server.store.unlockChain(locked.database, locked.key, this.name);
+  }
+
+  /** Stores an empty record and tells the daemon, which is how smbd deletes. */
+  delete(locked: Locked): void {
+    this.store(locked, '');
+    const { database, key, header } = locked;
+    const data = encodeScheduleForDeletion(database, encodeRecordHeader(header), keyBytes(key));
+    const flags = CONTROL_FLAG.noReply;
+    this.send({ kind: 'request-control', opcode: CONTROL.scheduleForDeletion, srvid: 0n, clientId: 0, flags, data });
+  }
+
+  /** Reads without locking: the local record if it is usable, else what the daemon says. */
+  *parse(database: DatabaseId, key: RecordKey): Steps<string> {
+    const { store, self } = this.server;
+    // a parse takes the chain for reading, which with mutexes is the same lock
+    while (store.holderOf(database, key) !== undefined) yield { for: 'chain', database, key };
+    const record = store.get(database, key);
+    if (record !== null && usableBySmbd(record.header, self, 'read')) {
+      const text = toText(record.data);
+      this.checker.fetched(this.name, database, key, text, this.world.time.now);
+      return text;
+    }
+    const since = this.world.time.now;
+    const flags = record === null ? 0 : CALL_FLAG.wantReadonly;
+    const data = yield* this.call(database, key, CALL_ID.fetch, flags);
+    const text = toText(data);
+    this.checker.fetched(this.name, database, key, text, since);
+    return text;
+  }
+
+  /** A read through a cache that is good while the database's sequence number stands still. */
+  *readCached(database: DatabaseId, key: RecordKey): Steps<string> {
+    const id = `${database}/${key}`;
+    const sequence = this.server.store.sequence(database);
+    const cached = this.cache.get(id);
+    if (cached?.sequence === sequence) {
+      this.checker.cachedRead(this.name, database, key, cached.text);
+      return cached.text;
+    }
+    const text = yield* this.parse(database, key);
+    // Samba's share_mode_lock.c asks for the number before it reads, as here. Its brlock.c asks afterwards, so it is
+    // only safe because a copy stays for a moment (the checker's rule copy-stays-a-moment).
+    this.cache.set(id, { sequence, text });
+    return text;
+  }
+}

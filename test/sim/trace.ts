@@ -1,0 +1,20 @@
+/** The last lines of what happened in a simulated run, made into text only when somebody wants to read them. */
+import type { Micros } from '../../src/core/effects.js';
+
+/** Enough to see the whole life of one record before things went wrong. */
+const TRACE_LINES_MAX = 1500;
+
+export class Trace {
+  private lines: { at: Micros; text: () => string }[] = [];
+
+  add(at: Micros, text: () => string): void {
+    this.lines.push({ at, text });
+    if (this.lines.length > 2 * TRACE_LINES_MAX) this.lines = this.lines.slice(-TRACE_LINES_MAX);
+  }
+
+  /** The last lines, those only that hold `needle` if one is given. */
+  tail(count: number, needle = ''): string[] {
+    const texts = this.lines.map(({ at, text }) => `${(at / 1000).toFixed(3).padStart(12)} ms  ${text()}`);
+    return texts.filter((line) => line.includes(needle)).slice(-count);
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * What simulated smbds do all day: opens of shared files (locked writes and deletions), byte-range locks (one record
+ * locked under another), reads with and without a cache, opens of their own under random keys, reconnects to opens
+ * made elsewhere.
+ */
+import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
+import { keyOf } from '../../src/base/ids.js';
+import type { Prng } from '../../src/base/prng.js';
+import type { Settings } from './settings.js';
+import type { Locked, SimulatedSmbd, Steps } from './smbd.js';
+
+export interface Databases {
+  locking: DatabaseId;
+  brlock: DatabaseId;
+  opens: DatabaseId;
+  sessions: DatabaseId;
+}
+
+/** What the smbds of a run have in common. */
+export interface Shared {
+  settings: Settings;
+  prng: Prng;
+  /** Random keys of opens that exist, whoever made them. */
+  opens: { key: RecordKey; of: SimulatedSmbd }[];
+  /** All keys ever used, to delete them in the end. */
+  used: Map<string, { database: DatabaseId; key: RecordKey }>;
+  version: number;
+}
+
+const NAMES = { locking: 'locking.tdb', brlock: 'brlock.tdb', opens: 'smbXsrv_open_global.tdb' } as const;
+
+/** Attaches to all databases, as a starting smbd does. */
+export function* attachAll(smbd: SimulatedSmbd): Steps<Databases> {
+  const locking = yield* smbd.attach(NAMES.locking);
+  const brlock = yield* smbd.attach(NAMES.brlock);
+  const opens = yield* smbd.attach(NAMES.opens);
+  const sessions = yield* smbd.attach('smbXsrv_session_global.tdb');
+  return { locking, brlock, opens, sessions };
+}
+
+function sharedKey({ settings, prng }: Shared): RecordKey {
+  return `k${prng.below(settings.keys)}` as RecordKey;
+}
+
+function* work(shared: Shared): Steps<void> {
+  const { prng, settings } = shared;
+  const micros = prng.chance(settings.slowHoldProbability) ? prng.below(8_000) : 1 + prng.below(25);
+  yield { for: 'time', micros };
+}
+
+function* locked(shared: Shared, smbd: SimulatedSmbd, database: DatabaseId, key: RecordKey): Steps<Locked> {
+  shared.used.set(`${database}/${key}`, { database, key });
+  return yield* smbd.lock(database, key);
+}
+
+function nextText(shared: Shared, smbd: SimulatedSmbd): string {
+  const padding = shared.prng.chance(0.02) ? '.'.repeat(shared.prng.below(4_000)) : '';
+  return `v${++shared.version} ${smbd.name}${padding}`;
+}
+
+function* write(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const record = yield* locked(shared, smbd, databases.locking, sharedKey(shared));
+  yield* work(shared);
+  smbd.store(record, nextText(shared, smbd));
+  if (shared.prng.chance(0.3)) {
+    yield* work(shared);
+    smbd.store(record, nextText(shared, smbd));
+  }
+  smbd.unlock(record);
+}
+
+function* remove(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const database = shared.prng.chance(0.5) ? databases.locking : databases.brlock;
+  const record = yield* locked(shared, smbd, database, sharedKey(shared));
+  yield* work(shared);
+  smbd.delete(record);
+  smbd.unlock(record);
+}
+
+/** A byte-range lock: the brlock record is fetched while the locking record's chain is held. */
+function* nested(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const key = sharedKey(shared);
+  const outer = yield* locked(shared, smbd, databases.locking, key);
+  const inner = yield* locked(shared, smbd, databases.brlock, key);
+  yield* work(shared);
+  smbd.store(inner, nextText(shared, smbd));
+  smbd.unlock(inner);
+  if (shared.prng.chance(0.5)) smbd.store(outer, nextText(shared, smbd));
+  smbd.unlock(outer);
+}
+
+function* read(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const database = shared.prng.chance(0.5) ? databases.locking : databases.brlock;
+  const key = sharedKey(shared);
+  shared.used.set(`${database}/${key}`, { database, key });
+  yield* smbd.parse(database, key);
+}
+
+/** Reads and writes of a file ask the cache of its byte-range locks each time. */
+function* readCached(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const key = sharedKey(shared);
+  shared.used.set(`${databases.brlock}/${key}`, { database: databases.brlock, key });
+  for (let i = 1 + shared.prng.below(6); i > 0; i--) {
+    yield* smbd.readCached(databases.brlock, key);
+    yield { for: 'time', micros: shared.prng.below(300) };
+  }
+}
+
+/** An open: a record of its own under a random key. */
+function* open(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const key = keyOf(shared.prng.bytes(4));
+  const record = yield* locked(shared, smbd, databases.opens, key);
+  smbd.store(record, nextText(shared, smbd));
+  smbd.unlock(record);
+  shared.opens.push({ key, of: smbd });
+}
+
+function* close(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const mine = shared.opens.filter((candidate) => candidate.of === smbd);
+  if (mine.length === 0) return;
+  const chosen = shared.prng.pick(mine);
+  shared.opens.splice(shared.opens.indexOf(chosen), 1);
+  const record = yield* locked(shared, smbd, databases.opens, chosen.key);
+  yield* work(shared);
+  smbd.delete(record);
+  smbd.unlock(record);
+}
+
+/** A client comes back on another server: a logon first, then the open that was made elsewhere. */
+function* reconnect(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  if (shared.opens.length === 0) return;
+  const chosen = shared.prng.pick(shared.opens);
+  shared.opens.splice(shared.opens.indexOf(chosen), 1);
+  const session = yield* locked(shared, smbd, databases.sessions, keyOf(shared.prng.bytes(4)));
+  smbd.store(session, nextText(shared, smbd));
+  smbd.unlock(session);
+  const record = yield* locked(shared, smbd, databases.opens, chosen.key);
+  yield* work(shared);
+  smbd.store(record, nextText(shared, smbd));
+  smbd.unlock(record);
+  shared.opens.push({ key: chosen.key, of: smbd });
+  const gone = yield* locked(shared, smbd, databases.sessions, session.key);
+  smbd.delete(gone);
+  smbd.unlock(gone);
+}
+
+type Operation = (shared: Shared, smbd: SimulatedSmbd, databases: Databases) => Steps<void>;
+
+const OPERATIONS: readonly { name: string; weight: number; run: Operation }[] = [
+  { name: 'write', weight: 6, run: write },
+  { name: 'delete', weight: 1, run: remove },
+  { name: 'nested lock', weight: 3, run: nested },
+  { name: 'read', weight: 3, run: read },
+  { name: 'cached reads', weight: 4, run: readCached },
+  { name: 'open', weight: 2, run: open },
+  { name: 'close', weight: 2, run: close },
+  { name: 'reconnect', weight: 1, run: reconnect },
+];
+const WEIGHTS = OPERATIONS.reduce((sum, { weight }) => sum + weight, 0);
+
+/** The life of one smbd: attaches, then works until `stop` says so. */
+export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
+  const databases = yield* attachAll(smbd);
+  while (!stop()) {
+    let at = shared.prng.below(WEIGHTS);
+    const chosen = OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
+    // without a barrier that reaches everybody, another server's random keys may not be known yet
+    if (chosen.run === reconnect && shared.settings.partitions > 0) continue;
+    smbd.doing = chosen.name;
+    yield* chosen.run(shared, smbd, databases);
+    smbd.totals.operations++;
+    smbd.doing = 'thinking';
+    yield { for: 'time', micros: 1 + shared.prng.below(shared.settings.thinkMicrosMax + 1) };
+  }
+}
+
+/** Deletes the given records, one after the other. */
+export function* deleteAll(smbd: SimulatedSmbd, records: { database: DatabaseId; key: RecordKey }[]): Steps<void> {
+  yield* attachAll(smbd);
+  for (const { database, key } of records) {
+    smbd.doing = 'deleting at the end';
+    const record = yield* smbd.lock(database, key);
+    // also one that is empty already: its deleter may have died before it could say so
+    smbd.delete(record);
+    smbd.unlock(record);
+  }
+}

@@ -1,0 +1,68 @@
+/** A daemon's report and a record's description for tests of what serves and shows them: every field has a value. */
+import type { RecordReport, StatusReport } from '../../src/ports/status.js';
+
+export function exampleStatus(): StatusReport {
+  return {
+    poolName: 'office',
+    self: 0,
+    name: 'alpha',
+    version: '0.1.0',
+    pid: 4711,
+    incarnation: 1700000000000,
+    epoch: 1,
+    uptimeMicros: 3_723_000_000,
+    transport: 'ethernet',
+    servers: [
+      { id: 0, name: 'alpha', address: '10.0.0.1', up: true },
+      { id: 1, name: 'beta', address: '10.0.0.2', up: true },
+      { id: 2, name: 'gamma', address: '10.0.0.3', up: false },
+    ],
+    awaiting: [2],
+    links: [
+      {
+        peer: 1, up: true, rttMicros: 87, rttMicrosMin: 61, framesSent: 120_345, framesReceived: 119_870,
+        retransmitted: 241, duplicates: 12, gaps: 30, refused: 1, downs: 2, queuedBytes: 0,
+        incarnation: 1700000000123,
+      },
+      {
+        peer: 2, up: false, rttMicros: null, rttMicrosMin: null, framesSent: 0, framesReceived: 0, retransmitted: 0,
+        duplicates: 0, gaps: 0, refused: 0, downs: 0, queuedBytes: 70_000, incarnation: null,
+      },
+    ],
+    databases: [
+      {
+        name: 'locking.tdb', id: 0x7a19d84d, persistent: false, recordsOwned: 812, directoryEntries: 301, copies: 40,
+        moves: 90_210,
+      },
+      {
+        name: 'brlock.tdb', id: 0x4e66c2b2, persistent: false, recordsOwned: 3, directoryEntries: 1, copies: 0,
+        moves: 17,
+      },
+      {
+        name: 'secrets.tdb', id: 0x2672a57f, persistent: true, recordsOwned: 0, directoryEntries: 0, copies: 0,
+        moves: 0,
+      },
+    ],
+    clients: 14,
+    waitingRequests: 2,
+    waits: [{ name: 'locking.tdb', count: 90_210, medianMicros: 143, p99Micros: 1_250, maxMicros: 48_000 }],
+    counters: { 'record.moved': 90_227, 'client.packet.refused.truncated': 2, 'link.down': 0 },
+  };
+}
+
+export function exampleRecord(): RecordReport {
+  return {
+    database: 'locking.tdb',
+    keyHex: '00ff',
+    home: 2,
+    owner: 1,
+    backup: 0,
+    readers: [0],
+    waiting: [2, 0],
+    turn: 12,
+    history: [
+      { owner: 0, turn: 11, microsAgo: 95_000_000 },
+      { owner: 1, turn: 12, microsAgo: 850 },
+    ],
+  };
+}

@@ -1,0 +1,414 @@
+/**
+ * A few servers' Gate and Persistent on a perfect in-memory network, with a fake record engine, fake disks and local
+ * clients that speak the real protocol. A server can be cut off, heal, or start anew with its disk. For tests of
+ * core/gate and core/persistent without links, records or host.
+ */
+import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import { clientId, epoch, incarnation, keyOf, nodeId } from '../../src/base/ids.js';
+import { DecodeError } from '../../src/base/bytes.js';
+import type { CoreContext } from '../../src/core/context.js';
+import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects.js';
+import { Gate } from '../../src/core/gate/gate.js';
+import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
+import { Persistent } from '../../src/core/persistent.js';
+import { Timers } from '../../src/core/timers.js';
+import { DESTINATION, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
+import type { CtdbBody, CtdbPacket, CtdbPacketOf } from '../../src/wire/ctdb.js';
+import { GATE_MESSAGE_TYPE_MAX } from '../../src/wire/gate-messages.js';
+import { versionOf } from '../../src/wire/persistent-rows.js';
+
+/** Answers at once from a map unless told to hold; remembers what it was asked. */
+export class FakeRecords implements RecordsForGate {
+  readonly added: string[] = [];
+  readonly deletions: RecordKey[] = [];
+  readonly cancelled: number[] = [];
+  readonly held: { token: number; answer: () => void }[] = [];
+  readonly owned = new Map<RecordKey, Uint8Array>();
+  hold = false;
+  failWith: string | null = null;
+  events: RecordsEvents | null = null;
+
+  addDatabase(_database: DatabaseId, name: string): void {
+    this.added.push(name);
+  }
+  private answer(token: number, answer: (events: RecordsEvents) => void): void {
+    const run = (): void => {
+      if (this.events === null) throw new Error('no events');
+      if (this.failWith !== null) this.events.failed(token, this.failWith);
+      else answer(this.events);
+    };
+    if (this.hold) this.held.push({ token, answer: run });
+    else run();
+  }
+  migrate(_database: DatabaseId, key: RecordKey, token: number): void {
+    this.answer(token, (events) => {
+      if (!this.owned.has(key)) this.owned.set(key, new Uint8Array(0));
+      events.migrated(token);
+    });
+  }
+  fetch(_database: DatabaseId, key: RecordKey, token: number): void {
+    this.answer(token, (events) => events.fetched(token, this.owned.get(key) ?? new Uint8Array(0)));
+  }
+  peek(_database: DatabaseId, key: RecordKey, token: number): void {
+    this.answer(token, (events) => events.fetched(token, this.owned.get(key) ?? new Uint8Array(0)));
+  }
+  cancel(token: number): void {
+    this.cancelled.push(token);
+  }
+  scheduleDeletion(_database: DatabaseId, key: RecordKey): void {
+    this.deletions.push(key);
+  }
+  ownedKeys(): RecordKey[] {
+    return [...this.owned.keys()];
+  }
+}
+
+/** A local process's connection. */
+export class TestClient {
+  readonly packets: CtdbPacket[] = [];
+  closedByGate: string | null = null;
+  private lastRequest = 0;
+
+  constructor(
+    readonly id: ClientId,
+    readonly pid: number,
+    private readonly server: TestGate,
+  ) {}
+
+  /** Sends a request and returns its number. */
+  send(body: CtdbBody, destination: number = DESTINATION.current): number {
+    const requestId = ++this.lastRequest;
+    const packet = encodeCtdbPacket({ generation: 1, destination, source: 0, requestId, ...body }, false);
+    this.raw(packet);
+    return requestId;
+  }
+
+  raw(packet: Uint8Array): void {
+    this.server.act(() => this.server.gate.clientPacket(this.id, packet));
+  }
+
+  control(opcode: number, data: Uint8Array = new Uint8Array(0), options: ControlOptions = {}): number {
+    const { srvid = 0n, destination, flags = 0 } = options;
+    return this.send({ kind: 'request-control', opcode, srvid, clientId: 0, flags, data }, destination);
+  }
+
+  /** The answer to a control; throws when there is none. */
+  answer(requestId: number): CtdbPacketOf<'reply-control'> {
+    const packet = this.reply(requestId);
+    if (packet?.kind !== 'reply-control') throw new Error(`request ${requestId}: ${packet?.kind ?? 'no answer'}`);
+    return packet;
+  }
+
+  reply(requestId: number): CtdbPacket | undefined {
+    return this.packets.find((packet) => packet.requestId === requestId);
+  }
+
+  get messages(): CtdbPacketOf<'message'>[] {
+    return this.packets.filter((packet) => packet.kind === 'message');
+  }
+
+  close(): void {
+    this.server.act(() => this.server.gate.clientClosed(this.id));
+  }
+}
+
+export interface ControlOptions {
+  srvid?: bigint;
+  destination?: number;
+  flags?: number;
+}
+
+export type Disk = Map<DatabaseId, Map<string, Uint8Array>>;
+
+export class TestGate {
+  readonly timers = new Timers();
+  readonly counters = new Map<string, number>();
+  readonly logs: string[] = [];
+  readonly clients = new Map<ClientId, TestClient>();
+  readonly records = new FakeRecords();
+  readonly up = new Set<NodeId>();
+  readonly gate: Gate;
+  readonly persistent: Persistent;
+  /** While true, opened databases and disk work are not reported. */
+  holdDisk = false;
+  /** Refuses disk work with this text. */
+  diskFailure: string | null = null;
+  openFailure: string | null = null;
+  alive = true;
+  private waitingWork: (() => void)[] = [];
+  private effects: Effect[] = [];
+
+  constructor(
+    readonly id: NodeId,
+    readonly run: Incarnation,
+    readonly disk: Disk,
+    private readonly pool: GatePool,
+  ) {
+    const context = this.context();
+    this.persistent = new Persistent(context);
+    this.gate = new Gate(context, this.records, this.persistent, {
+      addresses: new Map(pool.ids.map((node) => [node, `10.77.0.${10 + node}`])),
+      pid: 4_000 + id,
+      wallClockOriginMicros: 1_700_000_000_000_000,
+    });
+    this.records.events = this.gate;
+  }
+
+  connect(pid: number): TestClient {
+    const client = new TestClient(clientId(this.pool.nextClient++), pid, this);
+    this.clients.set(client.id, client);
+    this.act(() => this.gate.clientOpened(client.id, pid));
+    return client;
+  }
+
+  /** One step of this server, its effects performed. */
+  act(action: () => void): void {
+    this.timers.run(this.pool.time);
+    action();
+    this.perform();
+  }
+
+  counter(name: string): number {
+    return this.counters.get(name) ?? 0;
+  }
+
+  /** Reports disk work that was held; true when there was any. */
+  runDisk(): boolean {
+    if (this.holdDisk || this.waitingWork.length === 0) return false;
+    const work = this.waitingWork;
+    this.waitingWork = [];
+    for (const each of work) this.act(each);
+    return true;
+  }
+
+  private perform(): void {
+    for (let effect = this.effects.shift(); effect !== undefined; effect = this.effects.shift()) {
+      this.performOne(effect);
+    }
+  }
+
+  private performOne(effect: Effect): void {
+    switch (effect.kind) {
+      case 'client-send':
+        this.clients.get(effect.client)?.packets.push(decodeCtdbPacket(Uint8Array.from(effect.packet)));
+        return;
+      case 'client-close': {
+        const client = this.clients.get(effect.client);
+        if (client !== undefined) client.closedByGate = effect.reason;
+        this.gate.clientClosed(effect.client);
+        return;
+      }
+      case 'database-open': {
+        const { database, name, persistent } = effect;
+        const error = this.openFailure;
+        this.waitingWork.push(() => {
+          const input = { database, path: `/db/${name}.${this.id}`, flags: persistent ? 0x400 : 0x1c41 };
+          this.gate.onDatabaseOpened(error === null ? input : { ...input, error });
+        });
+        return;
+      }
+      case 'persistent': {
+        const { database, token, work } = effect;
+        this.waitingWork.push(() => this.persistent.onDone({ database, token, result: this.work(database, work) }));
+        return;
+      }
+      case 'log':
+        this.logs.push(`${effect.level} ${effect.event} ${JSON.stringify(effect.fields)}`);
+        return;
+      default:
+    }
+  }
+
+  private work(database: DatabaseId, op: PersistentOp): Parameters<Persistent['onDone']>[0]['result'] {
+    if (this.diskFailure !== null) return { ok: false, why: this.diskFailure };
+    const rows = this.disk.get(database) ?? new Map<string, Uint8Array>();
+    this.disk.set(database, rows);
+    if (op.op === 'replace') rows.clear();
+    if (op.op !== 'read') for (const row of op.rows) rows.set(keyOf(row.key), Uint8Array.from(row.value));
+    return { ok: true, rows: this.rows(database), sequence: this.sequence(database) };
+  }
+
+  rows(database: DatabaseId): PersistentRow[] {
+    const rows = [...(this.disk.get(database) ?? new Map<string, Uint8Array>())];
+    return rows.map(([key, value]) => ({ key: Buffer.from(key, 'latin1'), value }));
+  }
+
+  /** What smbd would read as the sequence number of its local file. */
+  sequence(database: DatabaseId): number {
+    return versionOf(this.rows(database))?.sequence ?? 0;
+  }
+
+  private context(): CoreContext {
+    return {
+      self: this.id,
+      members: this.pool.ids,
+      epoch: epoch(1),
+      timers: this.timers,
+      now: () => this.pool.time,
+      emit: (effect) => this.effects.push(effect),
+      send: (peer, message, whenDown) => {
+        if (whenDown === 'drop' && !this.up.has(peer)) return false;
+        this.pool.send(this.id, peer, Uint8Array.from(message));
+        return true;
+      },
+      isUp: (peer) => peer === this.id || this.up.has(peer),
+      log: (level, event, fields = {}) => this.effects.push({ kind: 'log', level, event, fields }),
+      count: (name, by = 1) => this.counters.set(name, (this.counters.get(name) ?? 0) + by),
+    };
+  }
+}
+
+export class GatePool {
+  time = 1_000;
+  nextClient = 1;
+  readonly ids: NodeId[];
+  private readonly servers = new Map<NodeId, TestGate>();
+  private readonly disks = new Map<NodeId, Disk>();
+  private readonly wires = new Map<string, Uint8Array[]>();
+  private readonly cuts = new Set<string>();
+  private runs = 0;
+  /** Bytes of each message delivered, for leak checks of tests. */
+  delivered = 0;
+
+  constructor(count: number, started: readonly number[] = Array.from({ length: count }, (_, i) => i)) {
+    this.ids = Array.from({ length: count }, (_, i) => nodeId(i));
+    for (const id of started) this.start(id);
+    this.settle();
+  }
+
+  server(id: number): TestGate {
+    const server = this.servers.get(nodeId(id));
+    if (server === undefined) throw new Error(`server ${id} does not run`);
+    return server;
+  }
+
+  /** Starts a server, with the disk of its earlier run. */
+  start(id: number): TestGate {
+    const node = nodeId(id);
+    const disk: Disk = this.disks.get(node) ?? new Map<DatabaseId, Map<string, Uint8Array>>();
+    this.disks.set(node, disk);
+    const server = new TestGate(node, incarnation(++this.runs), disk, this);
+    this.servers.set(node, server);
+    for (const peer of this.servers.values()) {
+      if (peer === server || this.cuts.has(pair(peer.id, node))) continue;
+      this.meet(peer, server);
+    }
+    return server;
+  }
+
+  private meet(a: TestGate, b: TestGate): void {
+    this.comeUp(a, b);
+    this.comeUp(b, a);
+  }
+
+  private comeUp(at: TestGate, peer: TestGate): void {
+    at.up.add(peer.id);
+    at.act(() => {
+      at.gate.peerUp(peer.id, peer.run);
+      at.persistent.peerUp(peer.id, peer.run);
+    });
+  }
+
+  /** The server's process ends; what was under way to and from it is lost. Its disk stays, but what it held is lost. */
+  stop(id: number): void {
+    const node = nodeId(id);
+    const server = this.server(id);
+    server.alive = false;
+    this.servers.delete(node);
+    for (const [name, messages] of this.wires) {
+      const [from, to] = name.split('>');
+      if (Number(from) === id || Number(to) === id) messages.length = 0;
+    }
+    for (const peer of this.servers.values()) this.goDown(peer, node);
+  }
+
+  private goDown(at: TestGate, peer: NodeId): void {
+    if (!at.up.delete(peer)) return;
+    at.act(() => {
+      at.gate.peerDown(peer);
+      at.persistent.peerDown(peer);
+    });
+  }
+
+  /** Silence between two servers: both call each other down; messages wait. */
+  cut(a: number, b: number): void {
+    this.cuts.add(pair(nodeId(a), nodeId(b)));
+    this.goDown(this.server(a), nodeId(b));
+    this.goDown(this.server(b), nodeId(a));
+  }
+
+  /** They hear each other again; nothing was lost. */
+  heal(a: number, b: number): void {
+    this.cuts.delete(pair(nodeId(a), nodeId(b)));
+    this.server(a).up.add(nodeId(b));
+    this.server(b).up.add(nodeId(a));
+  }
+
+  send(from: NodeId, to: NodeId, message: Uint8Array): void {
+    const name = `${from}>${to}`;
+    const wire = this.wires.get(name);
+    if (wire === undefined) this.wires.set(name, [message]);
+    else wire.push(message);
+  }
+
+  /** Lets messages, disk work and due timers run until nothing is left to do now. */
+  settle(): void {
+    for (let round = 0; round < 100_000; round++) {
+      let busy = this.deliverAll();
+      for (const server of this.servers.values()) {
+        if (server.timers.deadline() <= this.time) {
+          server.act(() => {});
+          busy = true;
+        }
+        if (server.runDisk()) busy = true;
+      }
+      if (!busy) return;
+    }
+    throw new Error('the pool does not come to rest');
+  }
+
+  private deliverAll(): boolean {
+    let busy = false;
+    for (const [name, messages] of this.wires) {
+      const [from, to] = name.split('>').map((id) => nodeId(Number(id)));
+      const target = to === undefined ? undefined : this.servers.get(to);
+      if (from === undefined || to === undefined || target === undefined || this.cuts.has(pair(from, to))) continue;
+      if (!target.up.has(from)) continue;
+      for (let message = messages.shift(); message !== undefined; message = messages.shift()) {
+        const bytes = message;
+        busy = true;
+        this.delivered++;
+        target.act(() => this.deliver(target, from, bytes));
+      }
+    }
+    return busy;
+  }
+
+  private deliver(target: TestGate, from: NodeId, bytes: Uint8Array): void {
+    try {
+      if ((bytes[0] ?? 0) <= GATE_MESSAGE_TYPE_MAX) target.gate.onMessage(from, bytes);
+      else target.persistent.onMessage(from, bytes);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      target.counters.set('refused', target.counter('refused') + 1);
+    }
+  }
+
+  /** Lets time pass, timers in their order. */
+  advance(micros: number): void {
+    const end = this.time + micros;
+    this.settle();
+    for (;;) {
+      const next = Math.min(...[...this.servers.values()].map((server) => server.timers.deadline()));
+      if (next > end) break;
+      this.time = Math.max(this.time, next);
+      this.settle();
+    }
+    this.time = end;
+    this.settle();
+  }
+}
+
+function pair(a: NodeId, b: NodeId): string {
+  return a < b ? `${a}-${b}` : `${b}-${a}`;
+}

@@ -1,0 +1,80 @@
+/**
+ * The lab's pure parts: options that are refused with a sentence, and the configuration files it writes. The lab itself is
+ * tested in test/integration.
+ */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { parse } from 'yaml';
+import { configSchema } from '../../src/daemon/config-schema.js';
+import { daemonConfig } from '../../src/lab/daemon-config.js';
+import { LabError } from '../../src/lab/errors.js';
+import { Layout } from '../../src/lab/layout.js';
+import { labOptions } from '../../src/lab/options.js';
+import type { LabOptions } from '../../src/lab/options.js';
+import { sambaConfig } from '../../src/lab/samba-config.js';
+
+const layout = new Layout('/tmp/lab');
+
+/** The lines of one section of an smb.conf, name to value; a later line wins, as in Samba. */
+function section(text: string, name: string): Map<string, string> {
+  const body = text.split(/^\[/m).find((part) => part.startsWith(`${name}]`)) ?? '';
+  const pairs = body.split('\n').flatMap((line) => {
+    const at = line.indexOf('=');
+    return at < 0 ? [] : [[line.slice(0, at).trim(), line.slice(at + 1).trim()] as const];
+  });
+  return new Map(pairs);
+}
+
+test('options that cannot be met are refused', () => {
+  const refused: [Partial<LabOptions>, RegExp][] = [
+    [{ servers: 0 }, /from 1 to 16/],
+    [{ servers: 17 }, /from 1 to 16/],
+    [{ servers: 2.5 }, /from 1 to 16/],
+    [{ root: 'relative' }, /absolute path/],
+    [{ root: '/' }, /absolute path/],
+    [{ root: `/${'x'.repeat(60)}` }, /47 bytes/],
+    [{ shareOptions: ['no value'] }, /name = value/],
+    [{ globalOptions: ['[evil]\npath = /'] }, /name = value/],
+    [{ vfs: ['acl xattr'] }, /VFS module/],
+    [{ lossPercent: 60 }, /--loss/],
+  ];
+  for (const [wishes, message] of refused) {
+    assert.throws(() => labOptions(wishes), (error) => error instanceof LabError && message.test(error.message));
+  }
+});
+
+test("the smb.conf is clustered for the pool's servers only", () => {
+  const options = labOptions({});
+  const pool = section(sambaConfig(layout.server(1), options), 'global');
+  assert.equal(pool.get('clustering'), 'yes');
+  assert.equal(pool.get('ctdbd socket'), '/tmp/lab/server-1/ctdbd.socket');
+  const alone = section(sambaConfig(layout.baseline(), options), 'global');
+  assert.equal(alone.has('clustering'), false);
+  assert.equal(alone.has('ctdbd socket'), false);
+});
+
+test('options of the command line come last and so win; modules go in front of fileid', () => {
+  const options = labOptions({
+    vfs: ['acl_xattr', 'streams_xattr'],
+    shareOptions: ['create mask = 0700'],
+    globalOptions: ['server min protocol = NT1', 'smbd getinfo ask sharemode = yes'],
+  });
+  const text = sambaConfig(layout.server(0), options);
+  assert.equal(section(text, 'pool').get('vfs objects'), 'acl_xattr streams_xattr fileid');
+  assert.equal(section(text, 'pool').get('create mask'), '0700');
+  assert.equal(section(text, 'global').get('server min protocol'), 'NT1');
+  assert.equal(section(text, 'global').get('smbd getinfo ask sharemode'), 'yes');
+});
+
+test('smbpoold accepts what the lab writes for it', () => {
+  const options = labOptions({ servers: 16, transport: 'udp', lossPercent: 2, seed: 7 });
+  const configs = layout.servers(16).map((place) => configSchema.parse(parse(daemonConfig(layout, place, options))));
+  for (const [id, config] of configs.entries()) {
+    assert.equal(config.server, `server-${id}`);
+    assert.equal(config.servers.length, 16);
+    assert.equal(config.transport.kind, 'udp');
+    assert.equal(config.faults?.lossPercent, 2);
+  }
+  assert.equal(new Set(configs.map((config) => config.faults?.seed)).size, 16, 'all servers would lose the same frames');
+  assert.equal(new Set(configs.map((config) => config.adminSocket)).size, 16);
+});
