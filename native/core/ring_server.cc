@@ -100,8 +100,9 @@ Status RingServer::Setup() noexcept {
   ready_fd_ = UniqueFd(MakeMemfd("smbpool-ready", sizeof(smbpool_ready_map)));
   if (ready_fd_.valid()) ready_ = static_cast<smbpool_ready_map*>(MapShared(ready_fd_.get(), sizeof(*ready_)));
   if (ready_ == nullptr) return Failed("mapping the ready map");
-  Status status = MakePage();
-  if (status.ok()) status = Listen();
+  // The socket first: who does not get it must not touch another daemon's page.
+  Status status = Listen();
+  if (status.ok()) status = MakePage();
   if (!status.ok()) return status;
   if (!Watch(epoll_.get(), listen_.get(), kListenTag) || !Watch(epoll_.get(), bell_.get(), kBellTag) ||
       !Watch(epoll_.get(), scan_timer_.get(), kScanTag)) {
@@ -229,6 +230,9 @@ void RingServer::Refuse(Client* client, uint32_t refusal) noexcept {
   welcome.layout_version = SMBPOOL_LAYOUT_VERSION;
   welcome.result = refusal;
   Count(SMBPOOL_NODE_REFUSED);
+  // An unread hello would turn our answer into a connection reset.
+  smbpool_hello hello{};
+  static_cast<void>(recv(client->socket.get(), &hello, sizeof(hello), MSG_DONTWAIT));
   // It is told if it listens; that it is refused does not depend on it.
   static_cast<void>(send(client->socket.get(), &welcome, sizeof(welcome), MSG_NOSIGNAL | MSG_DONTWAIT));
 }
