@@ -145,24 +145,39 @@ int smbpool_link_readable(struct smbpool_link *link) {
   return error;
 }
 
-enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t op, const void *fixed,
-                                           uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes) {
+/* Quiet messages ring all the same when so many slots are taken: else a burst of them would fill the ring unheard. */
+#define QUIET_SLOTS_MAX (SMBPOOL_SLOTS / 4u)
+
+static enum smbpool_ring_result put(struct smbpool_link *link, bool quiet, uint32_t op, const void *fixed,
+                                    uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes) {
   const uint64_t one = 1;
   enum smbpool_ring_result result;
 
   if (link->state != SMBPOOL_LINK_UP || link->broken) return SMBPOOL_RING_BAD;
   result = smbpool_publish(&link->requests, op, link->generation, fixed, fixed_bytes, texts, texts_bytes);
-  if (result == SMBPOOL_RING_BAD) {
-    link->broken = true;
-    return result;
-  }
+  if (result == SMBPOOL_RING_BAD) link->broken = true;
   if (result != SMBPOOL_RING_OK) return result;
-  if (smbpool_must_ring(link->ready, link->client, &link->page->daemon_sleeps)) {
-    smbpool_link_count(link, SMBPOOL_CLIENT_DOORBELLS);
-    /* EAGAIN means that the counter is full: it is ringing already. */
-    if (write(link->bell_fd, &one, sizeof(one)) == -1 && errno != EAGAIN) link->broken = true;
+  /* `seen` is behind the true tail, so this rings too often rather than too seldom. */
+  if (link->requests.position - link->requests.seen > QUIET_SLOTS_MAX) {
+    uint32_t tail = smbpool_load_acquire(link->requests.tail);
+    if (link->requests.position - tail <= SMBPOOL_SLOTS) link->requests.seen = tail;
+    quiet = quiet && link->requests.position - link->requests.seen <= QUIET_SLOTS_MAX;
   }
+  if (!smbpool_must_ring(link->ready, link->client, &link->page->daemon_sleeps) || quiet) return SMBPOOL_RING_OK;
+  smbpool_link_count(link, SMBPOOL_CLIENT_DOORBELLS);
+  /* EAGAIN means that the counter is full: it is ringing already. */
+  if (write(link->bell_fd, &one, sizeof(one)) == -1 && errno != EAGAIN) link->broken = true;
   return SMBPOOL_RING_OK;
+}
+
+enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t op, const void *fixed,
+                                           uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes) {
+  return put(link, false, op, fixed, fixed_bytes, texts, texts_bytes);
+}
+
+enum smbpool_ring_result smbpool_link_post(struct smbpool_link *link, uint32_t op, const void *fixed,
+                                           uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes) {
+  return put(link, true, op, fixed, fixed_bytes, texts, texts_bytes);
 }
 
 bool smbpool_link_drain(struct smbpool_link *link, smbpool_reply_handler handler, void *private_data) {

@@ -158,19 +158,22 @@ static void resync_later(struct smbpool_process *process, uint32_t after_ms) {
                                            timeval_current_ofs_msec(after_ms), on_resync, process);
 }
 
+/* What became of a send; a broken link is taken down by a timer, not under the feet of the caller. */
+static bool sent(struct smbpool_process *process, enum smbpool_ring_result result) {
+  if (result == SMBPOOL_RING_BAD) attach_later(process);
+  return result == SMBPOOL_RING_OK;
+}
+
 bool smbpool_try_send(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                       const void *texts, uint32_t texts_bytes) {
   if (!smbpool_process_up(process)) return false;
-  /* A broken link is taken down by attach_later's timer, not under the feet of the caller. */
-  switch (smbpool_link_send(&process->link, op, fixed, fixed_bytes, texts, texts_bytes)) {
-    case SMBPOOL_RING_OK:
-      return true;
-    case SMBPOOL_RING_BAD:
-      attach_later(process);
-      return false;
-    default:
-      return false;
-  }
+  return sent(process, smbpool_link_send(&process->link, op, fixed, fixed_bytes, texts, texts_bytes));
+}
+
+bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
+                  const void *texts, uint32_t texts_bytes) {
+  if (!smbpool_process_up(process)) return false;
+  return sent(process, smbpool_link_post(&process->link, op, fixed, fixed_bytes, texts, texts_bytes));
 }
 
 bool smbpool_report(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,

@@ -134,6 +134,9 @@ bool smbpool_report(struct smbpool_process *process, uint32_t op, const void *fi
 /* Sends something that a resync does not repeat; false: it was not sent. */
 bool smbpool_try_send(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                       const void *texts, uint32_t texts_bytes);
+/* The same, heard when the daemon wakes up anyway: costs no system call. */
+bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
+                  const void *texts, uint32_t texts_bytes);
 /* For connect_fn: blocks until this tree is answered, the deadline passed or the daemon is gone. */
 void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree *tree);
 uint64_t smbpool_now_us(void);

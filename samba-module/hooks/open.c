@@ -80,6 +80,9 @@ static bool send_begin(const struct create_facts *create, uint64_t operation, ui
   }
   if (get_deferred_open_message_state(create->req, NULL, NULL)) message.flags |= SMBPOOL_OPEN_RETRY;
   message.path_bytes = (uint16_t)length;
+  if ((flags & SMBPOOL_OPEN_WANTS_REPLY) == 0) {
+    return smbpool_post(create->tree->process, SMBPOOL_OP_OPEN_BEGIN, &message, sizeof(message), texts, length);
+  }
   return smbpool_try_send(create->tree->process, SMBPOOL_OP_OPEN_BEGIN, &message, sizeof(message), texts, length);
 }
 
@@ -235,7 +238,7 @@ int smbpool_openat(struct vfs_handle_struct *handle, const struct files_struct *
         .operation = tree->process->running_operation,
         .file = smbpool_map_file_id(volume, tree->root_device, made.st_dev, made.st_ino),
     };
-    smbpool_try_send(tree->process, SMBPOOL_OP_CLAIM, &claim, sizeof(claim), NULL, 0);
+    smbpool_post(tree->process, SMBPOOL_OP_CLAIM, &claim, sizeof(claim), NULL, 0);
   }
   errno = saved_errno;
   return fd;

@@ -125,9 +125,8 @@ struct smbpool_open *smbpool_open_add(struct smbpool_tree *tree, struct files_st
 int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp) {
   struct smbpool_open *open = smbpool_open_of(handle, fsp);
 
-  /* The first hook of a close: share mode entry and locks are gone already. */
+  /* The first hook of a close: share mode entry, oplock and locks are gone already. */
   if (open != NULL && !open->closed_reported) {
-    smbpool_open_refresh(open);
     if (fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close) open->close_flags |= SMBPOOL_CLOSE_DELETED;
     report_closed(open, NT_STATUS_OK);
   }
