@@ -164,14 +164,17 @@ export class PoolHost {
   status(): HostStatus {
     const status = this.node.status();
     const peers = this.options.members.filter(({ id }) => id !== this.options.self);
-    const faults = this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
-    const faultCounters = Object.entries(faults).map(([name, value]) => [`interconnect.fault.${name}`, value]);
+    const faults: Record<string, number> =
+      this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
+    const faultCounters = Object.fromEntries(
+      Object.entries(faults).map(([name, value]) => [`interconnect.fault.${name}`, value]),
+    );
     return {
       ...status,
       counters: {
         ...status.counters,
         ...(this.stopped ? {} : this.pump.counters()),
-        ...Object.fromEntries(faultCounters),
+        ...faultCounters,
       },
       interconnect: {
         address: this.stopped ? '' : this.pump.address(),
