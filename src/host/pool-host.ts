@@ -190,6 +190,11 @@ export class PoolHost {
    */
   describeRecord(databaseName: string, key: Uint8Array): Promise<RecordDescription> {
     if (this.stopped) return Promise.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
+    const names = this.node.status().gate.databases.map(({ name }) => name);
+    if (!names.includes(databaseName)) {
+      const message = `no database ${databaseName} is open here; there are ${names.join(', ') || 'none'}`;
+      return Promise.reject(new PoolError('ERR_POOL_RECORD', message));
+    }
     const token = ++this.lastToken;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
