@@ -127,7 +127,9 @@ export class Checker {
     }
   }
 
-  /** smbd's brlock.c notes the sequence number only after it got a copy; one that goes at once would stay in its cache. */
+  /**
+   * smbd's brlock.c notes the sequence number only after it got a copy; one that goes at once would stay in its cache.
+   */
   private watchCopy(server: NodeId, database: DatabaseId, key: RecordKey, record: string): void {
     const id = `${server}/${database}/${key}`;
     const header = this.stores.get(server)?.get(database, key)?.header;
