@@ -264,7 +264,7 @@ export class Directory {
 
   private entryOf(database: DatabaseId, key: RecordKey): Entry {
     let entries = this.databases.get(database);
-    if (entries === undefined) this.databases.set(database, (entries = new Map()));
+    if (entries === undefined) this.databases.set(database, (entries = new Map<RecordKey, Entry>()));
     let entry = entries.get(key);
     if (entry === undefined) {
       entry = {

@@ -63,6 +63,7 @@ export class PoolNode {
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private effects: Effect[] = [];
   private time: Micros = 0;
+  private started = false;
 
   constructor(private readonly options: NodeOptions) {
     const context = this.makeContext();
@@ -92,7 +93,6 @@ export class PoolNode {
       failed: (token, why) => this.gate.failed(token, why),
       described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
     });
-    this.logAwaited();
   }
 
   /**
@@ -101,6 +101,10 @@ export class PoolNode {
    */
   step(input: Input, now: Micros): Effect[] {
     this.time = Math.max(this.time, now);
+    if (!this.started) {
+      this.started = true;
+      this.logAwaited();
+    }
     this.timers.run(this.time);
     this.take(input);
     const effects = this.effects;
