@@ -13,6 +13,7 @@ import type { GateOptions, GateStatus } from './gate/gate.js';
 import type { LinkStatus } from './link.js';
 import { Links } from './link.js';
 import { Persistent } from './persistent.js';
+import type { PersistentStatus } from './persistent.js';
 import type { DatabaseStatus } from './records.js';
 import { HOLD_MICROS, Records } from './records.js';
 import { Timers } from './timers.js';
@@ -50,6 +51,7 @@ export interface NodeStatus {
   /** Requests of local processes for records, not answered yet. */
   waitingRequests: number;
   gate: GateStatus;
+  persistent: PersistentStatus[];
   counters: Record<string, number>;
 }
 
@@ -128,6 +130,7 @@ export class PoolNode {
       records,
       waitingRequests: this.records.waiting(),
       gate: this.gate.status(),
+      persistent: this.persistent.status(),
       counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
     };
   }
