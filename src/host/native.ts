@@ -24,9 +24,10 @@ export interface TdbOptions {
 }
 
 /**
- * One open tdb. A second open of the same file in this process is refused with EBUSY; it must not be opened and closed by
- * other means either (a plain read, a copy): the process's locks on it would be lost. A tdb opened with TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of
- * exactly that key. Errors are thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
+ * One open tdb. A second open of the same file in this process is refused with EBUSY; it must not be opened and closed
+ * by other means either (a plain read, a copy): the process's locks on it would be lost. A tdb opened with
+ * TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of exactly that key. Errors are
+ * thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
  */
 export interface Tdb {
   /** May be called again. */

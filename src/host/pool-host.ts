@@ -203,7 +203,8 @@ export class PoolHost {
         this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_RECORD', message));
       }, RECORD_ANSWER_TIMEOUT_MS);
       this.questions.set(token, { resolve, reject, timer });
-      this.loop.inputOutsideTurn({ kind: 'record-query', token, database: databaseIdOf(databaseName), key: keyOf(key) });
+      const database = databaseIdOf(databaseName);
+      this.loop.inputOutsideTurn({ kind: 'record-query', token, database, key: keyOf(key) });
     });
   }
 

@@ -1,6 +1,6 @@
 /**
- * The decoders of the addon against what comes from outside: frames (changed, cut, replayed, forged) and the byte streams of
- * local processes, cut anywhere and spoilt. A model says for each what must happen; a crash ends the test's process.
+ * The decoders of the addon against what comes from outside: frames (changed, cut, replayed, forged) and the byte
+ * streams of local processes, cut anywhere and spoilt. A model says for each what must happen; a crash ends the test.
  */
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
@@ -101,7 +101,7 @@ test('frames: out of order within the window each is opened once; a canary shows
   assert.equal(receiver.open(late), null, 'older than the window');
 });
 
-/** What a stream of packets must lead to: the good packets before the first fatal length word, and whether there is one. */
+/** What a stream of packets must lead to: the good packets before the first fatal length word, if there is one. */
 interface Expected {
   stream: Buffer;
   good: Buffer[];

@@ -1,4 +1,4 @@
-/** The socket of the local processes with real sockets: packets cut anywhere, hostile bytes, clients that die or stall. */
+/** The socket of the local processes: packets cut anywhere, hostile bytes, clients that die or stall. */
 import assert from 'node:assert/strict';
 import { statSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -13,7 +13,13 @@ import { eventually, ownDirectory, sleep } from '../support/native-helpers.js';
 
 const MAGIC = 0x4354_4442;
 
-function packet(payload: Uint8Array | string, options: { length?: number; magic?: number; version?: number } = {}): Buffer {
+interface Wrong {
+  length?: number;
+  magic?: number;
+  version?: number;
+}
+
+function packet(payload: Uint8Array | string, options: Wrong = {}): Buffer {
   const bytes = Buffer.from(payload);
   const whole = Buffer.alloc(32 + bytes.length);
   whole.writeUInt32LE(options.length ?? whole.length, 0);

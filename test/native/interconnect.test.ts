@@ -1,4 +1,4 @@
-/** The contract of every interconnect on raw Ethernet, UDP and the simulated wire, and what only the real ones can meet. */
+/** The contract of every interconnect on raw Ethernet, UDP and the simulated wire, and what only real ones can meet. */
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import test from 'node:test';
@@ -72,7 +72,9 @@ async function udpTransports(): Promise<NativeTransport[]> {
   }));
 }
 
-function native(name: string, skip: string | false, transports: (t: TestContext) => Promise<NativeTransport[]>): InterconnectKind {
+type MakeTransports = (t: TestContext) => Promise<NativeTransport[]>;
+
+function native(name: string, skip: string | false, transports: MakeTransports): InterconnectKind {
   return {
     name,
     skip,
@@ -200,7 +202,10 @@ test('ethernet: an interface that goes down and up again carries on', { skip: no
 
 test('ethernet: a missing interface is named', { skip: noEthernet }, (t) => {
   assert.throws(
-    () => openPump(t, { self: nodeId(0), incarnation: incarnation(1), transport: { kind: 'ethernet', interface: 'nosuch0' } }),
+    () => {
+      const transport: NativeTransport = { kind: 'ethernet', interface: 'nosuch0' };
+      openPump(t, { self: nodeId(0), incarnation: incarnation(1), transport });
+    },
     { code: 'ERR_POOL_INTERFACE', message: /nosuch0.*No such device/ },
   );
 });
@@ -226,7 +231,8 @@ test('udp: garbage, truncated, replayed and forged datagrams are counted and har
     listener: (_peer, _incarnation, body) => void received.push(Buffer.from(body).toString()),
   });
   const { FrameChannel } = loadNative();
-  const genuine = new FrameChannel({ self: 0, members: [0, 1, 2], incarnation: 7, poolName: 'test', poolKey: POOL_KEY });
+  const secret = { poolName: 'test', poolKey: POOL_KEY };
+  const genuine = new FrameChannel({ self: 0, members: [0, 1, 2], incarnation: 7, ...secret });
   const frame = genuine.seal(1, Buffer.from('genuine'))!;
   const socket = createSocket('udp4');
   t.after(() => socket.close());
@@ -263,7 +269,7 @@ test('udp: garbage, truncated, replayed and forged datagrams are counted and har
   await send(frame);
   await eventually('the genuine one', () => received.length === 1);
   await counted('replay', frame);
-  const older = new FrameChannel({ self: 0, members: [0, 1], incarnation: 6, poolName: 'test', poolKey: POOL_KEY });
+  const older = new FrameChannel({ self: 0, members: [0, 1], incarnation: 6, ...secret });
   await counted('incarnation', older.seal(1, Buffer.from('from the past'))!);
   await send(Buffer.concat([genuine.seal(1, Buffer.from('padded'))!, Buffer.alloc(30)]));
   await eventually('padding does not matter', () => received.length === 2);

@@ -130,7 +130,8 @@ test('killed at any moment, the file holds exactly the commits up to one, at lea
     child.kill('SIGKILL');
     await ended;
     const { Tdb } = loadNative();
-    const tdb = new Tdb(join(directory, 'crash.tdb.0'), { hashSize: 0, tdbFlags: FLAGS, openFlags: constants.O_RDWR, mode: 0o600 });
+    const options = { hashSize: 0, tdbFlags: FLAGS, openFlags: constants.O_RDWR, mode: 0o600 };
+    const tdb = new Tdb(join(directory, 'crash.tdb.0'), options);
     const number = (key: Uint8Array): number => Number(tdb.fetch(key)?.readBigUInt64LE(24) ?? 0);
     const sequence = number(SEQUENCE_KEY);
     // a commit may have been finished and its answer lost

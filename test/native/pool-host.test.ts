@@ -1,4 +1,4 @@
-/** Whole hosts on this machine over UDP, raw Ethernet and with frames lost: they meet, move records between real tdbs, stop. */
+/** Whole hosts over UDP, raw Ethernet and with frames lost: they meet, move records between real tdbs, stop. */
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
@@ -53,7 +53,9 @@ interface Pool {
   options: HostOptions[];
 }
 
-async function startPool(t: TestContext, transports: TransportOptions[], more: Partial<HostOptions> = {}): Promise<Pool> {
+type More = Partial<HostOptions>;
+
+async function startPool(t: TestContext, transports: TransportOptions[], more: More = {}): Promise<Pool> {
   const directory = ownDirectory(t);
   const options = transports.map((transport, self) => ({
     ...optionsFor(directory, self, transport, transports.length), ...more,

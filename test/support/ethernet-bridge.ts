@@ -1,6 +1,6 @@
 /**
- * Ethernet interfaces for tests: veth pairs whose other ends are on one bridge, with names of this process, gone with the
- * test. Needs root.
+ * Ethernet interfaces for tests: veth pairs whose other ends are on one bridge, with names of this process, gone with
+ * the test. Needs root.
  */
 import { execFileSync } from 'node:child_process';
 import type { TestContext } from 'node:test';
