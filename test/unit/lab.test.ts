@@ -1,6 +1,6 @@
 /**
- * The lab's pure parts: options that are refused with a sentence, and the configuration files it writes. The lab itself is
- * tested in test/integration.
+ * The lab's pure parts: options that are refused with a sentence, and the configuration files it writes. The lab itself
+ * is tested in test/integration.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';

@@ -302,7 +302,8 @@ function randomRun(seed: number, restarts: boolean): void {
   emptyAll(pool, OPENS, made);
   pool.advance(30_000_000);
   for (const server of pool.servers) {
-    // After restarts a backup may stay that no home knows of: no smbd uses it, and the next move overwrites or drops it.
+    // After restarts a backup may stay that no home knows of: no smbd uses it, and the next move overwrites or drops
+    // it.
     const left = [...server.store].filter(([, record]) => !restarts || record.dmaster === server.id);
     assert.deepEqual(left, [], `${context}: nothing stays`);
   }
