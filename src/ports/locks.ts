@@ -3,7 +3,9 @@
  * Filled by the daemon from what the VFS module reports; plain data only. Times are microseconds.
  */
 
-/** Which opens, waits or events are meant; an empty filter means all. Texts match without case; path also as a prefix. */
+/**
+ * Which opens, waits or events are meant; an empty filter means all. Texts match without case; path also as a prefix.
+ */
 export interface LockFilter {
   /** Path below the share's root, or absolute on the server; `/` between parts. */
   path?: string;
