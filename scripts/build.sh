@@ -21,8 +21,11 @@ flock 9
 # What the addon is made of, and by which Node.js: a change of either means to build again. The lock file stands for
 # node-addon-api; listing the tree is cheaper than hashing node_modules.
 addon_fingerprint() {
-  { node -p 'process.version + process.arch'; cat binding.gyp package-lock.json; find native -type f -name '*.[ch]*' | sort \
-    | xargs cat; } | sha256sum | cut -d' ' -f1
+  {
+    node -p 'process.version + process.arch'
+    cat binding.gyp package-lock.json
+    find native -type f -name '*.[ch]*' | sort | xargs cat
+  } | sha256sum | cut -d' ' -f1
 }
 
 addon=build/Release/smbpool.node
@@ -47,7 +50,8 @@ fi
 
 # tsc is incremental, but starting it takes seconds: skip it when no source is newer than its last success
 done_mark=dist/.built
-if [ ! -e "$done_mark" ] || [ -n "$(find src test bench tsconfig.json package.json -newer "$done_mark" -print -quit)" ]; then
+newer() { find src test bench tsconfig.json package.json -newer "$done_mark" -print -quit; }
+if [ ! -e "$done_mark" ] || [ -n "$(newer)" ]; then
   echo "build: the TypeScript"
   mkdir -p dist
   touch "$done_mark.new"

@@ -18,9 +18,11 @@ stop() {
   exit 1
 }
 
-[ "$(id -u)" = 0 ] || stop "must run as root (it installs packages; the lab makes network namespaces): sudo npm run setup"
+[ "$(id -u)" = 0 ] ||
+  stop "must run as root (it installs packages; the lab makes network namespaces): sudo npm run setup"
 [ -f /etc/debian_version ] && command -v apt-get >/dev/null ||
-  stop "this is not Debian: the set-up knows only Debian's packages. Install ${packages[*]} (Samba 4.17) by hand and see README"
+  stop "this is not Debian, and the set-up knows only Debian's packages:" \
+    "install ${packages[*]} (Samba 4.17) by hand and see README"
 command -v node >/dev/null || stop "Node.js is missing: install Node.js $NODE_MAJOR_MIN or later"
 node_major=$(node -p 'process.versions.node.split(".")[0]')
 [ "$node_major" -ge "$NODE_MAJOR_MIN" ] || stop "Node.js $(node -v) is too old: $NODE_MAJOR_MIN or later is needed"
@@ -53,7 +55,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   (install_packages)
   if [ "$samba_was_there" = no ] && [ -d /run/systemd/system ]; then
     systemctl disable smbd nmbd samba-ad-dc ctdb >/dev/null 2>&1 || true
-    say "Samba was not here before: its services are not started and not enabled (systemctl enable --now smbd does both)"
+    say "Samba was not here before: its services are neither started nor enabled" \
+      "(systemctl enable --now smbd does both)"
   fi
 fi
 

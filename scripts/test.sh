@@ -63,7 +63,9 @@ if [ "$with_lab" = yes ]; then
   run integration 1 "${files[@]}"
 fi
 
-sum() { cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'; }
+sum() {
+  cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'
+}
 echo "tests $(sum tests), passed $(sum pass), failed $(sum fail), cancelled $(sum cancelled), skipped $(sum skipped)"
 [ "$(sum tests)" -gt 0 ] || failed=1
 exit "$failed"

@@ -100,7 +100,8 @@ Status EthernetSocket::ReadInterface(const char* interface) noexcept {
   if (::ioctl(fd_.get(), SIOCGIFINDEX, &request) != 0) return Failed("find interface");
   index_ = request.ifr_ifindex;
   if (::ioctl(fd_.get(), SIOCGIFMTU, &request) != 0) return Failed("read MTU of interface");
-  mtu_ = std::min(static_cast<size_t>(request.ifr_mtu), kRingFrameBytesLarge - kRingFrameReserve - kEthernetHeaderBytes);
+  const size_t ring_mtu = kRingFrameBytesLarge - kRingFrameReserve - kEthernetHeaderBytes;
+  mtu_ = std::min(static_cast<size_t>(request.ifr_mtu), ring_mtu);
   if (mtu_ < 2 * kFrameOverheadBytes) return Failed("use interface with so small an MTU", EMSGSIZE);
   if (::ioctl(fd_.get(), SIOCGIFHWADDR, &request) != 0) return Failed("read address of interface");
   std::memcpy(own_.data(), request.ifr_hwaddr.sa_data, own_.size());
@@ -132,8 +133,8 @@ Status EthernetSocket::Bind() noexcept {
   address.sll_family = AF_PACKET;
   address.sll_protocol = htons(kEtherType);
   address.sll_ifindex = index_;
-  if (::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return Failed("bind to interface");
-  return {};
+  const int bound = ::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address));
+  return bound == 0 ? Status{} : Failed("bind to interface");
 }
 
 Status EthernetSocket::Open(const char* interface) noexcept {
@@ -182,7 +183,8 @@ void EthernetSocket::Queue(uint16_t peer, size_t length) noexcept {
 void EthernetSocket::Flush() noexcept {
   size_t sent = 0;
   while (sent < queued_) {
-    const int count = ::sendmmsg(fd_.get(), messages_.data() + sent, static_cast<unsigned>(queued_ - sent), MSG_DONTWAIT);
+    const auto left = static_cast<unsigned>(queued_ - sent);
+    const int count = ::sendmmsg(fd_.get(), messages_.data() + sent, left, MSG_DONTWAIT);
     if (count > 0) {
       sent += static_cast<size_t>(count);
       continue;

@@ -91,7 +91,8 @@ bool FrameChannel::Open(const uint8_t* frame, size_t length, uint8_t* out, Opene
   } else {
     // a new run of the peer, or somebody who claims to be one: nothing changes before a frame opened under the new key
     FrameSealer opener;
-    if (!opener.Prepare(options_.secret, header.from, options_.self, header.incarnation, FrameSealer::Direction::kOpen) ||
+    if (!opener.Prepare(options_.secret, header.from, options_.self, header.incarnation,
+                        FrameSealer::Direction::kOpen) ||
         !opener.Open(header.number, frame, sealed, sealed_length, out)) {
       return Refuse(Counter::kFrameRefusedSeal);
     }

@@ -94,7 +94,8 @@ bool FrameSealer::Seal(uint64_t number, const uint8_t* header, const uint8_t* bo
          EVP_EncryptUpdate(context_, nullptr, &written, header, static_cast<int>(kFrameHeaderBytes)) == 1 &&
          EVP_EncryptUpdate(context_, out, &written, body, static_cast<int>(body_length)) == 1 &&
          EVP_EncryptFinal_ex(context_, out + written, &last) == 1 &&
-         EVP_CIPHER_CTX_ctrl(context_, EVP_CTRL_AEAD_GET_TAG, static_cast<int>(kFrameSealBytes), out + body_length) == 1;
+         EVP_CIPHER_CTX_ctrl(context_, EVP_CTRL_AEAD_GET_TAG, static_cast<int>(kFrameSealBytes),
+                             out + body_length) == 1;
 }
 
 bool FrameSealer::Open(uint64_t number, const uint8_t* header, const uint8_t* sealed, size_t sealed_length,

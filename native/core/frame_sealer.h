@@ -29,7 +29,8 @@ class FrameSealer {
   ~FrameSealer();
 
   // Derives the key for (from, to, incarnation of from). False when OpenSSL refuses.
-  bool Prepare(const PoolSecret& secret, uint16_t from, uint16_t to, uint64_t incarnation, Direction direction) noexcept;
+  bool Prepare(const PoolSecret& secret, uint16_t from, uint16_t to, uint64_t incarnation,
+               Direction direction) noexcept;
   bool ready() const noexcept { return context_ != nullptr; }
 
   // `header` is kFrameHeaderBytes and is authenticated. Writes body_length + kFrameSealBytes to `out`.

@@ -214,7 +214,9 @@ size_t Pump::ReceiveFramesMax() const noexcept { return socket_ == nullptr ? 0 :
 
 std::string Pump::Address() const { return socket_ == nullptr ? std::string() : socket_->Address(); }
 
-std::string Pump::PeerAddress(uint16_t peer) const { return socket_ == nullptr ? std::string() : socket_->PeerAddress(peer); }
+std::string Pump::PeerAddress(uint16_t peer) const {
+  return socket_ == nullptr ? std::string() : socket_->PeerAddress(peer);
+}
 
 uint64_t Pump::PeerIncarnation(uint16_t peer) const noexcept {
   return channel_ == nullptr ? 0 : channel_->PeerIncarnation(peer);

@@ -6,7 +6,10 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <utility>
 
 // tdb.h uses its own names for these headers' types and needs them first
 #include <tdb.h>
@@ -47,6 +50,43 @@ int CollectRecord(tdb_context*, TDB_DATA key, TDB_DATA value, void* argument) {
   return 0;
 }
 
+// The tdb files that this process has open, by device and inode. The one piece of state outside an environment, because
+// what it guards is the process's: its fcntl locks. Opening a file a second time would not only fail but, before that,
+// find the first opener's lock no obstacle, wipe the file under it (CLEAR_IF_FIRST) and drop its locks.
+class OpenFiles {
+ public:
+  // False when the file is open already. A file that does not exist yet is not.
+  bool Free(const char* path) noexcept {
+    struct stat found;
+    return ::stat(path, &found) != 0 || !Contains(found);
+  }
+  void Add(int fd) noexcept {
+    struct stat found;
+    if (::fstat(fd, &found) == 0) files_.emplace_back(found.st_dev, found.st_ino);
+  }
+  void Remove(int fd) noexcept {
+    struct stat found;
+    if (::fstat(fd, &found) != 0) return;
+    const auto at = std::find(files_.begin(), files_.end(), std::make_pair(found.st_dev, found.st_ino));
+    if (at != files_.end()) files_.erase(at);
+  }
+  // Held while a file is opened, closed or probed: no other thread may come between look and open.
+  std::mutex& mutex() noexcept { return mutex_; }
+
+ private:
+  bool Contains(const struct stat& found) const noexcept {
+    return std::find(files_.begin(), files_.end(), std::make_pair(found.st_dev, found.st_ino)) != files_.end();
+  }
+
+  std::mutex mutex_;
+  std::vector<std::pair<dev_t, ino_t>> files_;
+};
+
+OpenFiles& ProcessFiles() noexcept {
+  static OpenFiles files;
+  return files;
+}
+
 // libtdb tries once per process, in a forked child, whether robust mutexes work, and leaves its SIGCHLD handler behind,
 // which would hide the end of our own children from libuv.
 bool MutexesWork() noexcept {
@@ -61,10 +101,13 @@ bool MutexesWork() noexcept {
 
 Status TdbFile::Open(const char* path, const TdbOptions& options, std::unique_ptr<TdbFile>* out) noexcept {
   const bool shared = (options.tdb_flags & TDB_MUTEX_LOCKING) != 0;
+  const std::lock_guard<std::mutex> guard(ProcessFiles().mutex());
+  if (!ProcessFiles().Free(path)) return Failed("open tdb a second time", EBUSY);
   if (shared && !MutexesWork()) return Failed("robust mutexes in shared memory", ENOTSUP);
   errno = 0;
   tdb_context* tdb = tdb_open(path, options.hash_size, options.tdb_flags, options.open_flags | O_CLOEXEC, options.mode);
   if (tdb == nullptr) return Failed("open tdb");
+  ProcessFiles().Add(tdb_fd(tdb));
   out->reset(new TdbFile(tdb, shared));
   return {};
 }
@@ -77,6 +120,8 @@ void TdbFile::Close() noexcept {
   if (locked_) tdb_chainunlock(tdb_, Data({locked_key_.data(), locked_key_.size()}));
   transaction_ = false;
   locked_ = false;
+  const std::lock_guard<std::mutex> guard(ProcessFiles().mutex());
+  ProcessFiles().Remove(tdb_fd(tdb_));
   tdb_close(tdb_);
   tdb_ = nullptr;
 }
@@ -217,6 +262,9 @@ const char* TdbFile::ErrorText(int64_t result) noexcept {
 
 Status ProbeTdbUser(const char* path, int* pid) noexcept {
   *pid = 0;
+  const std::lock_guard<std::mutex> guard(ProcessFiles().mutex());
+  // closing the probe's descriptor would drop our own locks
+  if (!ProcessFiles().Free(path)) return Failed("probe tdb that is open here", EBUSY);
   UniqueFd fd(::open(path, O_RDWR | O_CLOEXEC));
   if (!fd.valid()) return errno == ENOENT ? Status{} : Failed("open tdb");
   struct flock lock {};

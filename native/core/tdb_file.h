@@ -92,8 +92,8 @@ class TdbFile {
   std::vector<uint8_t> locked_key_;
 };
 
-// The process that has the tdb at `path` open with mutexes or CLEAR_IF_FIRST, 0 when nobody has (or no such file). Must
-// not be called for a file that this process has open itself: closing the probe's descriptor drops its locks.
+// The process that has the tdb at `path` open with mutexes or CLEAR_IF_FIRST, 0 when nobody has (or no such file).
+// EBUSY for a file that this process has open itself.
 Status ProbeTdbUser(const char* path, int* pid) noexcept;
 
 }  // namespace smbpool

@@ -70,7 +70,9 @@ class UdpSocket final : public FrameSocket {
   void ClearError() noexcept override;
   void CountDrops() noexcept override;
   std::string Address() const override { return text_; }
-  std::string PeerAddress(uint16_t peer) const override { return peer < peers_.size() ? peers_[peer].text : std::string(); }
+  std::string PeerAddress(uint16_t peer) const override {
+    return peer < peers_.size() ? peers_[peer].text : std::string();
+  }
 
  private:
   Status SetBuffers() noexcept;

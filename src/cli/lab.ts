@@ -79,7 +79,8 @@ async function up(servers: number, flags: UpFlags): Promise<void> {
     ...(duplicate === undefined ? {} : { duplicatePercent: duplicate }),
   });
   const lab = await cleaningUpOnSignal(() => Lab.up(options, say), () => Lab.interrupt());
-  say(`user ${LAB_USER}, password ${LAB_PASSWORD}: smbclient //${lab.server(0).address}/pool -U ${LAB_USER}%${LAB_PASSWORD}`);
+  const logon = `smbclient //${lab.server(0).address}/pool -U ${LAB_USER}%${LAB_PASSWORD}`;
+  say(`user ${LAB_USER}, password ${LAB_PASSWORD}: ${logon}`);
   say('on a server: npx smbpool lab exec 0 -- smbstatus     end it: npx smbpool lab down');
 }
 

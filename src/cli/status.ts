@@ -82,7 +82,8 @@ export function statusText(sample: Sample, withCounters: boolean): string {
     heading(report),
     section('Servers', serverTable(report)),
     section('Links', linkTable(report)),
-    section('Databases', databaseTable(sample)),
+    section('Volatile databases', databaseTable(sample)),
+    section('Persistent databases', persistentTable(report)),
     section('Waits', waitTable(report)),
     withCounters ? section('Counters', counterTable(report)) : '',
   ];
@@ -141,16 +142,26 @@ function linkTable(report: StatusReport): string {
 }
 
 function databaseTable(sample: Sample): string {
-  if (sample.report.databases.length === 0) return '';
-  const head = ['name', 'kind', 'owned', 'copies', 'home of', 'moves', 'moves/s'];
-  const rows = sample.report.databases.map((database) => {
-    if (database.persistent) return [database.name, 'persistent', '-', '-', '-', '-', '-'];
+  const volatile = sample.report.databases.filter(({ persistent }) => !persistent);
+  if (volatile.length === 0) return '';
+  const head = ['name', 'owned', 'copies', 'home of', 'moves', 'moves/s'];
+  const rows = volatile.map((database) => {
     const rate = rateOf(sample, database.id);
     const moving = rate === null ? '-' : perSecond(rate.moves, rate.micros);
     const { name, recordsOwned, copies, directoryEntries, moves } = database;
-    return [name, 'volatile', recordsOwned, copies, directoryEntries, moves, moving];
+    return [name, recordsOwned, copies, directoryEntries, moves, moving];
   });
   return table(head, rows);
+}
+
+function persistentTable({ persistent }: StatusReport): string {
+  if (persistent.length === 0) return '';
+  const rows = persistent.map(({ name, sequence, term, inSync, leader }) => {
+    const state = inSync ? 'in sync' : 'WAITS for a majority';
+    const held = leader === null ? '-' : leader.holders.join(', ');
+    return [name, sequence ?? '-', term ?? '-', state, leader?.phase ?? '-', held, leader?.waiting ?? '-'];
+  });
+  return table(['name', 'sequence', 'term', 'state', 'leader here', 'held by', 'commits waiting'], rows);
 }
 
 function waitTable(report: StatusReport): string {

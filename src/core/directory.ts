@@ -107,7 +107,8 @@ export class Directory {
     this.turnCounter = Math.max(this.turnCounter, turn);
     if (entry.owner !== null && entry.owner !== owner) {
       this.context.count('record.claim.conflict');
-      this.context.log('error', 'record-claimed-twice', { database, key: hex(key), owner: entry.owner, claimant: owner });
+      const claims = { database, key: hex(key), owner: entry.owner, claimant: owner };
+      this.context.log('error', 'record-claimed-twice', claims);
       if (entry.ownerTurn > turn) return;
     }
     entry.owner = owner;
@@ -264,7 +265,7 @@ export class Directory {
 
   private entryOf(database: DatabaseId, key: RecordKey): Entry {
     let entries = this.databases.get(database);
-    if (entries === undefined) this.databases.set(database, (entries = new Map()));
+    if (entries === undefined) this.databases.set(database, (entries = new Map<RecordKey, Entry>()));
     let entry = entries.get(key);
     if (entry === undefined) {
       entry = {

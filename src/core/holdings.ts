@@ -174,7 +174,9 @@ export class Holdings {
     this.settle(holding);
   }
 
-  /** We are in contact with a new run of a server: what it asked for can be given, what an older run asked for need not. */
+  /**
+   * We are in contact with a new run of a server: what it asked for can be given, what an older run asked for need not.
+   */
   onContact(server: NodeId): void {
     const run = this.runOf(server);
     for (const holdings of this.databases.values()) {
@@ -328,8 +330,9 @@ export class Holdings {
   }
 
   /**
-   * Whether the record may leave; if not, looks again when it may. Copies are held too: smbd's cache of byte-range locks
-   * notes the database's sequence number after it got its answer, so a copy that went in between would stay cached.
+   * Whether the record may leave; if not, looks again when it may. Copies are held too: smbd's cache of byte-range
+   * locks notes the database's sequence number after it got its answer, so a copy that went in between would stay
+   * cached.
    */
   private holdIsOver(holding: Holding): boolean {
     if (this.context.now() >= holding.holdUntil) return true;

@@ -87,8 +87,10 @@ export class PeerLink {
   lastHeardAt: Micros = 0;
   lastHelloAt: Micros = -Infinity;
   private remote = toIncarnation(0);
-  /** The incarnation that peerUp was last called for; reset when messages to it were lost. */
+  /** The incarnation that peerUp was last called for; 0 before the first contact. */
   private announced = toIncarnation(0);
+  /** Messages were lost although the incarnation is the same: peerUp is called again. */
+  private announceAgain = false;
   private remoteWindow = 1;
   private readonly sending: SendStream;
   private readonly receiving = new ReceiveStream();
@@ -158,7 +160,7 @@ export class PeerLink {
     });
     this.sending.restart(this.sending.number + 1);
     this.waitingSince = null;
-    this.announced = toIncarnation(0);
+    this.announceAgain = true;
     this.goDown();
   }
 
@@ -203,21 +205,22 @@ export class PeerLink {
   }
 
   private startAnew(incarnation: Incarnation): void {
-    const known = this.remote !== 0;
-    if (known) {
-      this.goDown();
-      // before first contact nothing was lost: what waits was meant for whoever comes
-      this.sending.restart(1);
-      this.context.count('link.incarnation.changed');
-    }
+    if (this.remote !== 0) this.context.count('link.incarnation.changed');
+    this.goDown();
     this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
     this.remote = incarnation;
+    this.dropForFormerRun();
     this.receiving.restart(0);
     this.waitingSince = null;
     this.framesUnacked = 0;
     this.ackNow = false;
     this.echoOf = 0;
     this.rttMicros = null;
+  }
+
+  /** What waits was meant for the run we knew, if we knew one; before the first contact it is for whoever comes. */
+  private dropForFormerRun(): void {
+    if (this.announced !== 0 && this.announced !== this.remote) this.sending.restart(1);
   }
 
   /** The peer's stream has another number than the one received: an old one is refused, a new one starts. */
@@ -231,7 +234,7 @@ export class PeerLink {
     this.framesUnacked = 0;
     this.ackNow = false;
     if (lost) {
-      this.announced = toIncarnation(0);
+      this.announceAgain = true;
       this.goDown();
     }
     return true;
@@ -241,13 +244,16 @@ export class PeerLink {
     const { peer } = this.options;
     this.up = true;
     this.context.count('link.up');
+    // again: whoever sent since the new run was seen did not know of it yet
+    this.dropForFormerRun();
     this.sending.markAllLost();
     this.waitingSince = null;
     this.doublings = 0;
-    if (this.announced === this.remote) {
+    if (this.announced === this.remote && !this.announceAgain) {
       this.events.peerReturned?.(peer, this.remote);
     } else {
       this.announced = this.remote;
+      this.announceAgain = false;
       this.events.peerUp(peer, this.remote);
     }
   }

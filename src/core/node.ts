@@ -13,6 +13,7 @@ import type { GateOptions, GateStatus } from './gate/gate.js';
 import type { LinkStatus } from './link.js';
 import { Links } from './link.js';
 import { Persistent } from './persistent.js';
+import type { PersistentStatus } from './persistent.js';
 import type { DatabaseStatus } from './records.js';
 import { HOLD_MICROS, Records } from './records.js';
 import { Timers } from './timers.js';
@@ -50,6 +51,7 @@ export interface NodeStatus {
   /** Requests of local processes for records, not answered yet. */
   waitingRequests: number;
   gate: GateStatus;
+  persistent: PersistentStatus[];
   counters: Record<string, number>;
 }
 
@@ -63,6 +65,7 @@ export class PoolNode {
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private effects: Effect[] = [];
   private time: Micros = 0;
+  private started = false;
 
   constructor(private readonly options: NodeOptions) {
     const context = this.makeContext();
@@ -92,7 +95,6 @@ export class PoolNode {
       failed: (token, why) => this.gate.failed(token, why),
       described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
     });
-    this.logAwaited();
   }
 
   /**
@@ -101,6 +103,10 @@ export class PoolNode {
    */
   step(input: Input, now: Micros): Effect[] {
     this.time = Math.max(this.time, now);
+    if (!this.started) {
+      this.started = true;
+      this.logAwaited();
+    }
     this.timers.run(this.time);
     this.take(input);
     const effects = this.effects;
@@ -124,6 +130,7 @@ export class PoolNode {
       records,
       waitingRequests: this.records.waiting(),
       gate: this.gate.status(),
+      persistent: this.persistent.status(),
       counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
     };
   }

@@ -6,6 +6,7 @@
  * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at
  * once.
  */
+import { DecodeError } from '../base/bytes.js';
 import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
 import type { HistogramSummary } from '../base/histogram.js';
 import type { CoreContext } from './context.js';
@@ -199,7 +200,11 @@ export class Records {
 
   /** A message of a peer. Throws DecodeError. */
   onMessage(from: NodeId, bytes: Uint8Array): void {
-    this.handle(from, decodeRecordMessage(bytes));
+    const message = decodeRecordMessage(bytes);
+    const named = serverNamed(message);
+    // the sender's configuration has other servers than ours: sending to them would be a bug of ours
+    if (named !== null && !this.context.members.includes(named)) throw new DecodeError('not-a-member', `${named}`);
+    this.handle(from, message);
     this.drain();
   }
 
@@ -562,4 +567,20 @@ export class Records {
 /** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */
 function runNumber(incarnation: Incarnation): number {
   return incarnation % 0x1_0000_0000;
+}
+
+/** The server that a message names besides its sender; null when it names none. */
+function serverNamed(message: RecordMessage): NodeId | null {
+  switch (message.kind) {
+    case 'ask':
+      return message.asker;
+    case 'give':
+      return message.to;
+    case 'record':
+      return message.owner;
+    case 'reset-seen':
+      return message.server;
+    default:
+      return null;
+  }
 }

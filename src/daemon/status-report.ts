@@ -3,7 +3,14 @@
  */
 import { databaseIdOf } from '../base/jenkins.js';
 import type { NodeStatus } from '../core/node.js';
-import type { DatabaseReport, LinkReport, ServerStatus, StatusReport, WaitReport } from '../ports/status.js';
+import type {
+  DatabaseReport,
+  LinkReport,
+  PersistentReport,
+  ServerStatus,
+  StatusReport,
+  WaitReport,
+} from '../ports/status.js';
 import type { Config } from './config.js';
 
 export interface ReportSources {
@@ -30,6 +37,7 @@ export function reportStatus({ config, node, version, uptimeMicros }: ReportSour
     awaiting: node.awaiting,
     links: node.links.map(reportLink),
     databases: reportDatabases(node),
+    persistent: node.persistent.map(reportPersistent),
     clients: node.gate.clients,
     waitingRequests: node.waitingRequests,
     waits: node.records.flatMap(reportWait),
@@ -65,6 +73,13 @@ function reportDatabases(node: NodeStatus): DatabaseReport[] {
       moves: known?.wait.count ?? 0,
     };
   });
+}
+
+function reportPersistent(database: NodeStatus['persistent'][number]): PersistentReport {
+  const { name, sequence, term, inSync, leader } = database;
+  if (leader === null) return { name, sequence, term, inSync, leader };
+  const { phase, holders, waiting } = leader;
+  return { name, sequence, term, inSync, leader: { phase, holders, waiting } };
 }
 
 function reportWait({ name, wait }: NodeStatus['records'][number]): WaitReport[] {

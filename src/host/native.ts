@@ -24,9 +24,10 @@ export interface TdbOptions {
 }
 
 /**
- * One open tdb. A process must not open the same file twice, nor open or close it by other means: its locks would be
- * lost. A tdb opened with TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of
- * exactly that key. Errors are thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
+ * One open tdb. A second open of the same file in this process is refused with EBUSY; it must not be opened and closed
+ * by other means either (a plain read, a copy): the process's locks on it would be lost. A tdb opened with
+ * TDB_MUTEX_LOCKING is shared with smbd: parse, fetch, store and delete need the chain of exactly that key. Errors are
+ * thrown with code ERR_POOL_TDB, after close ERR_POOL_CLOSED.
  */
 export interface Tdb {
   /** May be called again. */
@@ -137,8 +138,8 @@ export interface Native {
   Pump: new (options: PumpOptions) => NativePump;
   FrameChannel: new (options: ChannelOptions) => FrameChannel;
   /**
-   * The process that has the tdb at `path` open with mutexes or CLEAR_IF_FIRST; 0: nobody. Only for files that this
-   * process does not have open itself.
+   * The process that has the tdb at `path` open with mutexes or CLEAR_IF_FIRST; 0: nobody. EBUSY for files that this
+   * process has open itself.
    */
   probeTdbUser(path: string): number;
   /** Microseconds of CLOCK_MONOTONIC. */

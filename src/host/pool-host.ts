@@ -164,14 +164,17 @@ export class PoolHost {
   status(): HostStatus {
     const status = this.node.status();
     const peers = this.options.members.filter(({ id }) => id !== this.options.self);
-    const faults = this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
-    const faultCounters = Object.entries(faults).map(([name, value]) => [`interconnect.fault.${name}`, value]);
+    const faults: Record<string, number> =
+      this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
+    const faultCounters = Object.fromEntries(
+      Object.entries(faults).map(([name, value]) => [`interconnect.fault.${name}`, value]),
+    );
     return {
       ...status,
       counters: {
         ...status.counters,
         ...(this.stopped ? {} : this.pump.counters()),
-        ...Object.fromEntries(faultCounters),
+        ...faultCounters,
       },
       interconnect: {
         address: this.stopped ? '' : this.pump.address(),
@@ -187,6 +190,11 @@ export class PoolHost {
    */
   describeRecord(databaseName: string, key: Uint8Array): Promise<RecordDescription> {
     if (this.stopped) return Promise.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
+    const names = this.node.status().gate.databases.map(({ name }) => name);
+    if (!names.includes(databaseName)) {
+      const message = `no database ${databaseName} is open here; there are ${names.join(', ') || 'none'}`;
+      return Promise.reject(new PoolError('ERR_POOL_RECORD', message));
+    }
     const token = ++this.lastToken;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -195,7 +203,8 @@ export class PoolHost {
         this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_RECORD', message));
       }, RECORD_ANSWER_TIMEOUT_MS);
       this.questions.set(token, { resolve, reject, timer });
-      this.loop.inputOutsideTurn({ kind: 'record-query', token, database: databaseIdOf(databaseName), key: keyOf(key) });
+      const database = databaseIdOf(databaseName);
+      this.loop.inputOutsideTurn({ kind: 'record-query', token, database, key: keyOf(key) });
     });
   }
 

@@ -177,7 +177,7 @@ function explain(error: unknown, { socketPath, interconnect }: PumpOptions): unk
     return new PoolError('ERR_POOL_INTERFACE', `${message}: ${remedy}`, options);
   }
   if (transport?.kind === 'udp' && /UDP|address|peers|datagram/.test(message)) {
-    const remedy = 'give this server an address of its own that nobody else listens on, and each peer a numeric address';
+    const remedy = 'give this server a free address and port of its own, and each peer a numeric address';
     return new PoolError('ERR_POOL_ADDRESS', `${message} (port ${transport.port}): ${remedy}`, options);
   }
   if (code === 'EADDRINUSE') {

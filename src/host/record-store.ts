@@ -74,7 +74,7 @@ export async function clearVolatileDirectory(directory: string, self: NodeId): P
       if (Date.now() > deadline) {
         throw new PoolError(
           'ERR_POOL_DATABASES_IN_USE',
-          `${file} is still in use by process ${user}: stop that smbd, or the other daemon of this server, and start again`,
+          `${file} is still in use by process ${user}: stop that smbd, or the other daemon of this server`,
         );
       }
       await new Promise((resolve) => setTimeout(resolve, USERS_GONE_INTERVAL_MS));

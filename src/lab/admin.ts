@@ -19,6 +19,7 @@ interface LinkStatus {
 
 export interface DaemonStatus {
   pid: number;
+  transport: string;
   servers: { id: number; up: boolean }[];
   /** Servers that have not told yet what they own. */
   awaiting: number[];

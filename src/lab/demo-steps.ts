@@ -56,7 +56,8 @@ async function readElsewhere(lab: Lab): Promise<Seen> {
     await writer.closeHandle(opened.handle);
     const got = await lab.smbclient(lab.server(1 % lab.options.servers), 'get demo-read.txt -');
     const held = got.status === 0 && got.stdout.includes(text);
-    return { held, seen: held ? `smbclient at server 1 printed "${text}"` : `smbclient said: ${got.stdout}${got.stderr}` };
+    const said = `smbclient said: ${got.stdout}${got.stderr}`;
+    return { held, seen: held ? `smbclient at server 1 printed "${text}"` : said };
   });
 }
 

@@ -177,7 +177,8 @@ export class Lab {
     await Promise.all(this.places().map((place) => this.startSmbd(place)));
     for (const place of this.places()) {
       await this.waitForShare(place);
-      say(`${place.name.padEnd(9)} serves //${place.address}/${SHARE}   (namespace ${place.namespace}, logs ${place.logs})`);
+      const where = `namespace ${place.namespace}, logs ${place.logs}`;
+      say(`${place.name.padEnd(9)} serves //${place.address}/${SHARE}   (${where})`);
     }
   }
 
@@ -366,7 +367,8 @@ function wipeRoot(layout: Layout): void {
 }
 
 async function unmount(folder: string): Promise<void> {
-  const mounted = () => readFileSync('/proc/self/mounts', 'utf8').split('\n').some((line) => line.split(' ')[1] === folder);
+  const mounts = () => readFileSync('/proc/self/mounts', 'utf8').split('\n');
+  const mounted = () => mounts().some((line) => line.split(' ')[1] === folder);
   if (!mounted()) return;
   const result = await tryRun('umount', [folder]);
   // somebody's shell stands inside: let go when it leaves

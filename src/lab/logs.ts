@@ -9,7 +9,11 @@ import type { ServerPlace } from './layout.js';
 /** What an smbd that broke writes. Any of these in any log of the pool is a failure of the pool. */
 const PANIC = /PANIC|INTERNAL ERROR|Bad talloc|smb_panic|talloc: access after free|cluster_fatal|ctdbd died/i;
 /** Lines that explain why a daemon did not come up, most telling first. */
-const TELLING = [/fatal|panic|INTERNAL ERROR/i, /"level":(50|60)|\b(error|cannot|refus|denied|in use|missing)\b/i, /fail|warn/i];
+const TELLING = [
+  /fatal|panic|INTERNAL ERROR/i,
+  /"level":"error"|\b(error|cannot|refus|denied|in use|missing)\b/i,
+  /fail|warn/i,
+];
 /** Only the end of a long log is read to explain a failure. */
 const TAIL_BYTES = 256 * 1024;
 /** No line of an explanation may fill the screen. */

@@ -1,5 +1,6 @@
 /**
- * What crossed the wire since the daemons of a lab started, as two tables: for the end of the demo. Reads the daemons' status.
+ * What crossed the wire since the daemons of a lab started, as two tables: for the end of the demo. Reads the daemons'
+ * status.
  */
 import Table from 'cli-table3';
 import type { DaemonStatus } from './admin.js';

@@ -50,6 +50,19 @@ export interface DatabaseReport {
   moves: number;
 }
 
+/** A persistent database as this server holds it. */
+export interface PersistentReport {
+  name: string;
+  /** Which content the file holds; null until it was read. Counted up by one with each commit. */
+  sequence: number | null;
+  /** Which run of the leader ordered it. */
+  term: number | null;
+  /** Whether it is what a majority of the servers holds. */
+  inSync: boolean;
+  /** On the server that leads: how far it is, who holds the newest content, commits not answered yet. */
+  leader: { phase: string; holders: number[]; waiting: number } | null;
+}
+
 /** How long local processes waited, since the daemon started; quantiles are at most an eighth too high. */
 export interface WaitReport {
   name: string;
@@ -74,6 +87,7 @@ export interface StatusReport {
   awaiting: number[];
   links: LinkReport[];
   databases: DatabaseReport[];
+  persistent: PersistentReport[];
   /** Processes connected to the CTDB client socket. */
   clients: number;
   /** Requests of those processes for records that are not answered yet. */

@@ -27,7 +27,13 @@ export type RecordMessage =
    * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names
    * the asker's run and comes back with the answer: a later run did not ask and must not take it.
    */
-  | { kind: 'ask'; asker: NodeId; run: number; mode: 'read' | 'write'; keys: { database: DatabaseId; key: RecordKey }[] }
+  | {
+      kind: 'ask';
+      asker: NodeId;
+      run: number;
+      mode: 'read' | 'write';
+      keys: { database: DatabaseId; key: RecordKey }[];
+    }
   /** Home to owner: give the record (or, for 'read', a copy) to `to`. */
   | { kind: 'give'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId; run: number; mode: 'read' | 'write' }
   /** Owner or home to asker: the answer to an ask. `owner` is who owns the record from now on. */

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { daemonStatus } from '../../src/lab/admin.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { LabOptions } from '../../src/lab/options.js';
 import type { SuiteComparison } from './comparison.js';
@@ -32,6 +33,19 @@ async function compareLanes(lab: Lab, lanes: string[][], alone: string[]): Promi
   return [...beside.flat(), ...(await runLane(alone))];
 }
 
+/** That the pool really was the one asked for: speaks over that transport, lost frames, used all servers. */
+async function assertVariant(lab: Lab): Promise<void> {
+  for (const place of lab.servers()) {
+    const status = await daemonStatus(place.adminSocket);
+    assert.ok(status, `smbpoold of ${place.name} does not answer`);
+    assert.equal(status.transport, lab.options.transport);
+    assert.equal(status.links.length, lab.options.servers - 1);
+    const lost = status.counters['interconnect.fault.lost'] ?? 0;
+    if (lab.options.lossPercent > 0) assert.ok(lost > 0, 'nothing was lost');
+    if (lab.options.servers > 1) assert.ok((status.counters['record.arrived.move'] ?? 0) > 0, 'no record moved here');
+  }
+}
+
 async function compare(wishes: Partial<LabOptions>, lanes: string[][], alone: string[]): Promise<string[]> {
   const lines: string[] = [];
   await withLab({ ...SUITE_OPTIONS, ...wishes, baseline: true }, async (lab) => {
@@ -40,6 +54,7 @@ async function compare(wishes: Partial<LabOptions>, lanes: string[][], alone: st
     process.stdout.write(`${lines.join('\n')}\n`);
     const failed = comparisons.flatMap((one) => one.differences.filter((difference) => !difference.passedLater));
     assert.deepEqual(failed.map((difference) => difference.test), [], lines.join('\n'));
+    await assertVariant(lab);
     // a comparison with a server on which nothing passes would prove nothing
     const proved = comparisons.reduce((sum, one) => sum + one.passedUnclustered, 0);
     assert.ok(proved > 100, `only ${proved} tests passed on the unclustered smbd`);

@@ -95,7 +95,8 @@ export function report(comparison: SuiteComparison): string[] {
     `${suite}: unclustered ${passedUnclustered} pass, pool ${passedInPool} pass`,
     ...[...comparison.excused].map(([name, reason]) => `  ${name}: not passed, as expected: ${reason}`),
     ...comparison.differences.map(
-      ({ test, said, passedLater }) => `  ${test}: ${passedLater ? 'passed only when repeated' : 'NOT PASSED'}; ${said.join(' | ')}`,
+      ({ test, said, passedLater }) =>
+        `  ${test}: ${passedLater ? 'passed only when repeated' : 'NOT PASSED'}; ${said.join(' | ')}`,
     ),
   ];
 }

@@ -1,5 +1,6 @@
 /**
- * The lab as a command: what it says when it cannot start, and that it leaves nothing behind when it fails or is interrupted.
+ * The lab as a command: what it says when it cannot start, and that it leaves nothing behind when it fails or is
+ * interrupted.
  */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';

@@ -58,7 +58,8 @@ export function conflict(a: Holding, b: Holding): string | null {
     return (a.exclusive || b.exclusive) && rangesMeet(a, b) ? 'byte-range locks exclude each other' : null;
   }
   const pair = [a.kind, b.kind].sort().join();
-  return pair === 'exclusive,open' || pair === 'exclusive,exclusive' ? 'an exclusive oplock or lease was not broken' : null;
+  const unbroken = pair === 'exclusive,open' || pair === 'exclusive,exclusive';
+  return unbroken ? 'an exclusive oplock or lease was not broken' : null;
 }
 
 /** All pairs of conflicting holdings that were held at the same time, in words; at most `max` of them. */

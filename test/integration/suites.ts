@@ -26,9 +26,10 @@ export const ALONE: string[] = ['smb2.notify'];
  * others.
  */
 export const SHORT_LANES: string[][] = [
-  ['smb2.lock', 'smb2.sharemode', 'smb2.create', 'smb2.deny', 'smb2.rename', 'smb2.durable-open', 'smb2.durable-v2-open',
-    'smb2.streams', 'smb2.compound', 'raw.unlink', 'raw.rename', 'base.delete'],
+  ['smb2.lock', 'smb2.sharemode', 'smb2.create', 'smb2.deny', 'smb2.rename', 'smb2.durable-open',
+    'smb2.durable-v2-open', 'smb2.streams', 'smb2.compound', 'raw.unlink', 'raw.rename', 'base.delete'],
   ['smb2.lease.request', 'smb2.lease.upgrade', 'smb2.lease.upgrade2', 'smb2.lease.break', 'smb2.lease.oplock',
-    'smb2.lease.multibreak', 'smb2.oplock.exclusive1', 'smb2.oplock.exclusive2', 'smb2.oplock.batch1',
+    'smb2.lease.multibreak'],
+  ['smb2.oplock.exclusive1', 'smb2.oplock.exclusive2', 'smb2.oplock.batch1',
     'smb2.oplock.batch5', 'smb2.oplock.batch9', 'smb2.oplock.levelII500', 'raw.open'],
 ];

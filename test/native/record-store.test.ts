@@ -9,6 +9,7 @@ import { clearVolatileDirectory, TdbRecordStore, VOLATILE_FLAGS } from '../../sr
 import { decodeRecordHeader, FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
 import { loadNative } from '../../src/host/native.js';
+import type { Tdb } from '../../src/host/native.js';
 import { ownDirectory } from '../support/native-helpers.js';
 import { Holder } from './holder.js';
 
@@ -41,8 +42,8 @@ class Fixture {
 
   /** The stored header, read as another process reads it. */
   header(): RecordHeader | null {
-    const { tdb } = (this.store as unknown as { databases: Map<number, { tdb: import('../../src/host/native.js').Tdb }> })
-      .databases.get(DATABASE)!;
+    // a second open in this process would drop the store's locks: look through the store's own handle
+    const { tdb } = (this.store as unknown as { databases: Map<number, { tdb: Tdb }> }).databases.get(DATABASE)!;
     const key = Buffer.from(KEY, 'latin1');
     assert.ok(tdb.chainlockNonblock(key));
     const value = tdb.fetch(key);

@@ -210,7 +210,11 @@ test('closed, called with nonsense or on another object: an error, never a crash
   const { Tdb: TdbClass, FrameChannel } = loadNative();
   const options = { hashSize: 10, tdbFlags: 0, openFlags: constants.O_RDWR, mode: 0o600 };
   assert.throws(() => new TdbClass(`${path}.missing`, options), { code: 'ENOENT' });
-  assert.throws(() => new TdbClass(path, options), { code: 'EBUSY' }, 'twice in one process');
+  assert.throws(() => new TdbClass(path, options), { code: 'EBUSY' }, 'also with other flags');
+  const again = { ...options, tdbFlags: VOLATILE_FLAGS };
+  assert.throws(() => new TdbClass(path, again), { code: 'EBUSY' }, 'twice in one process');
+  locked(tdb, KEY, () => tdb.store(KEY, Buffer.from('unharmed')));
+  assert.throws(() => loadNative().probeTdbUser(path), { code: 'EBUSY' });
   assert.throws(() => new TdbClass(path, {} as never), { code: 'ERR_INVALID_ARG_TYPE' });
   for (const nonsense of [undefined, null, 1, 'key', {}, [], new Float64Array(2)]) {
     assert.throws(() => tdb.chainlockNonblock(nonsense as never), { code: 'ERR_INVALID_ARG_TYPE' });
@@ -219,10 +223,9 @@ test('closed, called with nonsense or on another object: an error, never a crash
   const channel = new FrameChannel({
     self: 0, members: [0, 1], incarnation: 1, poolName: 'x', poolKey: Buffer.alloc(32),
   });
-  // eslint-disable-next-line @typescript-eslint/unbound-method -- taken off its object on purpose
   const { fetch } = tdb;
-  assert.throws(() => fetch.call(channel as never, KEY), { code: 'ERR_INVALID_ARG_TYPE' });
-  assert.throws(() => fetch.call({} as never, KEY), Error);
+  assert.throws(() => fetch.call(channel as never, KEY), TypeError);
+  assert.throws(() => fetch.call({} as never, KEY), TypeError);
   assert.ok(tdb.chainlockNonblock(KEY), 'closing gives the chain up too');
   tdb.close();
   tdb.close();

@@ -221,7 +221,7 @@ class Run {
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('while deleting');
     this.until(EMPTY_MICROS_MAX, () => [...this.stores.values()].every((store) => store.isEmpty()));
     if (this.broken()) return;
-    this.checker.storesEmpty();
+    this.checker.storesEmpty(this.totals.restarts > 0);
     this.checkQuiet();
   }
 

@@ -68,6 +68,8 @@ export class SimulatedServer {
   /** Called when it died; whoever started it buries its smbds. */
   onDeath: (() => void) | null = null;
   private effectsUntilDeath = Infinity;
+  /** For scenarios: every packet takes exactly this long. */
+  socketMicrosFixed: Micros | null = null;
 
   constructor(
     readonly options: NodeOptions,
@@ -115,12 +117,16 @@ export class SimulatedServer {
   sendPacket(client: ClientId, packet: Uint8Array): void {
     const connection = this.clients.get(client);
     if (connection === undefined) return;
-    const { time, prng, socketMicrosMax } = this.world;
-    const arrival = Math.max(connection.lastToDaemon, time.now + prng.below(socketMicrosMax + 1));
+    const { time } = this.world;
+    const arrival = Math.max(connection.lastToDaemon, time.now + this.socketMicros());
     connection.lastToDaemon = arrival;
     time.after(arrival - time.now, () => {
       if (this.clients.has(client)) this.input({ kind: 'client-packet', client, packet });
     });
+  }
+
+  private socketMicros(): Micros {
+    return this.socketMicrosFixed ?? this.world.prng.below(this.world.socketMicrosMax + 1);
   }
 
   disconnect(client: ClientId): void {
@@ -191,14 +197,14 @@ export class SimulatedServer {
   }
 
   private perform(effect: Effect, inputs: Input[]): void {
-    const { time, wire, trace, prng } = this.world;
+    const { time, wire, trace } = this.world;
     switch (effect.kind) {
       case 'client-send': {
         const { client } = effect;
         const connection = this.clients.get(client);
         if (connection === undefined) return;
         const packet = Uint8Array.prototype.slice.call(effect.packet);
-        const arrival = Math.max(connection.lastToClient, time.now + 1 + prng.below(this.world.socketMicrosMax + 1));
+        const arrival = Math.max(connection.lastToClient, time.now + 1 + this.socketMicros());
         connection.lastToClient = arrival;
         time.after(arrival - time.now, () => this.clients.get(client)?.receive(packet));
         return;

@@ -50,6 +50,8 @@ export class SimulatedSmbd {
   /** What it is in the middle of, for reports of what is stuck. */
   doing = 'nothing';
   dead = false;
+  /** Time from an answer to the next attempt, at most; 0 for always the same. */
+  workMicros = 20;
   readonly totals = { operations: 0, migrations: 0, attemptsMax: 0 };
   private steps: Steps<void> | null = null;
   private awaiting: number | null = null;
@@ -61,9 +63,16 @@ export class SimulatedSmbd {
     readonly server: SimulatedServer,
     private readonly world: ServerWorld,
     private readonly checker: Checker,
-    pid: number,
+    private readonly pid: number,
   ) {
     this.client = server.connect(pid, (packet) => this.onPacket(packet));
+  }
+
+  /** Another process on the same server, doing things the same way. */
+  colleague(name: string): SimulatedSmbd {
+    const smbd = new SimulatedSmbd(name, this.server, this.world, this.checker, this.pid + 100);
+    smbd.workMicros = this.workMicros;
+    return smbd;
   }
 
   get busy(): boolean {
@@ -83,6 +92,11 @@ export class SimulatedSmbd {
     this.steps = null;
     this.server.store.releaseAll(this.name);
     this.server.disconnect(this.client);
+  }
+
+  /** A line in the trace. */
+  say(text: string): void {
+    this.note(() => text);
   }
 
   private note(text: () => string): void {
@@ -140,6 +154,8 @@ export class SimulatedSmbd {
 
   private *call(database: DatabaseId, key: RecordKey, callId: number, flags: number): Steps<Uint8Array> {
     const data = new Uint8Array(0);
+    const what = callId === CALL_ID.migrate ? 'the record' : 'a copy';
+    this.note(() => `asks its daemon for ${what}: ${this.world.name(database)}/${describeKey(key)}`);
     const reply = yield* this.exchange({
       kind: 'request-call',
       flags,
@@ -153,6 +169,8 @@ export class SimulatedSmbd {
       this.checker.fail('calls-succeed', `${this.name} got ${reply.kind} for ${this.doing}`);
       return data;
     }
+    const answer = callId === CALL_ID.migrate ? '' : `: ${describeData(reply.data)}`;
+    this.note(() => `is answered${answer}`);
     return Uint8Array.prototype.slice.call(reply.data);
   }
 
@@ -190,7 +208,7 @@ export class SimulatedSmbd {
       }
       this.totals.migrations++;
       yield* this.call(database, key, CALL_ID.migrate, CALL_FLAG.immediateMigration);
-      yield { for: 'time', micros: 1 + this.world.prng.below(20) };
+      yield { for: 'time', micros: 1 + this.world.prng.below(this.workMicros) };
     }
   }
 

@@ -7,7 +7,11 @@ const TRACE_LINES_MAX = 1500;
 export class Trace {
   private lines: { at: Micros; text: () => string }[] = [];
 
+  /** Hears each line as it is added; for scenarios. */
+  onLine: ((at: Micros, text: string) => void) | null = null;
+
   add(at: Micros, text: () => string): void {
+    this.onLine?.(at, text());
     this.lines.push({ at, text });
     if (this.lines.length > 2 * TRACE_LINES_MAX) this.lines = this.lines.slice(-TRACE_LINES_MAX);
   }

@@ -43,6 +43,13 @@ export function exampleStatus(): StatusReport {
         moves: 0,
       },
     ],
+    persistent: [
+      {
+        name: 'secrets.tdb', sequence: 12, term: 3, inSync: true,
+        leader: { phase: 'serving', holders: [0, 1], waiting: 0 },
+      },
+      { name: 'passdb.tdb', sequence: null, term: null, inSync: false, leader: null },
+    ],
     clients: 14,
     waitingRequests: 2,
     waits: [{ name: 'locking.tdb', count: 90_210, medianMicros: 143, p99Micros: 1_250, maxMicros: 48_000 }],

@@ -135,7 +135,10 @@ export class RecordsPool {
   readonly members: NodeId[];
   readonly servers: TestServer[];
   readonly errors: string[] = [];
-  private readonly wires = new Map<string, { from: NodeId; to: NodeId; queue: Uint8Array[]; cut: 'no' | 'held' | 'lost' }>();
+  private readonly wires = new Map<
+    string,
+    { from: NodeId; to: NodeId; queue: Uint8Array[]; cut: 'no' | 'held' | 'lost' }
+  >();
   private readonly runs = new Map<NodeId, number>();
 
   constructor(
@@ -144,12 +147,16 @@ export class RecordsPool {
   ) {
     this.members = Array.from({ length: count }, (_, i) => nodeId(i));
     for (const from of this.members) {
-      for (const to of this.members) if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [], cut: 'no' });
+      for (const to of this.members) {
+        if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [], cut: 'no' });
+      }
     }
     this.servers = this.members.map((id) => new TestServer(id, this, 1));
     for (const server of this.servers) {
       for (const peer of this.members) if (peer !== server.id) server.met.set(peer, 1);
-      for (const peer of this.members) if (peer !== server.id) server.act((records) => records.peerUp(peer, incarnation(1), false));
+      for (const peer of this.members) {
+        if (peer !== server.id) server.act((records) => records.peerUp(peer, incarnation(1), false));
+      }
     }
     this.deliverAll();
   }
@@ -181,7 +188,9 @@ export class RecordsPool {
 
   /** Pairs that do not talk since one of them started anew. */
   cutPairs(): [NodeId, NodeId][] {
-    return [...this.wires.values()].filter((wire) => wire.cut !== 'no' && wire.from < wire.to).map((wire) => [wire.from, wire.to]);
+    return [...this.wires.values()]
+      .filter((wire) => wire.cut !== 'no' && wire.from < wire.to)
+      .map((wire) => [wire.from, wire.to]);
   }
 
   /** The link of two servers starts anew; `known` remembers whom each has met in which run. */

@@ -66,7 +66,7 @@ test('smbpool status without watching shows no rates', () => {
 });
 
 test('smbpool status of a server that has just started leaves out empty tables', () => {
-  const report: StatusReport = { ...exampleStatus(), links: [], databases: [], waits: [], clients: 1 };
+  const report: StatusReport = { ...exampleStatus(), links: [], databases: [], persistent: [], waits: [] };
   report.servers = report.servers.slice(0, 1);
   assertGolden('unit/cli-golden/status-empty.txt', statusText({ report }, true));
 });

@@ -1,6 +1,6 @@
 /**
- * The lab's pure parts: options that are refused with a sentence, and the configuration files it writes. The lab itself is
- * tested in test/integration.
+ * The lab's pure parts: options that are refused with a sentence, and the configuration files it writes. The lab itself
+ * is tested in test/integration.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -75,6 +75,7 @@ test('smbpoold accepts what the lab writes for it', () => {
     assert.equal(config.transport.kind, 'udp');
     assert.equal(config.faults?.lossPercent, 2);
   }
-  assert.equal(new Set(configs.map((config) => config.faults?.seed)).size, 16, 'all servers would lose the same frames');
+  const seeds = new Set(configs.map((config) => config.faults?.seed));
+  assert.equal(seeds.size, 16, 'all servers would lose the same frames');
   assert.equal(new Set(configs.map((config) => config.adminSocket)).size, 16);
 });

@@ -334,6 +334,41 @@ test('what was sent before the first contact waits for it', () => {
   assert.equal(ids.length, 1);
 });
 
+test('what is sent before a new run of the peer was announced does not reach that run', () => {
+  const { time, wire, stations, ids } = world(3, 2);
+  time.advance(10_000);
+  stations[1]!.die();
+  const second = new Station(time, wire, one, ids, 2 as Incarnation);
+  // the hello of the new run has been seen, the answer to ours has not come yet
+  wire.loseIf = (from, _to, body) => from === 1 && decodeFrame(body).toIncarnation !== 0;
+  time.advance(5_000);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1']);
+  stations[0]!.send(one, text('for the old run'));
+  wire.loseIf = null;
+  time.advance(200_000);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 2']);
+  stations[0]!.send(one, text('for the new run'));
+  time.advance(10_000);
+  assert.deepEqual(second.texts(zero), ['for the new run']);
+});
+
+test('what waits for the first contact survives a peer that starts anew before it', () => {
+  const time = new SimulatedTime();
+  const wire = new SimulatedWire(time, new Prng(1));
+  const early = new Station(time, wire, zero, [zero, one], 1 as Incarnation);
+  early.send(one, text('early'));
+  // its first run is seen, but never hears us
+  wire.cut(zero, one);
+  const first = new Station(time, wire, one, [zero, one], 5 as Incarnation);
+  time.advance(300_000);
+  first.die();
+  wire.heal();
+  const second = new Station(time, wire, one, [zero, one], 6 as Incarnation);
+  time.advance(300_000);
+  assert.deepEqual(early.heard, ['up 1 6']);
+  assert.deepEqual(second.texts(zero), ['early']);
+});
+
 test('a server that slept judges nobody by its sleep', () => {
   const { time, stations } = world(3, 2);
   time.advance(100_000);

@@ -1,6 +1,7 @@
 /**
  * Persistent databases in a pool: a commit is everywhere or nowhere, an answer means durable on a majority, whoever
- * goes away when. The clients do what smbd does: read the local number, commit it plus one, on refusal look at it again.
+ * goes away when. The clients do what smbd does: read the local number, commit it plus one, on refusal look at it
+ * again.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

@@ -1,9 +1,9 @@
-"""One SMB2 client connection, driven by lines of JSON: for the lab's demo and tests, which need what smbclient cannot hold:
-open handles with a share mode, byte-range locks, oplocks and leases, and their breaks.
+"""One SMB2 client connection, driven by lines of JSON: for the lab's demo and tests, which need what smbclient cannot
+hold: open handles with a share mode, byte-range locks, oplocks and leases, and their breaks.
 
-Standard input: one request per line, {"id": 1, "op": "open", ...}; several may be under way at once. Standard output: one
-answer per line, {"id": 1, "status": "OK", ...}, and events, {"event": "break", ...}. Every line carries "at", seconds on the
-machine-wide monotonic clock: of an answer or event, when it came; "sent", when the request went out.
+Standard input: one request per line, {"id": 1, "op": "open", ...}; several may be under way at once. Standard output:
+one answer per line, {"id": 1, "status": "OK", ...}, and events, {"event": "break", ...}. Every line carries "at",
+seconds on the machine-wide monotonic clock: of an answer or event, when it came; "sent", when the request went out.
 
 Logging on is impacket's work; what follows is packed here, because impacket cannot have two requests under way.
 Usage: smb_client.py ADDRESS SHARE USER PASSWORD
@@ -229,7 +229,8 @@ class Client:
             self.levels[handle] = data[2]
         emit(event)
         if self.automatic and event['handle'] is not None and event['acknowledge']:
-            request = {'id': 0, 'op': 'acknowledge', **{k: event[k] for k in ('handle', 'leaseKey', 'to') if k in event}}
+            about = {k: event[k] for k in ('handle', 'leaseKey', 'to') if k in event}
+            request = {'id': 0, 'op': 'acknowledge', **about}
             self.do_acknowledge(request)
 
     # --- the loop
