@@ -500,6 +500,13 @@ ReplyResult RingServer::Reply(uint32_t attachment, uint32_t op, const void* payl
   return ReplyResult::kSent;
 }
 
+bool RingServer::ClientCounters(uint32_t attachment, uint64_t* out) noexcept {
+  Client* client = Find(attachment);
+  if (client == nullptr || client->ring == nullptr) return false;
+  for (uint32_t i = 0; i < SMBPOOL_CLIENT_COUNTERS; i++) out[i] = Load(&client->ring->counters[i]);
+  return true;
+}
+
 void RingServer::HomeAdd(smbpool_home_kind kind, const void* key, size_t length) noexcept {
   uint64_t fingerprint = smbpool_fingerprint(static_cast<uint8_t>(kind), key, length);
   uint64_t* bucket = page_->home + (fingerprint % SMBPOOL_HOME_BUCKETS) * SMBPOOL_HOME_WAYS;

@@ -68,6 +68,9 @@ class RingServer {
   ReplyResult Reply(uint32_t attachment, uint32_t op, const void* payload, size_t length) noexcept;
   // Ends an attachment; Detached follows in the next Turn.
   void Drop(uint32_t attachment) noexcept;
+  // What the client counts for people (enum smbpool_client_counter): SMBPOOL_CLIENT_COUNTERS numbers, to be believed by
+  // nobody. False: it is gone.
+  bool ClientCounters(uint32_t attachment, uint64_t* out) noexcept;
   size_t attachments() const noexcept { return clients_.size(); }
 
   // The node page. Keys as in enum smbpool_home_kind.

@@ -60,6 +60,7 @@ enum smbpool_client_counter {
   SMBPOOL_CLIENT_RESYNCS = 7,
   SMBPOOL_CLIENT_DOORBELLS = 8,
   SMBPOOL_CLIENT_REPLIES_REFUSED = 9, /* replies this client could not understand */
+  SMBPOOL_CLIENT_HOME_NS = 10,        /* nanoseconds the module itself spent in the opens of OPENS_HOME */
 };
 
 /*

@@ -66,6 +66,16 @@ class Daemon : public smbpool::RingSink {
   void Detached(uint32_t attachment, RingEnd reason) override {
     printf("%u detached reason %u begun %zu open %zu\n", attachment, static_cast<unsigned>(reason),
            begun_[attachment].size(), opens_[attachment].size());
+    uint64_t counters[SMBPOOL_CLIENT_COUNTERS];
+    if (server->ClientCounters(attachment, counters)) {
+      printf("%u home %" PRIu64 " waited %" PRIu64 " ready %" PRIu64 " expired %" PRIu64 " cancelled %" PRIu64 " slow %" PRIu64
+             " lost %" PRIu64 " resyncs %" PRIu64 " bells %" PRIu64 " ns per home open %" PRIu64 "\n",
+             attachment, counters[SMBPOOL_CLIENT_OPENS_HOME], counters[SMBPOOL_CLIENT_OPENS_WAITED],
+             counters[SMBPOOL_CLIENT_WAITS_READY], counters[SMBPOOL_CLIENT_WAITS_EXPIRED],
+             counters[SMBPOOL_CLIENT_WAITS_CANCELLED], counters[SMBPOOL_CLIENT_OPENS_SLOW],
+             counters[SMBPOOL_CLIENT_REPORTS_LOST], counters[SMBPOOL_CLIENT_RESYNCS], counters[SMBPOOL_CLIENT_DOORBELLS],
+             counters[SMBPOOL_CLIENT_HOME_NS] / (counters[SMBPOOL_CLIENT_OPENS_HOME] | 1));
+    }
     begun_.erase(attachment);
     opens_.erase(attachment);
   }

@@ -148,9 +148,23 @@ int smbpool_link_readable(struct smbpool_link *link) {
 /* Quiet messages ring all the same when so many slots are taken: else a burst of them would fill the ring unheard. */
 #define QUIET_SLOTS_MAX (SMBPOOL_SLOTS / 4u)
 
+static void ring_now(struct smbpool_link *link) {
+  const uint64_t one = 1;
+
+  link->bell_due = false;
+  smbpool_link_count(link, SMBPOOL_CLIENT_DOORBELLS);
+  /* EAGAIN means that the counter is full: it is ringing already. */
+  if (write(link->bell_fd, &one, sizeof(one)) == -1 && errno != EAGAIN) link->broken = true;
+}
+
+void smbpool_link_ring(struct smbpool_link *link) {
+  if (link->state != SMBPOOL_LINK_UP || !link->bell_due) return;
+  link->bell_due = false;
+  if (__atomic_load_n(&link->page->daemon_sleeps, __ATOMIC_SEQ_CST) != 0) ring_now(link);
+}
+
 static enum smbpool_ring_result put(struct smbpool_link *link, bool quiet, uint32_t op, const void *fixed,
                                     uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes) {
-  const uint64_t one = 1;
   enum smbpool_ring_result result;
 
   if (link->state != SMBPOOL_LINK_UP || link->broken) return SMBPOOL_RING_BAD;
@@ -163,10 +177,12 @@ static enum smbpool_ring_result put(struct smbpool_link *link, bool quiet, uint3
     if (link->requests.position - tail <= SMBPOOL_SLOTS) link->requests.seen = tail;
     quiet = quiet && link->requests.position - link->requests.seen <= QUIET_SLOTS_MAX;
   }
-  if (!smbpool_must_ring(link->ready, link->client, &link->page->daemon_sleeps) || quiet) return SMBPOOL_RING_OK;
-  smbpool_link_count(link, SMBPOOL_CLIENT_DOORBELLS);
-  /* EAGAIN means that the counter is full: it is ringing already. */
-  if (write(link->bell_fd, &one, sizeof(one)) == -1 && errno != EAGAIN) link->broken = true;
+  if (!smbpool_must_ring(link->ready, link->client, &link->page->daemon_sleeps)) return SMBPOOL_RING_OK;
+  if (quiet) {
+    link->bell_due = true;
+  } else {
+    ring_now(link);
+  }
   return SMBPOOL_RING_OK;
 }
 
@@ -247,7 +263,11 @@ bool smbpool_link_is_home(const struct smbpool_link *link, enum smbpool_home_kin
   return smbpool_home_has(link->page->home, smbpool_fingerprint((uint8_t)kind, key, key_bytes)) != 0;
 }
 
-void smbpool_link_count(struct smbpool_link *link, enum smbpool_client_counter counter) {
+void smbpool_link_count_by(struct smbpool_link *link, enum smbpool_client_counter counter, uint64_t by) {
   if (link->state != SMBPOOL_LINK_UP) return;
-  __atomic_store_n(&link->ring->counters[counter], link->ring->counters[counter] + 1u, __ATOMIC_RELAXED);
+  __atomic_store_n(&link->ring->counters[counter], link->ring->counters[counter] + by, __ATOMIC_RELAXED);
+}
+
+void smbpool_link_count(struct smbpool_link *link, enum smbpool_client_counter counter) {
+  smbpool_link_count_by(link, counter, 1);
 }

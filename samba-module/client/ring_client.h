@@ -28,6 +28,7 @@ struct smbpool_link {
   struct smbpool_channel replies;
   uint32_t client;
   uint32_t generation;
+  bool bell_due; /* something was posted while the daemon slept */
   bool draining; /* a handler must not drain again */
   bool broken;   /* to be closed by whoever notices: a handler may still be using the mapping */
 };
@@ -55,11 +56,14 @@ enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t o
                                            uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes);
 
 /*
- * The same without ringing: for what the daemon need not hear before it wakes up anyway (it empties the rings before it
- * does anything else, and looks every 50 ms). Saves the system call in every open whose records are home.
+ * The same without ringing now: when the daemon sleeps, bell_due is set and smbpool_link_ring is to be called when there
+ * is nothing better to do. Keeps the system call, and the daemon's waking up, out of the time a client waits for.
  */
 enum smbpool_ring_result smbpool_link_post(struct smbpool_link *link, uint32_t op, const void *fixed,
                                            uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes);
+
+/* Rings if a bell is due and the daemon still sleeps. */
+void smbpool_link_ring(struct smbpool_link *link);
 
 /* Hands every waiting reply to the handler; false when the ring is broken. */
 bool smbpool_link_drain(struct smbpool_link *link, smbpool_reply_handler handler, void *private_data);
@@ -75,5 +79,6 @@ bool smbpool_link_is_home(const struct smbpool_link *link, enum smbpool_home_kin
                           uint32_t key_bytes);
 
 void smbpool_link_count(struct smbpool_link *link, enum smbpool_client_counter counter);
+void smbpool_link_count_by(struct smbpool_link *link, enum smbpool_client_counter counter, uint64_t by);
 
 #endif

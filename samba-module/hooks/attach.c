@@ -24,6 +24,13 @@ uint64_t smbpool_now_us(void) {
   return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
+uint64_t smbpool_now_ns(void) {
+  struct timespec now;
+
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t smbpool_realtime_us(void) {
   struct timespec now;
 
@@ -158,9 +165,21 @@ static void resync_later(struct smbpool_process *process, uint32_t after_ms) {
                                            timeval_current_ofs_msec(after_ms), on_resync, process);
 }
 
+static void on_bell(struct tevent_context *ev, struct tevent_immediate *im, void *private_data) {
+  struct smbpool_process *process = talloc_get_type_abort(private_data, struct smbpool_process);
+
+  process->bell_scheduled = false;
+  smbpool_link_ring(&process->link);
+}
+
 /* What became of a send; a broken link is taken down by a timer, not under the feet of the caller. */
 static bool sent(struct smbpool_process *process, enum smbpool_ring_result result) {
   if (result == SMBPOOL_RING_BAD) attach_later(process);
+  /* Rung from the event loop: after the answer to the client, and once for all that was posted until then. */
+  if (process->link.bell_due && !process->bell_scheduled) {
+    process->bell_scheduled = true;
+    tevent_schedule_immediate(process->bell, process->sconn->ev_ctx, on_bell, process);
+  }
   return result == SMBPOOL_RING_OK;
 }
 
@@ -179,7 +198,7 @@ bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixe
 bool smbpool_report(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                     const void *texts, uint32_t texts_bytes) {
   if (!smbpool_process_up(process)) return false; /* the replay after attaching says it */
-  if (smbpool_try_send(process, op, fixed, fixed_bytes, texts, texts_bytes)) return true;
+  if (smbpool_post(process, op, fixed, fixed_bytes, texts, texts_bytes)) return true;
   smbpool_link_count(&process->link, SMBPOOL_CLIENT_REPORTS_LOST);
   process->resync_wanted = true;
   process->resync_running = false; /* it starts over: what it said may be outdated */
@@ -305,8 +324,9 @@ struct smbpool_process *smbpool_process_get(struct smbpool_tree *tree, struct sm
     process->next_operation = 1;
     process->next_tree = 1;
     smbpool_link_init(&process->link);
+    process->bell = tevent_create_immediate(process);
     process->socket_path = talloc_strdup(process, tree->config.socket_path);
-    if (process->socket_path == NULL) {
+    if (process->socket_path == NULL || process->bell == NULL) {
       TALLOC_FREE(process);
       return NULL;
     }

@@ -109,6 +109,8 @@ struct smbpool_process {
   const char *socket_path;
   struct tevent_fd *socket_event;
   struct tevent_fd *wake_event;
+  struct tevent_immediate *bell;
+  bool bell_scheduled;
   struct tevent_timer *attach_timer;
   struct tevent_timer *resync_timer;
   struct tevent_timer *watch_timer;
@@ -134,12 +136,13 @@ bool smbpool_report(struct smbpool_process *process, uint32_t op, const void *fi
 /* Sends something that a resync does not repeat; false: it was not sent. */
 bool smbpool_try_send(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                       const void *texts, uint32_t texts_bytes);
-/* The same, heard when the daemon wakes up anyway: costs no system call. */
+/* The same, rung for from the event loop: costs no system call now. */
 bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                   const void *texts, uint32_t texts_bytes);
 /* For connect_fn: blocks until this tree is answered, the deadline passed or the daemon is gone. */
 void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree *tree);
 uint64_t smbpool_now_us(void);
+uint64_t smbpool_now_ns(void);
 uint64_t smbpool_realtime_us(void);
 
 /* connect.c */

@@ -130,9 +130,9 @@ static void send_result(const struct create_facts *create, uint64_t operation, u
 
 /*
  * First pass of a create: true when it was deferred. Otherwise *operation is the number to report the end under, 0 when
- * there is no daemon.
+ * there is no daemon; *home: every record of it was found here.
  */
-static bool begin(const struct create_facts *create, uint64_t *operation) {
+static bool begin(const struct create_facts *create, uint64_t *operation, bool *home) {
   struct smbpool_process *process = create->tree->process;
   struct smbpool_open_facts facts = {
       .can_wait = create->req->smb2req != NULL && create->req->smb2req->subreq != NULL,
@@ -161,6 +161,7 @@ static bool begin(const struct create_facts *create, uint64_t *operation) {
   }
   if (!facts.link_up) return false;
   *operation = process->next_operation++;
+  *home = facts.keys_home;
   smbpool_link_count(&process->link, facts.keys_home ? SMBPOOL_CLIENT_OPENS_HOME : SMBPOOL_CLIENT_OPENS_SLOW);
   send_begin(create, *operation, facts.keys_home ? SMBPOOL_OPEN_HOME : 0);
   return false;
@@ -186,11 +187,14 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   bool ours = tree != NULL && tree->process != NULL && req != NULL;
   struct smbpool_wait *wait = NULL;
   uint64_t began_us = 0, operation = 0, outer_operation = 0;
+  uint64_t own_ns = 0;
+  bool home = false;
   int info = FILE_WAS_OPENED;
   NTSTATUS status;
 
   if (ours) {
-    began_us = smbpool_now_us();
+    own_ns = smbpool_now_ns();
+    began_us = own_ns / 1000u;
     create.exists = VALID_STAT(smb_fname->st);
     if (create.exists) create.id = vfs_file_id_from_sbuf(handle->conn, &smb_fname->st);
     if (req->smb2req != NULL) wait = smbpool_wait_find(tree->process, req->smb2req);
@@ -198,11 +202,12 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
       operation = wait->operation;
       began_us = wait->began_us;
       smbpool_wait_leave(wait, req);
-    } else if (begin(&create, &operation)) {
+    } else if (begin(&create, &operation, &home)) {
       return NT_STATUS_RETRY; /* smbd sees that the create was deferred; the status goes nowhere */
     }
     outer_operation = tree->process->running_operation;
     tree->process->running_operation = operation;
+    own_ns = smbpool_now_ns() - own_ns;
   }
 
   status = SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access, create_disposition,
@@ -211,12 +216,16 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   if (pinfo != NULL) *pinfo = info;
 
   if (ours) {
+    uint64_t back_ns = smbpool_now_ns();
+
     tree->process->running_operation = outer_operation;
     if (wait != NULL) {
       wait->asked = false; /* the end is reported below, it was not cancelled */
       smbpool_wait_finish(wait, req);
     }
     send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, info);
+    own_ns += smbpool_now_ns() - back_ns;
+    if (home) smbpool_link_count_by(&tree->process->link, SMBPOOL_CLIENT_HOME_NS, own_ns);
   }
   return status;
 }
