@@ -75,6 +75,8 @@ export class Records {
   private readonly holdings: Holdings;
   private readonly deletions: Deletions;
   private readonly barriers: Barriers;
+  /** Random keys that peers announced in databases not opened here yet: the home of each. */
+  private readonly announcedEarly = new Map<DatabaseId, Map<RecordKey, NodeId>>();
   /** Messages to ourselves, handled before the step ends. */
   private readonly mailbox: RecordMessage[] = [];
   private draining = false;
@@ -137,9 +139,10 @@ export class Records {
     if (this.databases.has(database)) return;
     this.databases.set(database, {
       name,
-      existing: RANDOM_KEY_DATABASES.has(name) ? new Map() : null,
+      existing: RANDOM_KEY_DATABASES.has(name) ? (this.announcedEarly.get(database) ?? new Map()) : null,
       barrier: BARRIER_DATABASES.has(name),
     });
+    this.announcedEarly.delete(database);
     this.holdings.addDatabase(database);
     if (RANDOM_KEY_DATABASES.has(name)) this.deletions.useShortLinger(database);
   }
@@ -435,8 +438,8 @@ export class Records {
   }
 
   private existsElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)?.existing;
-    if (!existing) return;
+    const existing = this.announced(database);
+    if (existing === null) return;
     const known = existing.get(key);
     if (known === this.context.self && this.directory.has(database, key)) {
       // Two servers made one key in the same moment. Whoever has nothing in it yields; see Deletions.
@@ -448,8 +451,17 @@ export class Records {
   }
 
   private goneElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)?.existing;
+    const existing = this.announced(database);
     if (existing?.get(key) === from) existing.delete(key);
+  }
+
+  /** What we know of a database's random keys, also when it is not open here yet; null if its keys are not random. */
+  private announced(database: DatabaseId): Map<RecordKey, NodeId> | null {
+    const known = this.databases.get(database);
+    if (known !== undefined) return known.existing;
+    let early = this.announcedEarly.get(database);
+    if (early === undefined) this.announcedEarly.set(database, (early = new Map()));
+    return early;
   }
 
   /** An entry of our directory ended. */
@@ -490,6 +502,9 @@ export class Records {
     this.barriers.peerGone(peer);
     for (const [database, { existing }] of this.databases) {
       for (const [key, home] of existing ?? []) if (home === peer) this.adoptRandomKey(database, key);
+    }
+    for (const early of this.announcedEarly.values()) {
+      for (const [key, home] of early) if (home === peer) early.delete(key);
     }
     this.directory.peerReset(peer);
     this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer);
