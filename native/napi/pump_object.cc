@@ -2,6 +2,7 @@
 #include "pump_object.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -130,6 +131,7 @@ void PumpObject::MakeBuffers(const Napi::Object& options) {
   out_bytes_ = static_cast<uint8_t*>(out.Data());
   out_capacity_ = out.ByteLength();
   control_values_ = static_cast<double*>(control.Data());
+  control_values_[1] = std::numeric_limits<double>::infinity();
   in_ = Napi::Persistent(in);
   out_ = Napi::Persistent(out);
   control_ = Napi::Persistent(control);

@@ -4,18 +4,25 @@
  * waited for. Called by core/records; speaks to homes and askers only by record messages.
  */
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { turn as toTurn } from '../base/ids.js';
 import { Histogram } from '../base/histogram.js';
 import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
+import type { Holding, Waiter } from './holding.js';
+import { BUSY_RETRY_MICROS_MIN, fingerprint, newHolding } from './holding.js';
 import { RecentGives } from './recent-gives.js';
 
-/** A chain is tried again after this time at first, then after twice as long each time, up to the maximum. */
-const BUSY_RETRY_MICROS_MIN = 100;
+/** The longest pause between two tries of a busy chain. */
 const BUSY_RETRY_MICROS_MAX = 10_000;
 /** A chain held longer than this is worth a line in the log: smbd holds chains for microseconds. */
 const BUSY_WARN_MICROS = 1_000_000;
+
+/**
+ * While another server waits, so many more operations of this one may use the record first, and no longer than this:
+ * a hot record serves a group of local users per trip without starving the others.
+ */
+const COHORT_OPERATIONS_MAX = 16;
+const COHORT_MICROS = 20_000;
 
 /** Answers to those who asked; see RecordsEvents. */
 export interface HoldingEvents {
@@ -24,53 +31,10 @@ export interface HoldingEvents {
   failed(token: number, why: string): void;
   /** An empty record was stored because somebody asked for a key that does not exist. */
   emptyTaken(database: DatabaseId, key: RecordKey): void;
-}
-
-interface Waiter {
-  token: number;
-  /** 'owned' reads only if the record is ours (traversal). */
-  mode: AccessMode | 'owned';
-  since: Micros;
-}
-
-interface PendingGive {
-  turn: Turn;
-  to: NodeId;
-  run: number;
-  mode: AccessMode;
-}
-
-export interface Holding {
-  database: DatabaseId;
-  key: RecordKey;
-  /** 'backup': given away; the payload stays here until the home says that a newer backup exists. */
-  state: 'none' | 'owned' | 'copy' | 'backup';
-  turn: Turn;
-  /** Owned, but others have read copies: local writers must ask. */
-  shared: boolean;
-  /** Not given away before. */
-  holdUntil: Micros;
-  /** Of the payload as it arrived, to tell whether it was written since. */
-  arrivedFingerprint: number;
-  /** A timer for holdUntil is set. */
-  holdTimer: boolean;
-  asked: AccessMode | null;
-  askedOf: NodeId | null;
-  waiters: Waiter[];
-  /** The answer to our ask, to be stored. */
-  arrived: Extract<RecordMessage, { kind: 'record' }> | null;
-  give: PendingGive | null;
-  /** A copy or backup to be deleted; `confirm` says that the home waits for 'revoked'. */
-  discard: { turn: Turn; confirm: boolean }[];
-  reclaim: Turn | null;
-  erase: boolean;
-  /** The store operation under way. */
-  operation: RecordOp | null;
-  busySince: Micros | null;
-  busyDelay: Micros;
-  busyWarned: boolean;
-  retrying: boolean;
-  deletionQueued: boolean;
+  /** Local writers can use the record from now on. */
+  came(database: DatabaseId, key: RecordKey): void;
+  /** They may not be able to any more; called before the tdb is touched. */
+  leaving(database: DatabaseId, key: RecordKey): void;
 }
 
 type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => void;
@@ -124,6 +88,31 @@ export class Holdings {
     return keys;
   }
 
+  /** Whether a local writer could use the record now. */
+  isHome(database: DatabaseId, key: RecordKey): boolean {
+    const holding = this.get(database, key);
+    return holding?.state === 'owned' && !holding.shared && holding.arrived === null && holding.reclaim === null;
+  }
+
+  /** Keeps the record here for an operation, unless another server has waited for long enough already. */
+  pin(database: DatabaseId, key: RecordKey, operation: number, until: Micros): void {
+    const holding = this.get(database, key);
+    if (holding === undefined || holding.state !== 'owned') return;
+    if (holding.give !== null && holding.pins?.has(operation) !== true) {
+      if (holding.cohort >= COHORT_OPERATIONS_MAX) return;
+      holding.cohort += 1;
+    }
+    holding.pins ??= new Map();
+    holding.pins.set(operation, until);
+  }
+
+  unpin(database: DatabaseId, key: RecordKey, operation: number): void {
+    const holding = this.get(database, key);
+    if (holding?.pins?.delete(operation) !== true) return;
+    if (holding.pins.size === 0) holding.pins = null;
+    if (holding.give !== null) this.settle(holding);
+  }
+
   /** Requests not answered yet. */
   waiting(): number {
     return this.byToken.size;
@@ -171,6 +160,8 @@ export class Holdings {
       return;
     }
     holding.give = { turn: message.turn, to: message.to, run: message.run, mode: message.mode };
+    holding.giveSince = this.context.now();
+    holding.cohort = 0;
     this.settle(holding);
   }
 
@@ -297,6 +288,8 @@ export class Holdings {
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
+      const { op } = operation;
+      if (op === 'give' || op === 'share' || op === 'erase') this.events.leaving(holding.database, holding.key);
       this.context.emit({ kind: 'record', database: holding.database, key: holding.key, op: operation });
       return;
     }
@@ -335,15 +328,30 @@ export class Holdings {
    * cached.
    */
   private holdIsOver(holding: Holding): boolean {
-    if (this.context.now() >= holding.holdUntil) return true;
+    const now = this.context.now();
+    const until = Math.max(holding.holdUntil, this.pinnedUntil(holding));
+    if (now >= until) return true;
     if (!holding.holdTimer) {
       holding.holdTimer = true;
-      this.context.timers.at(holding.holdUntil, () => {
+      this.context.timers.at(until, () => {
         holding.holdTimer = false;
         this.settle(holding);
       });
     }
     return false;
+  }
+
+  /** Pins end by themselves, and all of them a bounded time after the home asked: others wait. */
+  private pinnedUntil(holding: Holding): Micros {
+    if (holding.pins === null) return 0;
+    const now = this.context.now();
+    let until = 0;
+    for (const [operation, end] of holding.pins) {
+      if (end <= now) holding.pins.delete(operation);
+      else until = Math.max(until, end);
+    }
+    if (holding.pins.size === 0) holding.pins = null;
+    return holding.give === null ? until : Math.min(until, holding.giveSince + COHORT_MICROS);
   }
 
   private canServe(holding: Holding, waiter: Waiter): boolean {
@@ -396,6 +404,7 @@ export class Holdings {
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
     if (!isCopy && data.length === 0) this.events.emptyTaken(database, key);
+    if (!isCopy) this.events.came(database, key);
     this.answer(holding, data, isCopy ? 'read' : 'write');
   }
 
@@ -410,6 +419,7 @@ export class Holdings {
       holding.turn = turn;
       holding.holdUntil = this.context.now() + this.holdMicros;
       this.context.count('record.arrived.keep');
+      this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });
       return;
     }
@@ -436,6 +446,7 @@ export class Holdings {
       holding.shared = false;
       holding.turn = turn;
       this.context.count('record.reclaimed');
+      this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });
     } else {
       // Should it arrive after all, it is too late: the home restores the record elsewhere.
@@ -461,6 +472,7 @@ export class Holdings {
       remedy: 'nobody but smbd and smbpoold may write to the volatile databases',
     });
     this.context.count('record.lost-locally');
+    this.events.leaving(holding.database, holding.key);
     holding.state = 'none';
   }
 
@@ -493,6 +505,7 @@ export class Holdings {
     holding.erase = false;
     if (outcome.result !== 'done') {
       if (outcome.result === 'refused' && outcome.why !== 'not-empty') holding.state = 'none';
+      else if (!holding.shared) this.events.came(database, key);
       return;
     }
     holding.state = 'none';
@@ -529,30 +542,7 @@ export class Holdings {
     }
     let holding = holdings.get(key);
     if (holding === undefined) {
-      holding = {
-        database,
-        key,
-        state: 'none',
-        turn: toTurn(0),
-        shared: false,
-        holdUntil: 0,
-        arrivedFingerprint: 0,
-        holdTimer: false,
-        asked: null,
-        askedOf: null,
-        waiters: [],
-        arrived: null,
-        give: null,
-        discard: [],
-        reclaim: null,
-        erase: false,
-        operation: null,
-        busySince: null,
-        busyDelay: BUSY_RETRY_MICROS_MIN,
-        busyWarned: false,
-        retrying: false,
-        deletionQueued: false,
-      };
+      holding = newHolding(database, key);
       holdings.set(key, holding);
     }
     return holding;
@@ -567,10 +557,3 @@ export class Holdings {
 }
 
 const EMPTY = new Uint8Array(0);
-
-/** FNV-1a; a collision only means one hold of the wrong length. */
-function fingerprint(data: Uint8Array): number {
-  let hash = 0x811c9dc5;
-  for (const byte of data) hash = Math.imul(hash ^ byte, 0x01000193);
-  return hash ^ data.length;
-}

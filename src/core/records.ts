@@ -17,6 +17,9 @@ import { Directory } from './directory.js';
 import { Holdings } from './holdings.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
+import type { RecordName } from './pins.js';
+import { Pins } from './pins.js';
+import { Restarts } from './restarts.js';
 import { rendezvousHome } from './rendezvous.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
@@ -39,6 +42,11 @@ export interface RecordsEvents {
   fetched(token: number, data: Uint8Array): void;
   failed(token: number, why: string): void;
   described(number: number, answer: RecordDescription | { error: string }): void;
+}
+
+export interface RecordsWatcher {
+  came(database: DatabaseId, key: RecordKey): void;
+  leaving(database: DatabaseId, key: RecordKey): void;
 }
 
 export interface DatabaseStatus {
@@ -75,6 +83,9 @@ export class Records {
   private readonly holdings: Holdings;
   private readonly deletions: Deletions;
   private readonly barriers: Barriers;
+  private readonly pins: Pins;
+  /** Random keys that peers announced in databases not opened here yet: the home of each. */
+  private readonly announcedEarly = new Map<DatabaseId, Map<RecordKey, NodeId>>();
   /** Messages to ourselves, handled before the step ends. */
   private readonly mailbox: RecordMessage[] = [];
   private draining = false;
@@ -85,10 +96,9 @@ export class Records {
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
   private heldAsks: Ask[] = [];
-  /** Peers whose restart we are digesting, and who else has seen which restart. */
-  private readonly resets = new Map<NodeId, Incarnation>();
-  private readonly resetsSeen = new Map<NodeId, { incarnation: Incarnation; by: Set<NodeId> }>();
+  private readonly restarts: Restarts;
   private events: RecordsEvents | null = null;
+  private watcher: RecordsWatcher | null = null;
 
   constructor(
     private readonly context: CoreContext,
@@ -109,12 +119,28 @@ export class Records {
       (server) => this.runs.get(server),
       (database, key, mode) => this.ask(database, key, mode),
       {
-        migrated: (token) => this.events?.migrated(token),
+        migrated: (token) => (token < 0 ? this.pins.arrived(token) : this.events?.migrated(token)),
         fetched: (token, data) => this.events?.fetched(token, data),
-        failed: (token, why) => this.events?.failed(token, why),
+        failed: (token, why) => (token < 0 ? this.pins.failed(token) : this.events?.failed(token, why)),
         emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
+        came: (database, key) => this.watcher?.came(database, key),
+        leaving: (database, key) => this.watcher?.leaving(database, key),
       },
     );
+    this.restarts = new Restarts(
+      context,
+      this.holdings,
+      () => this.databases.keys(),
+      (database, key) => this.homeOf(database, key),
+      post,
+    );
+    this.pins = new Pins(context, {
+      isHome: ({ database, key }) => this.holdings.isHome(database, key),
+      want: ({ database, key }, token) => this.holdings.want(database, key, 'write', token),
+      cancel: (token) => this.holdings.cancel(token),
+      pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
+      unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
+    });
     this.deletions = new Deletions(context, this.holdings);
     this.barriers = new Barriers(context);
     this.claimsDone(context.self);
@@ -132,14 +158,38 @@ export class Records {
     this.events = events;
   }
 
+  /** Tells when records come and go; for the table of what is here (core/witness). */
+  watch(watcher: RecordsWatcher): void {
+    this.watcher = watcher;
+  }
+
+  /**
+   * An operation of the VFS module begins: brings all these records here at once and keeps them for its length.
+   * `ready` is called once, with false if they could not all be had; null only keeps those that are here.
+   */
+  beginOperation(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void {
+    this.pins.begin(number, names, ready);
+    this.drain();
+  }
+
+  endOperation(number: number): void {
+    this.pins.end(number);
+    this.drain();
+  }
+
+  isHome({ database, key }: RecordName): boolean {
+    return this.holdings.isHome(database, key);
+  }
+
   /** A volatile database has been opened here. Doing it twice changes nothing. */
   addDatabase(database: DatabaseId, name: string): void {
     if (this.databases.has(database)) return;
     this.databases.set(database, {
       name,
-      existing: RANDOM_KEY_DATABASES.has(name) ? new Map() : null,
+      existing: RANDOM_KEY_DATABASES.has(name) ? (this.announcedEarly.get(database) ?? new Map()) : null,
       barrier: BARRIER_DATABASES.has(name),
     });
+    this.announcedEarly.delete(database);
     this.holdings.addDatabase(database);
     if (RANDOM_KEY_DATABASES.has(name)) this.deletions.useShortLinger(database);
   }
@@ -195,7 +245,7 @@ export class Records {
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
     this.holdings.onDone(database, key, operation, outcome);
     this.drain();
-    for (const server of [...this.resets.keys()]) this.afterReset(server);
+    this.restarts.advance();
   }
 
   /** A message of a peer. Throws DecodeError. */
@@ -217,9 +267,9 @@ export class Records {
       }
     }
     // A new run has nothing under way that was given on anybody's old orders.
-    for (const seen of this.resetsSeen.values()) seen.by.add(peer);
+    this.restarts.isNew(peer);
     if (isNewRun) this.peerReset(peer, incarnation);
-    else this.sendClaims(peer);
+    else this.restarts.sendClaims(peer);
     this.holdings.onContact(peer);
     this.drain();
     this.flush();
@@ -227,19 +277,8 @@ export class Records {
       if (other === this.context.self || other === peer) continue;
       this.post(other, { kind: 'reset-seen', server: peer, incarnation });
     }
-    for (const server of [...this.resets.keys()]) this.afterReset(server);
+    this.restarts.advance();
     this.drain();
-  }
-
-  /** Tells a home what we own of its keys, and what we keep as backup. */
-  private sendClaims(peer: NodeId): void {
-    for (const database of this.databases.keys()) {
-      for (const { key, state, turn } of this.holdings.all(database)) {
-        if ((state !== 'owned' && state !== 'backup') || this.homeOf(database, key) !== peer) continue;
-        this.post(peer, { kind: 'claim', database, key, turn, what: state === 'owned' ? 'owner' : 'backup' });
-      }
-    }
-    this.post(peer, { kind: 'claims-done' });
   }
 
   peerDown(peer: NodeId): void {
@@ -398,7 +437,7 @@ export class Records {
       case 'claims-done':
         return this.claimsDone(from);
       case 'reset-seen':
-        return this.onResetSeen(from, message.server, message.incarnation);
+        return this.restarts.seenBy(from, message.server, message.incarnation);
       case 'describe': {
         const text = JSON.stringify(this.description(message.database, message.key));
         return this.post(from, { kind: 'description', number: message.number, text });
@@ -435,8 +474,8 @@ export class Records {
   }
 
   private existsElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)?.existing;
-    if (!existing) return;
+    const existing = this.announced(database);
+    if (existing === null) return;
     const known = existing.get(key);
     if (known === this.context.self && this.directory.has(database, key)) {
       // Two servers made one key in the same moment. Whoever has nothing in it yields; see Deletions.
@@ -448,8 +487,17 @@ export class Records {
   }
 
   private goneElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)?.existing;
+    const existing = this.announced(database);
     if (existing?.get(key) === from) existing.delete(key);
+  }
+
+  /** What we know of a database's random keys, also when it is not open here yet; null if its keys are not random. */
+  private announced(database: DatabaseId): Map<RecordKey, NodeId> | null {
+    const known = this.databases.get(database);
+    if (known !== undefined) return known.existing;
+    let early = this.announcedEarly.get(database);
+    if (early === undefined) this.announcedEarly.set(database, (early = new Map<RecordKey, NodeId>()));
+    return early;
   }
 
   /** An entry of our directory ended. */
@@ -491,6 +539,9 @@ export class Records {
     for (const [database, { existing }] of this.databases) {
       for (const [key, home] of existing ?? []) if (home === peer) this.adoptRandomKey(database, key);
     }
+    for (const early of this.announcedEarly.values()) {
+      for (const [key, home] of early) if (home === peer) early.delete(key);
+    }
     this.directory.peerReset(peer);
     this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer);
     for (const database of this.databases.keys()) {
@@ -500,7 +551,7 @@ export class Records {
     }
     // From here on we give nothing on the old run's orders, and say so to the others: streams are in order, so who
     // hears it has got all we gave. What we own is claimed when we have heard it from all of them.
-    this.resets.set(peer, incarnation);
+    this.restarts.began(peer, incarnation);
   }
 
   /** The creator of a random key forgot it. If we have the record, we are its home from now on. */
@@ -514,54 +565,6 @@ export class Records {
     this.announce('exists', database, key);
   }
 
-  /**
-   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke
-   * them. Returns whether something is left to do.
-   */
-  private unsettled(home: NodeId): boolean {
-    let left = false;
-    for (const database of this.databases.keys()) {
-      for (const holding of [...this.holdings.all(database)]) {
-        const isCopy = holding.state === 'copy';
-        if ((!isCopy && holding.arrived === null) || this.homeOf(database, holding.key) !== home) continue;
-        left = true;
-        if (isCopy && holding.discard.length === 0) this.holdings.onDrop(database, holding.key, holding.turn);
-      }
-    }
-    return left;
-  }
-
-  private onResetSeen(from: NodeId, server: NodeId, incarnation: Incarnation): void {
-    let seen = this.resetsSeen.get(server);
-    if (seen === undefined || seen.incarnation < incarnation) {
-      this.resetsSeen.set(server, (seen = { incarnation, by: new Set() }));
-    }
-    if (seen.incarnation === incarnation) seen.by.add(from);
-    this.afterReset(server);
-  }
-
-  /**
-   * Once all others saw the restart too, no record given on the old run's orders is under way: we can say what we own.
-   */
-  private afterReset(server: NodeId): void {
-    const incarnation = this.resets.get(server);
-    if (incarnation === undefined) return;
-    const seen = this.resetsSeen.get(server);
-    const missing = this.context.members.some(
-      (member) =>
-        member !== this.context.self &&
-        member !== server &&
-        !(seen?.incarnation === incarnation && seen.by.has(member)),
-    );
-    if (missing || this.unsettled(server)) return;
-    this.resets.delete(server);
-    this.sendClaims(server);
-    for (const database of this.databases.keys()) {
-      for (const holding of [...this.holdings.all(database)]) {
-        this.holdings.askAgain(holding, server);
-      }
-    }
-  }
 }
 
 /** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */

@@ -102,6 +102,7 @@ export class CoreLoop {
       const outcome = this.outcomes[this.outcomesAt++]!;
       this.perform(this.core.step(outcome, this.ports.now()));
     }
+    if (this.outcomesAt === 0) return;
     this.outcomes.length = 0;
     this.outcomesAt = 0;
   }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
 import type { ClientId } from '../../src/base/ids.js';
+import { loadNative } from '../../src/host/native.js';
 import { Pump } from '../../src/host/pump.js';
 import { eventually, ownDirectory, sleep } from '../support/native-helpers.js';
 
@@ -251,7 +252,6 @@ test('ending a connection delivers what was queued before', async (t) => {
 
 test('the timer calls at its deadline, with better than a millisecond', async (t) => {
   const directory = ownDirectory(t);
-  const { loadNative } = await import('../../src/host/native.js');
   const { now } = loadNative();
   let deadline = Infinity;
   const late: number[] = [];
@@ -297,4 +297,67 @@ test('an exception in a handler is an uncaught exception, as in any callback', a
   const code = await new Promise((resolve) => child.once('exit', resolve));
   assert.equal(output.trim(), 'caught mine');
   assert.equal(code, 0, 'and closing there lets the process end');
+});
+
+test('the bounds on clients and unfinished input cost only the client that reaches them', async (t) => {
+  const path = join(ownDirectory(t), 's');
+  const { Pump: NativePumpClass } = loadNative();
+  let batches = 0;
+  const native = new NativePumpClass({
+    inBytes: 65_536,
+    outBytes: 65_536,
+    gate: { path, clientsMax: 2, inputBytesMax: 100_000 },
+    onBatch: () => {
+      batches++;
+      return 0;
+    },
+  });
+  t.after(() => native.close());
+  const count = (name: string): number => native.counters()[`socket.client.${name}`]!;
+  const open = async (): Promise<Socket> => {
+    const socket = connect(path);
+    socket.on('error', () => undefined);
+    t.after(() => socket.destroy());
+    await new Promise((resolve) => socket.once('connect', resolve));
+    return socket;
+  };
+  const greedy = await open();
+  await open();
+  await eventually('two clients', () => count('accepted') === 2);
+  const third = await open();
+  await new Promise((resolve) => third.resume().once('close', resolve));
+  assert.equal(count('refused.too-many'), 1);
+  // it promises a megabyte and sends a part of it
+  greedy.write(packet(Buffer.alloc(150_000), { length: 1_000_000 }));
+  await new Promise((resolve) => greedy.resume().once('close', resolve));
+  assert.equal(count('closed.input-memory'), 1);
+  await eventually('its place is free', () => native.describe().clients === 1);
+  await open();
+  await eventually('another one', () => count('accepted') === 3);
+  const idle = batches;
+  await sleep(50);
+  assert.ok(batches - idle < 3, 'and then the loop rests');
+});
+
+test('out of descriptors, new connections are refused and the loop does not spin', async (t) => {
+  const path = join(ownDirectory(t), 's');
+  const module = JSON.stringify(new URL('../../src/host/pump.js', import.meta.url).href);
+  const script = `const { Pump } = await import(${module});
+    const { openSync } = await import('node:fs');
+    const pump = new Pump({ socketPath: ${JSON.stringify(path)}, listener: {
+      clientOpened() {}, clientPacket() {}, clientClosed() {}, endOfBatch() { return Infinity; } } });
+    try { for (;;) openSync('/dev/null'); } catch { console.log('full'); }
+    setTimeout(() => { const c = pump.counters();
+      console.log(c['socket.client.refused.no-descriptor'] > 0, c['loop.batches'] < 100);
+      process.exit(); }, 300);`;
+  const limited = `ulimit -n 200; exec "$0" --input-type=module -e "$1"`;
+  const child = spawn('bash', ['-c', limited, process.execPath, script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  child.stdout.on('data', (bytes: Buffer) => (output += bytes.toString()));
+  await eventually('it to be full', () => output.includes('full'));
+  const socket = connect(path);
+  socket.on('error', () => undefined);
+  t.after(() => socket.destroy());
+  await new Promise((resolve) => child.once('close', resolve));
+  assert.equal(output.trim(), 'full\ntrue true');
 });

@@ -23,6 +23,8 @@ import { deleteAll, live } from './workload.js';
 
 /** After the faults have stopped everything must be answered within this time. */
 const SETTLE_MICROS_MAX = 20_000_000;
+/** A daemon that was stuck runs again, links that went down are up again, and all that waited has been sent. */
+const ANNOUNCE_MICROS = 2_000_000;
 /** After the last deletion nothing may be left after this time (core/deletions lingers up to 5 s per look). */
 const EMPTY_MICROS_MAX = 30_000_000;
 /** Steps of virtual time after which it is looked whether all is done. */
@@ -217,6 +219,8 @@ class Run {
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
     if (this.broken()) return;
     for (const smbd of [...this.smbds]) this.bury(smbd);
+    // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
+    this.advance(ANNOUNCE_MICROS);
     this.deleteEverything();
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('while deleting');
     this.until(EMPTY_MICROS_MAX, () => [...this.stores.values()].every((store) => store.isEmpty()));

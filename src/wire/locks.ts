@@ -25,11 +25,13 @@ export interface ClientIdentity {
   clientName: string;
   user: string;
   share: string;
+  /** The share's directory on its server, where known: then absolute paths find it too. */
+  shareRoot?: string;
 }
 
 export interface RangeLock {
-  start: string;
   /** Decimal, as 64-bit numbers do not fit JSON. */
+  start: string;
   size: string;
   type: 'read' | 'write';
 }
@@ -55,6 +57,18 @@ export interface OpenReport extends ClientIdentity {
   locks: RangeLock[];
 }
 
+/** Whom somebody waits for. */
+export interface WaitTarget {
+  server: number;
+  serverName: string;
+  /** The smbd there; 0: the server itself, which has to send records. */
+  pid: number;
+  /** What it holds or has to do, in words: 'holds lease RWH', 'holds 0 to 99 write', 'has to send the records'. */
+  what: string;
+  /** False names a dead or stuck holder. */
+  alive: boolean;
+}
+
 /** Somebody who waits: for records to come home, for a break to be answered, or for a byte range. */
 export interface WaitReport extends ClientIdentity {
   path: string;
@@ -63,8 +77,8 @@ export interface WaitReport extends ClientIdentity {
   /** 'open', 'lock' … in words, with what was asked for. */
   wants: string;
   waitMicros: number;
-  /** Whom it waits for, as far as known; `alive` false names a dead or stuck holder. */
-  waitsFor: { server: number; serverName: string; pid: number; what: string; alive: boolean }[];
+  /** As far as known; may be empty. */
+  waitsFor: WaitTarget[];
 }
 
 /** Answer of `/locks?path=&user=&client=&share=`: the whole pool's holders and waiters. */
@@ -73,24 +87,32 @@ export interface LocksAnswer {
   waits: WaitReport[];
   /** Servers that did not answer in time: what they hold is missing here. */
   missing: number[];
-  /** More matched than are listed. */
+  /** More matched than are listed; opens are left out before waits are. */
   truncated: boolean;
 }
 
-export type TraceKind =
-  | 'open'
-  | 'waiting'
-  | 'home'
-  | 'moved'
-  | 'granted'
-  | 'refused'
-  | 'break-sent'
-  | 'break-done'
-  | 'lock'
-  | 'unlock'
-  | 'close';
+export const TRACE_KINDS = [
+  'open',
+  'waiting',
+  'home',
+  'moved',
+  'granted',
+  'refused',
+  'break-sent',
+  'break-done',
+  'lock',
+  'unlock',
+  'close',
+] as const;
+export type TraceKind = (typeof TRACE_KINDS)[number];
 
-/** One line of `smbpool trace`; `/trace?...` streams them as JSON, one per line, until the reader leaves. */
+/** Which events a reader wants. */
+export interface TraceFilter extends LockFilter {
+  /** All when absent. */
+  kinds?: readonly TraceKind[];
+}
+
+/** One line of `smbpool trace`; `/trace` streams them as JSON, one per line, until the reader leaves. */
 export interface TraceEvent extends ClientIdentity {
   /** Wall-clock microseconds since 1970. */
   atMicros: number;

@@ -1,0 +1,63 @@
+/**
+ * The SMB level: stock smbds on top of both pools, and one that knows of no other server, all with the same options.
+ * smbd's own work is the same in all three; what differs is what its daemon costs it.
+ */
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { accepts } from '../src/lab/admin.js';
+import { LabError } from '../src/lab/errors.js';
+import type { ServerPlace } from '../src/lab/layout.js';
+import { labOptions } from '../src/lab/options.js';
+import { sambaConfig, sambaFolders } from '../src/lab/samba-config.js';
+import { waitUntil } from '../src/lab/run.js';
+import { createUnixUser, setSmbUser, unixUserExists } from '../src/lab/users.js';
+import { startIn } from './network.js';
+import type { System } from './places.js';
+import { PASSWORD, SERVERS, USER, places } from './places.js';
+import type { Workload } from './workloads.js';
+
+const SMBD_START_MILLIS_MAX = 60_000;
+
+export const SMB_WORKLOADS: readonly Workload[] = [
+  { name: 'own', title: 'a file of its own, one client', latencyOf: 'open and close' },
+  { name: 'alternate', title: 'one file, one client, two servers in turn', latencyOf: 'open and close' },
+  { name: 'directory', title: 'one folder, two clients per server', latencyOf: 'open and close' },
+];
+
+/** Returns whether the unix account was created. */
+export async function startSmbds(root: string, systems: readonly System[], processors: string): Promise<boolean> {
+  const created = !unixUserExists(USER);
+  if (created) await createUnixUser(USER);
+  for (const system of systems) {
+    const all = places(root, system);
+    for (const place of all) prepare(place);
+    await setSmbUser(all[0]!, USER, PASSWORD);
+    for (const place of all) {
+      const args = ['--foreground', '--no-process-group', `--configfile=${place.smbConf}`];
+      const outputFile = join(place.logs, 'smbd.out');
+      startIn({ namespace: place.namespace, processors, command: 'smbd', args, outputFile });
+    }
+    for (const { name, address, logs } of all) {
+      const serves = () => accepts({ host: address, port: 445 });
+      if (!(await waitUntil(serves, SMBD_START_MILLIS_MAX))) {
+        throw new LabError(`the smbd of ${name} does not serve; see ${logs}`);
+      }
+    }
+  }
+  return created;
+}
+
+function prepare(place: ServerPlace): void {
+  for (const folder of [...sambaFolders(place), place.share, join(place.share, 'folder')]) {
+    mkdirSync(folder, { recursive: true });
+  }
+  chmodSync(join(place.directory, 'private'), 0o700);
+  for (const folder of [place.share, join(place.share, 'folder')]) chmodSync(folder, 0o1777);
+  writeFileSync(place.smbConf, sambaConfig(place, labOptions({})));
+}
+
+/** Where the clients of a system connect to: always as many as a pool has servers. */
+export function addresses(root: string, system: System): string[] {
+  const all = places(root, system);
+  return Array.from({ length: SERVERS }, (_, i) => all[i % all.length]!.address);
+}

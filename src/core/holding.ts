@@ -1,0 +1,100 @@
+/**
+ * What a server knows of one record in its own tdb: whether it is here, who waits for it, and what was promised to
+ * others. Plain data; core/holdings changes it.
+ */
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { turn as toTurn } from '../base/ids.js';
+import type { AccessMode, Micros, RecordOp } from './effects.js';
+import type { RecordMessage } from '../wire/record-messages.js';
+
+/** A busy chain is tried again after this time at first, then after twice as long each time. */
+export const BUSY_RETRY_MICROS_MIN = 100;
+
+export interface Waiter {
+  token: number;
+  /** 'owned' reads only if the record is ours (traversal). */
+  mode: AccessMode | 'owned';
+  since: Micros;
+}
+
+export interface PendingGive {
+  turn: Turn;
+  to: NodeId;
+  run: number;
+  mode: AccessMode;
+}
+
+export interface Holding {
+  database: DatabaseId;
+  key: RecordKey;
+  /** 'backup': given away; the payload stays here until the home says that a newer backup exists. */
+  state: 'none' | 'owned' | 'copy' | 'backup';
+  turn: Turn;
+  /** Owned, but others have read copies: local writers must ask. */
+  shared: boolean;
+  /** Not given away before. */
+  holdUntil: Micros;
+  /** Of the payload as it arrived, to tell whether it was written since. */
+  arrivedFingerprint: number;
+  /** Operations of the VFS module that need the record here, and until when each may keep it. */
+  pins: Map<number, Micros> | null;
+  /** Since when the home wants the record elsewhere, and how many operations were begun here since. */
+  giveSince: Micros;
+  cohort: number;
+  /** A timer for the end of hold and pins is set. */
+  holdTimer: boolean;
+  asked: AccessMode | null;
+  askedOf: NodeId | null;
+  waiters: Waiter[];
+  /** The answer to our ask, to be stored. */
+  arrived: Extract<RecordMessage, { kind: 'record' }> | null;
+  give: PendingGive | null;
+  /** A copy or backup to be deleted; `confirm` says that the home waits for 'revoked'. */
+  discard: { turn: Turn; confirm: boolean }[];
+  reclaim: Turn | null;
+  erase: boolean;
+  /** The store operation under way. */
+  operation: RecordOp | null;
+  busySince: Micros | null;
+  busyDelay: Micros;
+  busyWarned: boolean;
+  retrying: boolean;
+  deletionQueued: boolean;
+}
+
+export function newHolding(database: DatabaseId, key: RecordKey): Holding {
+  return {
+    database,
+    key,
+    state: 'none',
+    turn: toTurn(0),
+    shared: false,
+    holdUntil: 0,
+    arrivedFingerprint: 0,
+    pins: null,
+    giveSince: 0,
+    cohort: 0,
+    holdTimer: false,
+    asked: null,
+    askedOf: null,
+    waiters: [],
+    arrived: null,
+    give: null,
+    discard: [],
+    reclaim: null,
+    erase: false,
+    operation: null,
+    busySince: null,
+    busyDelay: BUSY_RETRY_MICROS_MIN,
+    busyWarned: false,
+    retrying: false,
+    deletionQueued: false,
+  };
+}
+
+/** FNV-1a; a collision only means one hold of the wrong length. */
+export function fingerprint(data: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of data) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash ^ data.length;
+}

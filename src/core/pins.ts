@@ -1,0 +1,174 @@
+/**
+ * Operations of the VFS module that need several records at once: brings the records home in one exchange, keeps them
+ * here until the operation ends or a deadline passes, and says when all are here. A pin is our promise, never a held
+ * chain. Used by core/witness through core/records; decides nothing about who owns what.
+ */
+import type { DatabaseId, RecordKey } from '../base/ids.js';
+import type { CoreContext } from './context.js';
+import type { Micros } from './effects.js';
+import type { Timer } from './timers.js';
+
+/** How long the records of a running operation stay: an open takes smbd well below a millisecond once they are here. */
+export const PIN_MICROS = 10_000;
+/**
+ * Records that came early wait for the others of their operation no longer than this, so that no two wait in a circle.
+ */
+const PARTIAL_PIN_MICROS = 20_000;
+/** A record that left before the others came is asked for again so often; then smbd goes the slow way. */
+const TRIES_MAX = 3;
+/** Keys of one operation: a file's records and the leases of its holders; more holders than this go the slow way. */
+export const KEYS_PER_OPERATION_MAX = 64;
+
+export interface RecordName {
+  database: DatabaseId;
+  key: RecordKey;
+}
+
+/** What pins need of core/holdings. */
+export interface PinnedRecords {
+  /** Whether a local writer could use the record now. */
+  isHome(name: RecordName): boolean;
+  want(name: RecordName, token: number): void;
+  cancel(token: number): void;
+  pin(name: RecordName, operation: number, until: Micros): void;
+  unpin(name: RecordName, operation: number): void;
+}
+
+interface Operation {
+  number: number;
+  names: RecordName[];
+  /** Tokens of records that are not here yet. */
+  missing: Map<number, RecordName>;
+  tries: number;
+  ready: ((all: boolean) => void) | null;
+  timer: Timer | null;
+  isReady: boolean;
+}
+
+export class Pins {
+  private readonly operations = new Map<number, Operation>();
+  private readonly byToken = new Map<number, Operation>();
+  /** Our tokens are negative, the gate's positive: answers find their asker by the sign. */
+  private lastToken = 0;
+
+  constructor(
+    private readonly context: CoreContext,
+    private readonly records: PinnedRecords,
+  ) {}
+
+  get size(): number {
+    return this.operations.size;
+  }
+
+  /**
+   * Starts an operation. `ready` is called once, possibly within this call: with true when all records are here and
+   * pinned for PIN_MICROS, with false when that cannot be had. Null pins what is here and fetches nothing.
+   */
+  begin(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void {
+    this.end(number);
+    const operation: Operation = {
+      number,
+      // one fixed order for everybody, so that two operations never wait for each other in a circle
+      names: [...names].sort(compareNames),
+      missing: new Map(),
+      tries: 0,
+      ready,
+      timer: null,
+      isReady: false,
+    };
+    this.operations.set(number, operation);
+    if (names.length > KEYS_PER_OPERATION_MAX) {
+      this.context.count('pin.too-many-keys');
+      this.answer(operation, false);
+      return;
+    }
+    if (ready === null) {
+      const until = this.context.now() + PIN_MICROS;
+      for (const name of operation.names) if (this.records.isHome(name)) this.records.pin(name, number, until);
+      this.expireAt(operation, until);
+      return;
+    }
+    this.collect(operation);
+  }
+
+  /** The operation is over, or nobody waits for it any more. */
+  end(number: number): void {
+    const operation = this.operations.get(number);
+    if (operation === undefined) return;
+    this.operations.delete(number);
+    operation.timer?.cancel();
+    operation.ready = null;
+    for (const token of operation.missing.keys()) {
+      this.byToken.delete(token);
+      this.records.cancel(token);
+    }
+    for (const name of operation.names) this.records.unpin(name, number);
+  }
+
+  /** A record asked for with `token` is here. */
+  arrived(token: number): void {
+    const operation = this.byToken.get(token);
+    if (operation === undefined) return;
+    this.byToken.delete(token);
+    const name = operation.missing.get(token);
+    operation.missing.delete(token);
+    if (name !== undefined) this.records.pin(name, operation.number, this.context.now() + PARTIAL_PIN_MICROS);
+    if (operation.missing.size === 0) this.collect(operation);
+  }
+
+  failed(token: number): void {
+    const operation = this.byToken.get(token);
+    if (operation === undefined) return;
+    this.byToken.delete(token);
+    operation.missing.delete(token);
+    this.answer(operation, false);
+  }
+
+  /** Asks for what is not here; when nothing is missing, the operation is ready. */
+  private collect(operation: Operation): void {
+    const { number, names } = operation;
+    const now = this.context.now();
+    const away = names.filter((name) => !this.records.isHome(name));
+    if (away.length === 0) {
+      for (const name of names) this.records.pin(name, number, now + PIN_MICROS);
+      this.expireAt(operation, now + PIN_MICROS);
+      this.answer(operation, true);
+      return;
+    }
+    operation.tries += 1;
+    if (operation.tries > TRIES_MAX) {
+      this.context.count('pin.gave-up');
+      this.answer(operation, false);
+      return;
+    }
+    for (const name of names) {
+      if (!away.includes(name)) this.records.pin(name, number, now + PARTIAL_PIN_MICROS);
+    }
+    const asked: [number, RecordName][] = away.map((name) => [--this.lastToken, name]);
+    for (const [token, name] of asked) {
+      operation.missing.set(token, name);
+      this.byToken.set(token, operation);
+    }
+    for (const [token, name] of asked) this.records.want(name, token);
+  }
+
+  private answer(operation: Operation, all: boolean): void {
+    const { ready } = operation;
+    operation.ready = null;
+    operation.isReady = all;
+    ready?.(all);
+  }
+
+  private expireAt(operation: Operation, until: Micros): void {
+    operation.timer?.cancel();
+    operation.timer = this.context.timers.at(until, () => {
+      this.context.count('pin.expired');
+      this.end(operation.number);
+    });
+  }
+}
+
+function compareNames(a: RecordName, b: RecordName): number {
+  if (a.database !== b.database) return a.database - b.database;
+  return a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
+}

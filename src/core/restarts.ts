@@ -1,0 +1,100 @@
+/**
+ * What a survivor does when another server started anew and lost its memory: it waits until nothing that was given on
+ * the old run's orders can still be under way, drops the copies the old run arranged, tells the new run what it owns
+ * of its keys, and asks it again for what it had asked of the old one. Used by core/records.
+ */
+import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
+import type { CoreContext } from './context.js';
+import type { Holdings } from './holdings.js';
+import type { RecordMessage } from '../wire/record-messages.js';
+
+export class Restarts {
+  /** Restarts whose claims we have not sent yet. */
+  private readonly pending = new Map<NodeId, Incarnation>();
+  /** Who else has seen the last restart of each server. */
+  private readonly seen = new Map<NodeId, { incarnation: Incarnation; by: Set<NodeId> }>();
+
+  constructor(
+    private readonly context: CoreContext,
+    private readonly holdings: Holdings,
+    private readonly databases: () => Iterable<DatabaseId>,
+    private readonly homeOf: (database: DatabaseId, key: RecordKey) => NodeId,
+    private readonly post: (to: NodeId, message: RecordMessage) => void,
+  ) {}
+
+  /** A run that just began has nothing under way that was given on anybody's old orders. */
+  isNew(peer: NodeId): void {
+    for (const seen of this.seen.values()) seen.by.add(peer);
+  }
+
+  /** A server came back as a new run; its old orders are void already. */
+  began(server: NodeId, incarnation: Incarnation): void {
+    this.pending.set(server, incarnation);
+  }
+
+  /** Something was stored or a server was met: claims that waited for it may go out. */
+  advance(): void {
+    for (const server of [...this.pending.keys()]) this.claimWhenSafe(server);
+  }
+
+  /** Tells a home what we own of its keys, and what we keep as backup. */
+  sendClaims(peer: NodeId): void {
+    for (const database of this.databases()) {
+      for (const { key, state, turn } of this.holdings.all(database)) {
+        if ((state !== 'owned' && state !== 'backup') || this.homeOf(database, key) !== peer) continue;
+        this.post(peer, { kind: 'claim', database, key, turn, what: state === 'owned' ? 'owner' : 'backup' });
+      }
+    }
+    this.post(peer, { kind: 'claims-done' });
+  }
+
+  /** Another server has seen this restart: all it gave before that is here. */
+  seenBy(from: NodeId, server: NodeId, incarnation: Incarnation): void {
+    let seen = this.seen.get(server);
+    if (seen === undefined || seen.incarnation < incarnation) {
+      this.seen.set(server, (seen = { incarnation, by: new Set() }));
+    }
+    if (seen.incarnation === incarnation) seen.by.add(from);
+    this.claimWhenSafe(server);
+  }
+
+  /**
+   * Once all others saw the restart too, no record given on the old run's orders is under way: we can say what we own.
+   */
+  private claimWhenSafe(server: NodeId): void {
+    const incarnation = this.pending.get(server);
+    if (incarnation === undefined) return;
+    const seen = this.seen.get(server);
+    const missing = this.context.members.some(
+      (member) =>
+        member !== this.context.self &&
+        member !== server &&
+        !(seen?.incarnation === incarnation && seen.by.has(member)),
+    );
+    if (missing || this.unsettled(server)) return;
+    this.pending.delete(server);
+    this.sendClaims(server);
+    for (const database of this.databases()) {
+      for (const holding of [...this.holdings.all(database)]) {
+        this.holdings.askAgain(holding, server);
+      }
+    }
+  }
+
+  /**
+   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke
+   * them. Returns whether something is left to do.
+   */
+  private unsettled(home: NodeId): boolean {
+    let left = false;
+    for (const database of this.databases()) {
+      for (const holding of [...this.holdings.all(database)]) {
+        const isCopy = holding.state === 'copy';
+        if ((!isCopy && holding.arrived === null) || this.homeOf(database, holding.key) !== home) continue;
+        left = true;
+        if (isCopy && holding.discard.length === 0) this.holdings.onDrop(database, holding.key, holding.turn);
+      }
+    }
+    return left;
+  }
+}
