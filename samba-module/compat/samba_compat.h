@@ -1,0 +1,26 @@
+/*
+ * Everything that depends on the Samba release the module is built against: private layouts of smbd that no header
+ * declares, and names that moved. Included by module.h only. A release that is not named here does not compile: check
+ * the listed places of its source, then add it.
+ */
+#ifndef SMBPOOL_SAMBA_COMPAT_H
+#define SMBPOOL_SAMBA_COMPAT_H
+
+#if SMB_VFS_INTERFACE_VERSION != 47
+#error "This Samba has another VFS interface than 47 (Samba 4.17): install the Samba release named in docs/samba-versions \
+or port samba-module/compat/samba_compat.h and the hook signatures to it."
+#endif
+
+/*
+ * What smbd keeps for a create that waits. source3/smbd/open.c declares it privately; cancel reads `async_open`, so the
+ * members must be the same and in the same order. Checked for 4.17.0 to 4.17.12.
+ */
+struct deferred_open_record {
+  struct smbXsrv_connection *xconn;
+  uint64_t mid;
+  bool async_open;
+  struct tevent_timer *te;
+  struct tevent_req *watch_req;
+};
+
+#endif

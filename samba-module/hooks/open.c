@@ -1,0 +1,254 @@
+/*
+ * Create: find out whether the records of the open are on this server, wait for them without blocking if they are not,
+ * let smbd open, report what came of it. And openat: say which inode was made. Called by smbd for each SMB2 CREATE,
+ * once or, for one that was deferred, again from the top. Must be right whatever the daemon does or does not answer.
+ */
+#include "module.h"
+
+/* The arguments of one create that the reports need. */
+struct create_facts {
+  struct smbpool_tree *tree;
+  struct smb_request *req;
+  struct smb_filename *name;
+  uint32_t access_mask;
+  uint32_t share_access;
+  uint32_t disposition;
+  uint32_t options;
+  uint32_t oplock;
+  const struct smb2_lease *lease;
+  struct file_id id;
+  bool exists;
+};
+
+static bool keys_home(const struct create_facts *create) {
+  struct smbpool_process *process = create->tree->process;
+  struct smbpool_file_id id = smbpool_id_of(&create->id);
+  const struct files_struct *pathref = create->name->fsp;
+
+  if (!smbpool_link_is_home(&process->link, SMBPOOL_HOME_FILE, &id, sizeof(id))) return false;
+  if (create->lease != NULL && create->req->xconn != NULL) {
+    uint8_t key[32];
+    /* As leases.tdb has them: the client's GUID, then the key of the lease. */
+    memcpy(key, &create->req->xconn->smb2.client.guid, 16);
+    memcpy(key + 16, &create->lease->lease_key, 16);
+    if (!smbpool_link_is_home(&process->link, SMBPOOL_HOME_LEASE, key, sizeof(key))) return false;
+  }
+  if (pathref != NULL && pathref->base_fsp != NULL) {
+    struct smbpool_file_id base = smbpool_id_of(&pathref->base_fsp->file_id);
+    if (!smbpool_link_is_home(&process->link, SMBPOOL_HOME_FILE, &base, sizeof(base))) return false;
+  }
+  return true;
+}
+
+static uint32_t put_path(const struct smb_filename *name, uint8_t *texts) {
+  uint16_t base_bytes = smbpool_map_text_bytes(name->base_name, SMBPOOL_PATH_BYTES_MAX);
+  uint16_t stream_bytes = smbpool_map_text_bytes(name->stream_name, SMBPOOL_PATH_BYTES_MAX - base_bytes);
+  uint32_t length = smbpool_map_append(texts, 0, name->base_name, base_bytes);
+
+  return smbpool_map_append(texts, length, name->stream_name, stream_bytes);
+}
+
+static bool send_begin(const struct create_facts *create, uint64_t operation, uint32_t flags) {
+  const struct files_struct *pathref = create->name->fsp;
+  struct smbpool_msg_open_begin message = {
+      .operation = operation,
+      .tree = create->tree->number,
+      .flags = flags,
+      .deadline_ms = create->tree->config.wait_ms,
+      .access_mask = create->access_mask,
+      .share_access = create->share_access,
+      .disposition = create->disposition,
+      .create_options = create->options,
+      .oplock = create->oplock,
+  };
+  uint8_t texts[SMBPOOL_PATH_BYTES_MAX];
+  uint32_t length = put_path(create->name, texts);
+
+  if (create->exists) {
+    message.file = smbpool_id_of(&create->id);
+  } else {
+    message.flags |= SMBPOOL_OPEN_NEW;
+  }
+  if (pathref != NULL && pathref->base_fsp != NULL) {
+    message.flags |= SMBPOOL_OPEN_HAS_BASE;
+    message.base = smbpool_id_of(&pathref->base_fsp->file_id);
+  }
+  if (create->lease != NULL) {
+    message.flags |= SMBPOOL_OPEN_HAS_LEASE;
+    message.lease_state = create->lease->lease_state;
+    memcpy(message.lease_key, &create->lease->lease_key, sizeof(message.lease_key));
+  }
+  if (get_deferred_open_message_state(create->req, NULL, NULL)) message.flags |= SMBPOOL_OPEN_RETRY;
+  message.path_bytes = (uint16_t)length;
+  if ((flags & SMBPOOL_OPEN_WANTS_REPLY) == 0) {
+    return smbpool_post(create->tree->process, SMBPOOL_OP_OPEN_BEGIN, &message, sizeof(message), texts, length);
+  }
+  return smbpool_try_send(create->tree->process, SMBPOOL_OP_OPEN_BEGIN, &message, sizeof(message), texts, length);
+}
+
+/* Outcome of a create that made no handle. */
+static void send_refused(const struct create_facts *create, uint64_t operation, NTSTATUS status, uint32_t took_us) {
+  struct smbpool_msg_open message = {
+      .operation = operation,
+      .tree = create->tree->number,
+      .status = NT_STATUS_V(status),
+      .access_mask = create->access_mask,
+      .share_access = create->share_access,
+      .disposition = create->disposition,
+      .oplock = create->oplock,
+      .took_us = took_us,
+  };
+  uint8_t texts[SMBPOOL_PATH_BYTES_MAX];
+  uint32_t length = put_path(create->name, texts);
+
+  if (create->exists) message.file = smbpool_id_of(&create->id);
+  if (create->lease != NULL) {
+    message.flags |= SMBPOOL_OPEN_HAS_LEASE;
+    memcpy(message.lease_key, &create->lease->lease_key, sizeof(message.lease_key));
+  }
+  if (open_was_deferred(create->req->xconn, create->req->mid)) message.flags |= SMBPOOL_OPEN_DEFERRED;
+  message.path_bytes = (uint16_t)length;
+  smbpool_report(create->tree->process, SMBPOOL_OP_OPEN_END, &message, sizeof(message), texts, length);
+}
+
+static void send_result(const struct create_facts *create, uint64_t operation, uint64_t began_us, NTSTATUS status,
+                        struct files_struct *fsp, int action) {
+  uint32_t took_us = (uint32_t)(smbpool_now_us() - began_us);
+  struct smbpool_open *open = NULL;
+
+  if (!NT_STATUS_IS_OK(status)) {
+    send_refused(create, operation, status, took_us);
+    return;
+  }
+  open = smbpool_open_add(create->tree, fsp);
+  if (open == NULL) return;
+  open->share_access = create->share_access;
+  open->disposition = create->disposition;
+  open->create_action = (uint32_t)action;
+  smbpool_send_open(open, SMBPOOL_OP_OPEN_END, operation, 0, took_us);
+}
+
+/*
+ * First pass of a create: true when it was deferred. Otherwise *operation is the number to report the end under, 0 when
+ * there is no daemon; *home: every record of it was found here.
+ */
+static bool begin(const struct create_facts *create, uint64_t *operation, bool *home) {
+  struct smbpool_process *process = create->tree->process;
+  struct smbpool_open_facts facts = {
+      .can_wait = create->req->smb2req != NULL && create->req->smb2req->subreq != NULL,
+      .link_up = smbpool_process_up(process),
+      .exists = create->exists,
+      .defer_option = create->tree->config.defer,
+      .delay_ms = create->tree->config.delay_ms,
+  };
+  enum smbpool_open_plan plan;
+  struct smbpool_wait *wait = NULL;
+
+  facts.keys_home = facts.link_up && facts.exists && keys_home(create);
+  plan = smbpool_map_open_plan(&facts);
+  if (plan == SMBPOOL_PLAN_WAIT || plan == SMBPOOL_PLAN_DELAY) wait = smbpool_wait_new(create->tree, create->req);
+  if (wait != NULL) {
+    *operation = wait->operation;
+    if (plan == SMBPOOL_PLAN_WAIT) {
+      wait->asked = send_begin(create, wait->operation, SMBPOOL_OPEN_WANTS_REPLY);
+      wait->answered = !wait->asked;
+      smbpool_link_count(&process->link, wait->asked ? SMBPOOL_CLIENT_OPENS_WAITED : SMBPOOL_CLIENT_OPENS_SLOW);
+    }
+    if ((!wait->answered || facts.delay_ms > 0) && smbpool_wait_defer(wait, create->req, create->id)) return true;
+    wait->asked = false; /* it goes on at once and reports its end as usual */
+    TALLOC_FREE(wait);
+    return false;
+  }
+  if (!facts.link_up) return false;
+  *operation = process->next_operation++;
+  *home = facts.keys_home;
+  smbpool_link_count(&process->link, facts.keys_home ? SMBPOOL_CLIENT_OPENS_HOME : SMBPOOL_CLIENT_OPENS_SLOW);
+  send_begin(create, *operation, facts.keys_home ? SMBPOOL_OPEN_HOME : 0);
+  return false;
+}
+
+NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_request *req, struct files_struct *dirfsp,
+                             struct smb_filename *smb_fname, uint32_t access_mask, uint32_t share_access,
+                             uint32_t create_disposition, uint32_t create_options, uint32_t file_attributes,
+                             uint32_t oplock_request, const struct smb2_lease *lease, uint64_t allocation_size,
+                             uint32_t private_flags, struct security_descriptor *sd, struct ea_list *ea_list,
+                             files_struct **result, int *pinfo, const struct smb2_create_blobs *in_context_blobs,
+                             struct smb2_create_blobs *out_context_blobs) {
+  struct smbpool_tree *tree = handle->data;
+  struct create_facts create = {.tree = tree,
+                                .req = req,
+                                .name = smb_fname,
+                                .access_mask = access_mask,
+                                .share_access = share_access,
+                                .disposition = create_disposition,
+                                .options = create_options,
+                                .oplock = oplock_request,
+                                .lease = lease};
+  bool ours = tree != NULL && tree->process != NULL && req != NULL;
+  struct smbpool_wait *wait = NULL;
+  uint64_t began_us = 0, operation = 0, outer_operation = 0;
+  uint64_t own_ns = 0;
+  bool home = false;
+  int info = FILE_WAS_OPENED;
+  NTSTATUS status;
+
+  if (ours) {
+    own_ns = smbpool_now_ns();
+    began_us = own_ns / 1000u;
+    create.exists = VALID_STAT(smb_fname->st);
+    if (create.exists) create.id = vfs_file_id_from_sbuf(handle->conn, &smb_fname->st);
+    if (req->smb2req != NULL) wait = smbpool_wait_find(tree->process, req->smb2req);
+    if (wait != NULL) {
+      operation = wait->operation;
+      began_us = wait->began_us;
+      smbpool_wait_leave(wait, req);
+    } else if (begin(&create, &operation, &home)) {
+      return NT_STATUS_RETRY; /* smbd sees that the create was deferred; the status goes nowhere */
+    }
+    outer_operation = tree->process->running_operation;
+    tree->process->running_operation = operation;
+    own_ns = smbpool_now_ns() - own_ns;
+  }
+
+  status = SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access, create_disposition,
+                                    create_options, file_attributes, oplock_request, lease, allocation_size,
+                                    private_flags, sd, ea_list, result, &info, in_context_blobs, out_context_blobs);
+  if (pinfo != NULL) *pinfo = info;
+
+  if (ours) {
+    uint64_t back_ns = smbpool_now_ns();
+
+    tree->process->running_operation = outer_operation;
+    if (wait != NULL) {
+      wait->asked = false; /* the end is reported below, it was not cancelled */
+      smbpool_wait_finish(wait, req);
+    }
+    send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, info);
+    own_ns += smbpool_now_ns() - back_ns;
+    if (home) smbpool_link_count_by(&tree->process->link, SMBPOOL_CLIENT_HOME_NS, own_ns);
+  }
+  return status;
+}
+
+int smbpool_openat(struct vfs_handle_struct *handle, const struct files_struct *dirfsp,
+                   const struct smb_filename *smb_fname, struct files_struct *fsp, const struct vfs_open_how *how) {
+  struct smbpool_tree *tree = handle->data;
+  int fd = SMB_VFS_NEXT_OPENAT(handle, dirfsp, smb_fname, fsp, how);
+  int saved_errno = errno;
+  struct stat made;
+
+  if (fd == -1 || tree == NULL || tree->process == NULL || !smbpool_process_up(tree->process)) return fd;
+  /* smbd makes files with O_EXCL: success means that nobody had this inode before. */
+  if ((how->flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL) || fsp->fsp_flags.is_pathref) return fd;
+  if (fstat(fd, &made) == 0) {
+    uint64_t volume = tree->config.volume != 0 ? tree->config.volume : made.st_dev;
+    struct smbpool_msg_claim claim = {
+        .tree = tree->number,
+        .operation = tree->process->running_operation,
+        .file = smbpool_map_file_id(volume, tree->root_device, made.st_dev, made.st_ino),
+    };
+    smbpool_post(tree->process, SMBPOOL_OP_CLAIM, &claim, sizeof(claim), NULL, 0);
+  }
+  errno = saved_errno;
+  return fd;
+}

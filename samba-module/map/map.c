@@ -1,0 +1,64 @@
+/*
+ * See map.h.
+ */
+#include "map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "smbpool_ring.h"
+
+#define WATCH_FIRST_MS 2u
+#define WATCH_LAST_MS 50u
+
+bool smbpool_map_volume(const char *text, uint64_t *volume) {
+  char *end = NULL;
+  unsigned long long number;
+
+  if (text == NULL || text[0] == '\0') return false;
+  errno = 0;
+  number = strtoull(text, &end, 0);
+  if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0) {
+    *volume = number;
+    return number != 0;
+  }
+  *volume = smbpool_fingerprint(0, text, strlen(text));
+  return true;
+}
+
+struct smbpool_file_id smbpool_map_file_id(uint64_t volume, uint64_t root_device, uint64_t device, uint64_t inode) {
+  struct smbpool_file_id id = {.volume = device == root_device || device == volume ? volume : device, .inode = inode};
+
+  return id;
+}
+
+uint16_t smbpool_map_text_bytes(const char *text, size_t bytes_max) {
+  size_t bytes;
+
+  if (text == NULL) return 0;
+  bytes = strnlen(text, bytes_max + 1);
+  if (bytes <= bytes_max) return (uint16_t)bytes;
+  bytes = bytes_max;
+  while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0u) == 0x80u) bytes--;
+  return (uint16_t)bytes;
+}
+
+uint32_t smbpool_map_append(uint8_t *buffer, uint32_t length, const char *text, uint16_t bytes) {
+  if (bytes > 0) memcpy(buffer + length, text, bytes);
+  return length + bytes;
+}
+
+enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *facts) {
+  bool ask = facts->link_up && facts->exists && !facts->keys_home && facts->defer_option;
+
+  if (facts->can_wait && ask) return SMBPOOL_PLAN_WAIT;
+  if (facts->can_wait && facts->delay_ms > 0) return SMBPOOL_PLAN_DELAY;
+  return facts->link_up ? SMBPOOL_PLAN_TELL : SMBPOOL_PLAN_GO;
+}
+
+uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms) {
+  uint32_t next = previous_ms == 0 ? WATCH_FIRST_MS : previous_ms * 2u;
+
+  return next > WATCH_LAST_MS ? WATCH_LAST_MS : next;
+}

@@ -1,0 +1,55 @@
+/*
+ * Pure mapping: options, ids, texts, decisions. Used by every hook; includes nothing of smbd, so cmocka tests it alone.
+ * Must never allocate, log or do I/O.
+ */
+#ifndef SMBPOOL_MAP_H
+#define SMBPOOL_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "smbpool_ops.h"
+
+/* Longest texts sent; longer ones are cut at a character. Their sum with the fixed part fits one message. */
+#define SMBPOOL_PATH_BYTES_MAX 4096u
+#define SMBPOOL_SHARE_BYTES_MAX 160u
+#define SMBPOOL_USER_BYTES_MAX 480u
+#define SMBPOOL_NAME_BYTES_MAX 256u
+
+/* A number ("7", "0x1f") is taken as it is; any other text is hashed, never to 0. False for an empty or 0 one. */
+bool smbpool_map_volume(const char *text, uint64_t *volume);
+
+/*
+ * The pool-wide id of a file. Only the file system of the share's root has the configured volume; what is mounted below it
+ * keeps its own device, because its inode numbers overlap with the root's.
+ */
+struct smbpool_file_id smbpool_map_file_id(uint64_t volume, uint64_t root_device, uint64_t device, uint64_t inode);
+
+/* Longest prefix of at most `bytes_max` bytes that ends between two UTF-8 characters. NULL is empty. */
+uint16_t smbpool_map_text_bytes(const char *text, size_t bytes_max);
+
+/* Appends a text (its first `bytes` bytes) to a message under construction; returns the new length. */
+uint32_t smbpool_map_append(uint8_t *buffer, uint32_t length, const char *text, uint16_t bytes);
+
+/* What create_file knows before it decides. */
+struct smbpool_open_facts {
+  bool can_wait;     /* an SMB2 create of a client */
+  bool link_up;      /* a daemon is there */
+  bool exists;       /* the file id is known */
+  bool keys_home;    /* every key of it was found in the home table */
+  bool defer_option; /* smbpool:defer */
+  uint32_t delay_ms; /* smbpool:delay ms */
+};
+enum smbpool_open_plan {
+  SMBPOOL_PLAN_GO = 0,    /* no report of a wait is due: no daemon, or nothing to ask */
+  SMBPOOL_PLAN_TELL = 1,  /* go on, telling the daemon that the operation begins */
+  SMBPOOL_PLAN_WAIT = 2,  /* ask the daemon and defer */
+  SMBPOOL_PLAN_DELAY = 3, /* defer for the fault option alone */
+};
+enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *facts);
+
+/* Next interval of a watch on a breaking oplock: doubles from 2 ms up to 50 ms. */
+uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms);
+
+#endif

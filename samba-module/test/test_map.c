@@ -1,0 +1,151 @@
+/*
+ * The pure mapping code, without smbd. Run by scripts/test-module.sh; also under the sanitizers.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../map/map.h"
+
+static void volume_takes_numbers_and_names(void **state) {
+  uint64_t volume = 0, other = 0;
+  (void)state;
+
+  assert_true(smbpool_map_volume("7", &volume));
+  assert_int_equal(volume, 7);
+  assert_true(smbpool_map_volume("0x1f", &volume));
+  assert_int_equal(volume, 0x1f);
+  assert_true(smbpool_map_volume("18446744073709551615", &volume));
+  assert_true(volume == UINT64_MAX);
+  assert_true(smbpool_map_volume("projects", &volume));
+  assert_true(smbpool_map_volume("projectt", &other));
+  assert_true(volume != 0 && volume != other);
+  /* Not a number to its end: a name. */
+  assert_true(smbpool_map_volume("7th", &volume));
+  assert_true(volume != 7);
+  assert_true(smbpool_map_volume("99999999999999999999999", &volume));
+  assert_true(volume != UINT64_MAX);
+}
+
+static void volume_refuses_nothing_and_zero(void **state) {
+  uint64_t volume = 0;
+  (void)state;
+
+  assert_false(smbpool_map_volume(NULL, &volume));
+  assert_false(smbpool_map_volume("", &volume));
+  assert_false(smbpool_map_volume("0", &volume));
+  assert_false(smbpool_map_volume("0x0", &volume));
+}
+
+static void file_id_does_not_depend_on_the_device_of_the_root(void **state) {
+  struct smbpool_file_id here = smbpool_map_file_id(7, 2049, 2049, 99);
+  struct smbpool_file_id there = smbpool_map_file_id(7, 64768, 64768, 99);
+  struct smbpool_file_id folded = smbpool_map_file_id(7, 64768, 7, 99);
+  (void)state;
+
+  assert_memory_equal(&here, &there, sizeof(here));
+  assert_memory_equal(&here, &folded, sizeof(here));
+  assert_int_equal(here.volume, 7);
+  assert_int_equal(here.inode, 99);
+  assert_int_equal(here.snapshot, 0);
+}
+
+static void file_id_of_another_file_system_keeps_its_device(void **state) {
+  struct smbpool_file_id id = smbpool_map_file_id(7, 2049, 2050, 99);
+  (void)state;
+
+  assert_int_equal(id.volume, 2050);
+}
+
+static void text_is_cut_between_characters(void **state) {
+  (void)state;
+
+  assert_int_equal(smbpool_map_text_bytes(NULL, 10), 0);
+  assert_int_equal(smbpool_map_text_bytes("", 10), 0);
+  assert_int_equal(smbpool_map_text_bytes("abc", 3), 3);
+  assert_int_equal(smbpool_map_text_bytes("abcd", 3), 3);
+  /* a, e-acute (2 bytes), euro (3 bytes), a clef (4 bytes) */
+  assert_int_equal(smbpool_map_text_bytes("a\xc3\xa9", 2), 1);
+  assert_int_equal(smbpool_map_text_bytes("a\xc3\xa9", 3), 3);
+  assert_int_equal(smbpool_map_text_bytes("\xe2\x82\xac", 2), 0);
+  assert_int_equal(smbpool_map_text_bytes("ab\xf0\x9d\x84\x9e", 5), 2);
+}
+
+static void append_concatenates(void **state) {
+  uint8_t buffer[8] = {0};
+  uint32_t length = smbpool_map_append(buffer, 0, "ab", 2);
+  (void)state;
+
+  length = smbpool_map_append(buffer, length, NULL, 0);
+  length = smbpool_map_append(buffer, length, "cde", 3);
+  assert_int_equal(length, 5);
+  assert_memory_equal(buffer, "abcde", 5);
+}
+
+static void texts_fit_one_message(void **state) {
+  (void)state;
+
+  assert_true(sizeof(struct smbpool_msg_open) + SMBPOOL_PATH_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
+  assert_true(sizeof(struct smbpool_msg_open_begin) + SMBPOOL_PATH_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
+  assert_true(sizeof(struct smbpool_msg_tree) + SMBPOOL_SHARE_BYTES_MAX + SMBPOOL_USER_BYTES_MAX + SMBPOOL_PATH_BYTES_MAX <=
+              SMBPOOL_MESSAGE_BYTES_MAX);
+  assert_true(sizeof(struct smbpool_msg_hello) + 2 * SMBPOOL_NAME_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
+}
+
+/* Every combination: what may never happen, rather than a copy of the function. */
+static void plan_never_waits_in_vain(void **state) {
+  unsigned int bits;
+  (void)state;
+
+  for (bits = 0; bits < 64; bits++) {
+    struct smbpool_open_facts facts = {.can_wait = bits & 1,
+                                       .link_up = bits & 2,
+                                       .exists = bits & 4,
+                                       .keys_home = bits & 8,
+                                       .defer_option = bits & 16,
+                                       .delay_ms = bits & 32 ? 50 : 0};
+    enum smbpool_open_plan plan = smbpool_map_open_plan(&facts);
+
+    if (!facts.can_wait) assert_true(plan == SMBPOOL_PLAN_GO || plan == SMBPOOL_PLAN_TELL);
+    if (!facts.link_up) assert_true(plan == SMBPOOL_PLAN_GO || plan == SMBPOOL_PLAN_DELAY);
+    if (facts.keys_home || !facts.exists || !facts.defer_option) assert_true(plan != SMBPOOL_PLAN_WAIT);
+    if (facts.delay_ms == 0) assert_true(plan != SMBPOOL_PLAN_DELAY);
+    if (facts.link_up && !facts.keys_home && facts.exists && facts.defer_option && facts.can_wait) {
+      assert_int_equal(plan, SMBPOOL_PLAN_WAIT);
+    }
+    if (facts.can_wait && facts.delay_ms > 0) assert_true(plan == SMBPOOL_PLAN_WAIT || plan == SMBPOOL_PLAN_DELAY);
+  }
+}
+
+static void watch_interval_doubles_up_to_its_bound(void **state) {
+  uint32_t interval = 0, turns = 0;
+  (void)state;
+
+  do {
+    uint32_t next = smbpool_map_watch_interval_ms(interval);
+    assert_true(next > interval && next <= 50);
+    interval = next;
+    turns += 1;
+  } while (interval < 50);
+  assert_true(turns <= 8);
+  assert_int_equal(smbpool_map_watch_interval_ms(50), 50);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(volume_takes_numbers_and_names),
+      cmocka_unit_test(volume_refuses_nothing_and_zero),
+      cmocka_unit_test(file_id_does_not_depend_on_the_device_of_the_root),
+      cmocka_unit_test(file_id_of_another_file_system_keeps_its_device),
+      cmocka_unit_test(text_is_cut_between_characters),
+      cmocka_unit_test(append_concatenates),
+      cmocka_unit_test(texts_fit_one_message),
+      cmocka_unit_test(plan_never_waits_in_vain),
+      cmocka_unit_test(watch_interval_doubles_up_to_its_bound),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
