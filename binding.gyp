@@ -9,6 +9,8 @@
         'native/core/frame_sealer.cc',
         'native/core/gate.cc',
         'native/core/pump.cc',
+        'native/core/ring_port.cc',
+        'native/core/ring_server.cc',
         'native/core/tdb_file.cc',
         'native/core/udp_socket.cc',
         'native/napi/addon.cc',

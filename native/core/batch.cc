@@ -3,16 +3,17 @@
 
 namespace smbpool {
 
-void BatchWriter::Commit(InKind kind, uint32_t id, size_t payload) noexcept {
-  const uint32_t header[4] = {static_cast<uint32_t>(kind), id, static_cast<uint32_t>(payload), 0};
+void BatchWriter::Commit(InKind kind, uint32_t id, size_t payload, uint32_t detail) noexcept {
+  const uint32_t header[4] = {static_cast<uint32_t>(kind), id, static_cast<uint32_t>(payload), detail};
   static_assert(sizeof(header) == kBatchHeaderBytes);
   std::memcpy(buffer_ + length_, header, sizeof(header));
   length_ += kBatchHeaderBytes + Padded(payload);
 }
 
-void BatchWriter::Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept {
+void BatchWriter::Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length,
+                      uint32_t detail) noexcept {
   if (length != 0) std::memcpy(Payload(), payload, length);
-  Commit(kind, id, length);
+  Commit(kind, id, length, detail);
 }
 
 bool BatchReader::Next(OutRecord* record, bool* damaged) noexcept {
@@ -27,6 +28,7 @@ bool BatchReader::Next(OutRecord* record, bool* damaged) noexcept {
   *damaged = false;
   record->kind = header[0];
   record->id = header[1];
+  record->detail = header[3];
   record->payload = buffer_ + at_ + kBatchHeaderBytes;
   record->length = payload;
   at_ += kBatchHeaderBytes + BatchWriter::Padded(payload);

@@ -1,5 +1,5 @@
 // The two fixed buffers that cross between native code and JavaScript once per loop turn: records of
-//   {u32 kind, u32 id, u32 length, u32 zero, payload, padding to 8}
+//   {u32 kind, u32 id, u32 length, u32 detail, payload, padding to 8}
 // in the byte order of the machine. Mirrored in src/host/batch.ts. Full is not an error: what does not fit waits.
 #pragma once
 
@@ -19,6 +19,9 @@ enum class InKind : uint32_t {
   // a packet larger than the buffer: fetched with Pump.takeLarge(id) while this record is handled
   kClientPacketLarge = 4,
   kFrame = 5,  // id: the peer; payload: u64 incarnation, body
+  kRingAttached = 6,  // id: the attachment; detail: its pid
+  kRingMessage = 7,   // detail: enum smbpool_op; payload: as in native/shared/smbpool_ops.h
+  kRingDetached = 8,  // detail: RingEnd
 };
 
 // From JavaScript to native.
@@ -26,6 +29,10 @@ enum class OutKind : uint32_t {
   kClientPacket = 1,
   kClientClose = 2,
   kFrame = 3,  // id: the peer; payload: body
+  kRingReply = 4,   // id: the attachment; detail: enum smbpool_op; payload: as in native/shared/smbpool_ops.h
+  kHomeAdd = 5,     // detail: enum smbpool_home_kind; payload: the key
+  kHomeRemove = 6,  // as kHomeAdd
+  kLatency = 7,     // id: enum smbpool_histogram; detail: microseconds
 };
 
 class BatchWriter {
@@ -33,6 +40,7 @@ class BatchWriter {
   BatchWriter(uint8_t* buffer, size_t capacity) noexcept : buffer_(buffer), capacity_(capacity) {}
 
   size_t length() const noexcept { return length_; }
+  size_t capacity() const noexcept { return capacity_; }
   bool Fits(size_t payload) const noexcept {
     return payload <= capacity_ && length_ + kBatchHeaderBytes + Padded(payload) <= capacity_;
   }
@@ -42,8 +50,8 @@ class BatchWriter {
   // Where to write the payload of the next record; only when it Fits.
   uint8_t* Payload() noexcept { return buffer_ + length_ + kBatchHeaderBytes; }
   // Finishes the record whose payload was written at Payload().
-  void Commit(InKind kind, uint32_t id, size_t payload) noexcept;
-  void Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept;
+  void Commit(InKind kind, uint32_t id, size_t payload, uint32_t detail = 0) noexcept;
+  void Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length, uint32_t detail = 0) noexcept;
 
   static size_t Padded(size_t length) noexcept { return (length + 7) & ~size_t{7}; }
 
@@ -56,6 +64,7 @@ class BatchWriter {
 struct OutRecord {
   uint32_t kind = 0;
   uint32_t id = 0;
+  uint32_t detail = 0;
   const uint8_t* payload = nullptr;
   size_t length = 0;
 };

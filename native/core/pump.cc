@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kFrameTag = uint64_t{3} << 32;
 constexpr uint64_t kTimerTag = uint64_t{4} << 32;
 constexpr uint64_t kKickTag = uint64_t{5} << 32;
+constexpr uint64_t kRingTag = uint64_t{6} << 32;
 constexpr uint64_t kTagMask = uint64_t{0xffffffff} << 32;
 // Descriptors looked at in one batch; the others keep their event for the next.
 constexpr int kEventsPerBatch = 256;
@@ -43,6 +44,11 @@ Status Pump::Open(PumpOptions options, std::unique_ptr<Pump>* out) noexcept {
   if (!status.ok()) return status;
   if (options.udp || !options.interface.empty()) {
     status = pump->OpenFrames(options);
+    if (!status.ok()) return status;
+  }
+  if (!options.ring.socket_path.empty()) {
+    status = RingPort::Open(std::move(options.ring), &pump->counters_, &pump->ring_);
+    if (status.ok()) status = pump->Watch(pump->ring_->epoll_fd(), kRingTag);
     if (!status.ok()) return status;
   }
   // the gate last: no client comes before everything else is in order
@@ -90,7 +96,8 @@ bool Pump::Collect(BatchWriter* writer) noexcept {
   counters_.Add(Counter::kTurns);
   std::array<epoll_event, kEventsPerBatch> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsPerBatch, 0);
-  // frames first: heartbeats must not wait behind clients
+  CollectRings(writer, events.data(), count);
+  // then frames: heartbeats must not wait behind clients
   bool frames = socket_ != nullptr && socket_->Buffered();
   for (int i = 0; i < count; i++) {
     if (events[static_cast<size_t>(i)].data.u64 != kFrameTag) continue;
@@ -116,6 +123,17 @@ bool Pump::Collect(BatchWriter* writer) noexcept {
   return count > 0 || writer->length() > 0;
 }
 
+// Rings before all else: an operation that began must be known before a frame asks for its records.
+void Pump::CollectRings(BatchWriter* writer, const epoll_event* events, int count) noexcept {
+  if (ring_ == nullptr) return;
+  const bool readable = std::any_of(events, events + count, [](const auto& event) { return event.data.u64 == kRingTag; });
+  ring_->Collect(writer, readable, Now());
+}
+
+void Pump::Sleep() noexcept {
+  if (ring_ != nullptr) ring_->Sleep();
+}
+
 void Pump::CollectFrames(BatchWriter* writer) noexcept {
   const uint8_t* frame;
   size_t length;
@@ -136,7 +154,8 @@ void Pump::CollectFrames(BatchWriter* writer) noexcept {
 }
 
 bool Pump::Waiting() const noexcept {
-  return (gate_ != nullptr && gate_->pending()) || (socket_ != nullptr && socket_->Buffered());
+  return (gate_ != nullptr && gate_->pending()) || (socket_ != nullptr && socket_->Buffered()) ||
+         (ring_ != nullptr && ring_->Waiting());
 }
 
 void Pump::Route(const uint8_t* records, size_t length) noexcept {
@@ -150,7 +169,9 @@ void Pump::Route(const uint8_t* records, size_t length) noexcept {
         if (gate_ != nullptr) gate_->CloseClient(record.id);
         break;
       case OutKind::kFrame: SendFrame(record.id, record.payload, record.length); break;
-      default: counters_.Add(Counter::kOutRecordRefused); break;
+      default:
+        if (ring_ == nullptr || !ring_->Perform(record, Now())) counters_.Add(Counter::kOutRecordRefused);
+        break;
     }
   }
   if (damaged) counters_.Add(Counter::kOutRecordRefused);
@@ -178,6 +199,7 @@ void Pump::Flush() noexcept {
 }
 
 void Pump::ArmTimer(double deadline) noexcept {
+  if (ring_ != nullptr) deadline = std::min(deadline, ring_->RetryAt());
   if (deadline == armed_) return;
   armed_ = deadline;
   itimerspec when{};

@@ -1,5 +1,5 @@
-// Everything the daemon waits for in one place: gate, frames and one timer, behind one epoll descriptor that the event
-// loop watches. Collect fills a batch for JavaScript, Route performs what JavaScript answered. Knows no Node.js, no
+// Everything the daemon waits for in one place: rings, gate, frames and one timer, behind one epoll descriptor that the
+// event loop watches. Collect fills a batch for JavaScript, Route performs what JavaScript answered. Knows no Node.js, no
 // libuv.
 #pragma once
 
@@ -9,11 +9,14 @@
 #include <string>
 #include <vector>
 
+#include <sys/epoll.h>
+
 #include "batch.h"
 #include "counters.h"
 #include "frame_channel.h"
 #include "frame_socket.h"
 #include "gate.h"
+#include "ring_port.h"
 #include "status.h"
 #include "udp_socket.h"
 #include "unique_fd.h"
@@ -23,6 +26,8 @@ namespace smbpool {
 struct PumpOptions {
   // no gate when its path is empty
   GateOptions gate;
+  // no ring when its socket_path is empty
+  RingServerOptions ring;
   // no frames when neither interface nor UDP is given
   ChannelOptions channel;
   std::string interface;
@@ -37,6 +42,8 @@ class Pump {
   int epoll_fd() const noexcept { return epoll_.get(); }
   // One batch. False when there was nothing at all: no event, no record, no timer.
   bool Collect(BatchWriter* writer) noexcept;
+  // After the last batch, before the loop may block.
+  void Sleep() noexcept;
   // Whether a further batch is waiting without any descriptor showing it.
   bool Waiting() const noexcept;
   void Route(const uint8_t* records, size_t length) noexcept;
@@ -56,6 +63,8 @@ class Pump {
   std::string PeerAddress(uint16_t peer) const;
   uint64_t PeerIncarnation(uint16_t peer) const noexcept;
   size_t Clients() const noexcept { return gate_ == nullptr ? 0 : gate_->clients(); }
+  // Null without a ring.
+  RingPort* ring() noexcept { return ring_.get(); }
   Counters& counters() noexcept;
 
   static double Now() noexcept;
@@ -65,6 +74,7 @@ class Pump {
   Status OpenTimer() noexcept;
   Status OpenFrames(const PumpOptions& options) noexcept;
   Status Watch(int fd, uint64_t tag) noexcept;
+  void CollectRings(BatchWriter* writer, const epoll_event* events, int count) noexcept;
   void CollectFrames(BatchWriter* writer) noexcept;
   void SendFrame(uint32_t peer, const uint8_t* body, size_t length) noexcept;
   // The largest record a frame makes in a batch.
@@ -77,6 +87,7 @@ class Pump {
   double armed_ = -1;
   std::unique_ptr<FrameChannel> channel_;
   std::unique_ptr<FrameSocket> socket_;
+  std::unique_ptr<RingPort> ring_;
   // declared last, destroyed first: it takes its descriptors out of epoll_
   std::unique_ptr<Gate> gate_;
 };

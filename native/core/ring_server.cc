@@ -88,7 +88,7 @@ Status RingServer::Open(RingServerOptions options, std::unique_ptr<RingServer>* 
 }
 
 Status RingServer::Setup() noexcept {
-  if (options_.generation == 0) return Failed("starting the ring server with generation 0", EINVAL);
+  if (options_.generation == 0) return Failed("start the ring server with generation 0", EINVAL);
   options_.clients_max = std::min<size_t>(options_.clients_max, SMBPOOL_CLIENTS_MAX);
   by_slot_.assign(options_.clients_max, nullptr);
   for (size_t slot = options_.clients_max; slot > 0; slot--) free_slots_.push_back(static_cast<uint32_t>(slot - 1));
@@ -96,17 +96,17 @@ Status RingServer::Setup() noexcept {
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   bell_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   scan_timer_ = UniqueFd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-  if (!epoll_.valid() || !bell_.valid() || !scan_timer_.valid()) return Failed("making the ring server's descriptors");
+  if (!epoll_.valid() || !bell_.valid() || !scan_timer_.valid()) return Failed("make the ring server's descriptors");
   ready_fd_ = UniqueFd(MakeMemfd("smbpool-ready", sizeof(smbpool_ready_map)));
   if (ready_fd_.valid()) ready_ = static_cast<smbpool_ready_map*>(MapShared(ready_fd_.get(), sizeof(*ready_)));
-  if (ready_ == nullptr) return Failed("mapping the ready map");
+  if (ready_ == nullptr) return Failed("map the ready map");
   // The socket first: who does not get it must not touch another daemon's page.
   Status status = Listen();
   if (status.ok()) status = MakePage();
   if (!status.ok()) return status;
   if (!Watch(epoll_.get(), listen_.get(), kListenTag) || !Watch(epoll_.get(), bell_.get(), kBellTag) ||
       !Watch(epoll_.get(), scan_timer_.get(), kScanTag)) {
-    return Failed("watching the ring server's descriptors");
+    return Failed("watch the ring server's descriptors");
   }
   return Status{};
 }
@@ -121,15 +121,15 @@ Status RingServer::MakePage() noexcept {
     unlink(fresh.c_str());
     writable = UniqueFd(open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
     if (writable.valid() && ftruncate(writable.get(), static_cast<off_t>(sizeof(smbpool_node_page))) == -1) {
-      return Failed("sizing the node page");
+      return Failed("size the node page");
     }
   }
-  if (!writable.valid()) return Failed("making the node page");
+  if (!writable.valid()) return Failed("make the node page");
   page_ = static_cast<smbpool_node_page*>(MapShared(writable.get(), sizeof(*page_)));
-  if (page_ == nullptr) return Failed("mapping the node page");
+  if (page_ == nullptr) return Failed("map the node page");
   std::string self = "/proc/self/fd/" + std::to_string(writable.get());
   page_fd_ = UniqueFd(open(self.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!page_fd_.valid()) return Failed("opening the node page for reading");
+  if (!page_fd_.valid()) return Failed("open the node page for reading");
 
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -142,7 +142,7 @@ Status RingServer::MakePage() noexcept {
   __atomic_store_n(&page_->daemon_sleeps, 1, __ATOMIC_SEQ_CST);
   smbpool_store_release(&page_->generation, options_.generation);
   if (!options_.page_path.empty()) {
-    if (rename(fresh.c_str(), options_.page_path.c_str()) == -1) return Failed("publishing the node page");
+    if (rename(fresh.c_str(), options_.page_path.c_str()) == -1) return Failed("publish the node page");
     owns_page_ = true;
   }
   return Status{};
@@ -151,26 +151,26 @@ Status RingServer::MakePage() noexcept {
 Status RingServer::Listen() noexcept {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (options_.socket_path.size() >= sizeof(address.sun_path)) return Failed("naming the ring socket", ENAMETOOLONG);
+  if (options_.socket_path.size() >= sizeof(address.sun_path)) return Failed("name the ring socket", ENAMETOOLONG);
   memcpy(address.sun_path, options_.socket_path.c_str(), options_.socket_path.size() + 1);
   auto* plain = reinterpret_cast<sockaddr*>(&address);
 
   UniqueFd probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!probe.valid()) return Failed("making the ring socket");
+  if (!probe.valid()) return Failed("make the ring socket");
   if (connect(probe.get(), plain, sizeof(address)) == 0 || errno == EAGAIN) {
-    return Failed("listening on the ring socket", EADDRINUSE);
+    return Failed("listen on the ring socket", EADDRINUSE);
   }
   struct stat there{};
   if (lstat(options_.socket_path.c_str(), &there) == 0) {
     // Never remove what is not a socket: a wrong path in the configuration must not cost a file.
-    if (!S_ISSOCK(there.st_mode)) return Failed("replacing the ring socket", EEXIST);
+    if (!S_ISSOCK(there.st_mode)) return Failed("replace the ring socket", EEXIST);
     unlink(options_.socket_path.c_str());
   }
   listen_ = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listen_.valid() || bind(listen_.get(), plain, sizeof(address)) == -1) return Failed("binding the ring socket");
+  if (!listen_.valid() || bind(listen_.get(), plain, sizeof(address)) == -1) return Failed("bind the ring socket");
   owns_socket_ = true;
   if (chmod(options_.socket_path.c_str(), 0600) == -1 || listen(listen_.get(), SOMAXCONN) == -1) {
-    return Failed("listening on the ring socket");
+    return Failed("listen on the ring socket");
   }
   return Status{};
 }
@@ -433,10 +433,10 @@ void RingServer::Bury(RingSink* sink) noexcept {
   ending_.insert(ending_.end(), later.begin(), later.end());
 }
 
-bool RingServer::Turn(RingSink* sink, size_t messages_max) noexcept {
+void RingServer::Drain(RingSink* sink, size_t messages_max, bool readable) noexcept {
   size_t budget = messages_max;
   __atomic_store_n(&page_->daemon_sleeps, 0, __ATOMIC_SEQ_CST);
-  PollEvents();
+  if (readable) PollEvents();
   CollectReady(scanning_);
   scanning_ = false;
 
@@ -460,11 +460,18 @@ bool RingServer::Turn(RingSink* sink, size_t messages_max) noexcept {
   }
   Bury(sink);
   ArmScan();
+}
 
+bool RingServer::Sleep() noexcept {
   // From here on a client that publishes rings; what was published just before is seen by the look that follows.
   __atomic_store_n(&page_->daemon_sleeps, 1, __ATOMIC_SEQ_CST);
   CollectReady(false);
-  return !queue_.empty() || !ending_.empty();
+  return !pending();
+}
+
+bool RingServer::Turn(RingSink* sink, size_t messages_max) noexcept {
+  Drain(sink, messages_max, true);
+  return !Sleep();
 }
 
 ReplyResult RingServer::Reply(uint32_t attachment, uint32_t op, const void* payload, size_t length) noexcept {

@@ -61,7 +61,14 @@ class RingServer {
 
   // Readable when there is something to do: to be watched, edge or level, by the caller's loop.
   int epoll_fd() const noexcept { return epoll_.get(); }
-  // Accepts, drains up to `messages_max` messages, notices deaths. True: more is waiting, call again without sleeping.
+  // Accepts, drains up to `messages_max` messages, notices deaths; from here on clients need not ring. `readable` is
+  // whether epoll_fd may be: false saves looking. Before the caller sleeps it calls Sleep.
+  void Drain(RingSink* sink, size_t messages_max, bool readable) noexcept;
+  // Clients ring again. False: something is waiting already, drain again without sleeping.
+  bool Sleep() noexcept;
+  // Something waits that epoll_fd does not show: messages left over, or ends to be told.
+  bool pending() const noexcept { return !queue_.empty() || !ending_.empty(); }
+  // Drain, then Sleep. True: more is waiting, call again without sleeping.
   bool Turn(RingSink* sink, size_t messages_max) noexcept;
 
   // kFull: keep it and try again within milliseconds; a client reads as soon as it is back in its event loop.

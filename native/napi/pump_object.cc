@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include <unistd.h>
+
 #include "channel_object.h"
 #include "errors.h"
 
@@ -62,6 +64,16 @@ void ReadGate(const Napi::Object& gate, GateOptions* options) {
   options->output_bytes_max = limit("outputBytesMax", options->output_bytes_max);
 }
 
+// {path, pagePath, generation, node}: pagePath '' keeps the node page in memory
+void ReadRing(const Napi::Object& ring, RingServerOptions* options) {
+  options->socket_path = StringMember(ring, "path");
+  options->page_path = StringMember(ring, "pagePath");
+  options->generation = static_cast<uint32_t>(NumberMember(ring, "generation"));
+  options->node = static_cast<uint32_t>(NumberMember(ring, "node"));
+  options->allowed_uid = ::geteuid();
+  if (options->socket_path.empty()) throw CodeError(ring.Env(), "ERR_INVALID_ARG_VALUE", "path must not be empty");
+}
+
 }  // namespace
 
 struct PumpObject::LoopHandle {
@@ -91,12 +103,15 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::TakeLarge>("takeLarge"),
                          InstanceMethod<&PumpObject::ReadCounters>("counters"),
                          InstanceMethod<&PumpObject::PeerStatus>("peer"),
+                         InstanceMethod<&PumpObject::SetServing>("setServing"),
+                         InstanceMethod<&PumpObject::RecordError>("recordError"),
+                         InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
                          InstanceMethod<&PumpObject::Close>("close"),
                      });
 }
 
-// new Pump({inBytes, outBytes, channel?, transport?, gate?, onBatch})
+// new Pump({inBytes, outBytes, channel?, transport?, gate?, ring?, onBatch})
 PumpObject::PumpObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PumpObject>(info) {
   const Napi::Env env = info.Env();
   info.This().As<Napi::Object>().TypeTag(&kTag);
@@ -152,6 +167,11 @@ void PumpObject::OpenPump(const Napi::Object& options) {
     if (!channel.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "channel must be an object");
     native.channel = ReadChannelOptions(channel.As<Napi::Object>());
     detail = native.udp ? native.udp_options.own.address : native.interface;
+  }
+  const Napi::Value ring = options.Get("ring");
+  if (ring.IsObject()) {
+    ReadRing(ring.As<Napi::Object>(), &native.ring);
+    detail += (detail.empty() ? "" : ", ") + native.ring.socket_path;
   }
   const Napi::Value gate = options.Get("gate");
   if (gate.IsObject()) {
@@ -220,6 +240,7 @@ void PumpObject::OnReadable() {
     control_values_[0] = Pump::Now();
     Route(CallBatch(writer.length()));
   } while (!stop_wanted_ && Pump::Now() - start < kTurnMicrosMax);
+  pump_->Sleep();
   pump_->Kick();
   in_turn_ = false;
   if (stop_wanted_) Stop();
@@ -298,14 +319,43 @@ Napi::Value PumpObject::PeerStatus(const Napi::CallbackInfo& info) {
   return status;
 }
 
-// describe(): {bodyBytesMax, receiveFramesMax, address, clients}
+// setServing(serving): the node page says whether this daemon takes part in its pool.
+Napi::Value PumpObject::SetServing(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  if (ring != nullptr) ring->server().SetFlags(info[0].ToBoolean() ? SMBPOOL_NODE_SERVING : 0);
+  return info.Env().Undefined();
+}
+
+// recordError(code, text, realtimeMicros): into the node page.
+Napi::Value PumpObject::RecordError(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  const auto code = static_cast<uint32_t>(NumberArgument(info, 0));
+  const std::string text = StringArgument(info, 1);
+  const double micros = std::max(0.0, NumberArgument(info, 2));
+  if (ring != nullptr) ring->server().RecordError(code, text.c_str(), static_cast<uint64_t>(micros));
+  return info.Env().Undefined();
+}
+
+// ringCounters(): the first numbers of the node page, as in enum smbpool_node_counter; null without a ring.
+Napi::Value PumpObject::RingCounters(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  if (ring == nullptr) return info.Env().Null();
+  const uint64_t* values = ring->server().page()->counters;
+  Napi::Array counters = Napi::Array::New(info.Env(), SMBPOOL_NODE_FREE);
+  for (uint32_t i = 0; i < SMBPOOL_NODE_FREE; i++) counters.Set(i, static_cast<double>(values[i]));
+  return counters;
+}
+
+// describe(): {bodyBytesMax, receiveFramesMax, address, clients, attachments}
 Napi::Value PumpObject::Describe(const Napi::CallbackInfo& info) {
-  const Pump& pump = Checked(info);
+  Pump& pump = Checked(info);
   Napi::Object description = Napi::Object::New(info.Env());
   description.Set("bodyBytesMax", static_cast<double>(pump.BodyBytesMax()));
   description.Set("receiveFramesMax", static_cast<double>(pump.ReceiveFramesMax()));
   description.Set("address", pump.Address());
   description.Set("clients", static_cast<double>(pump.Clients()));
+  const size_t attachments = pump.ring() == nullptr ? 0 : pump.ring()->attachments();
+  description.Set("attachments", static_cast<double>(attachments));
   return description;
 }
 

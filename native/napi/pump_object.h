@@ -36,6 +36,9 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value TakeLarge(const Napi::CallbackInfo& info);
   Napi::Value ReadCounters(const Napi::CallbackInfo& info);
   Napi::Value PeerStatus(const Napi::CallbackInfo& info);
+  Napi::Value SetServing(const Napi::CallbackInfo& info);
+  Napi::Value RecordError(const Napi::CallbackInfo& info);
+  Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
