@@ -4,7 +4,7 @@
  */
 #include "module.h"
 
-#define SOCKET_PATH_DEFAULT "/run/smbpool/ring.sock"
+#define SOCKET_PATH_DEFAULT "/run/smbpool/ring.socket"
 /* Longer than any honest move of records, shorter than a client's patience. */
 #define WAIT_MS_DEFAULT 1000
 #define CONNECT_WAIT_MS_DEFAULT 2000

@@ -7,6 +7,8 @@ import { z } from 'zod';
 import { NODE_COUNT_MAX } from '../base/ids.js';
 import { ADMIN_SOCKET_DEFAULT } from '../ports/admin.js';
 
+const SOCKET_DEFAULT = '/run/smbpool/ctdbd.socket';
+
 /** The UDP port used when the transport is udp and none is named; unassigned at IANA, below the ephemeral range. */
 export const UDP_PORT_DEFAULT = 4455;
 
@@ -37,13 +39,13 @@ function path(example: string): z.ZodString {
   return text('an absolute path', example, (value) => value.startsWith('/') && !value.includes('\0'));
 }
 
-function socketPath(key: string, byDefault: string): z.ZodDefault<z.ZodString> {
+function socketPath(key: string, example: string): z.ZodString {
   const mustBe = `an absolute path of at most ${SOCKET_PATH_BYTES_MAX} bytes`;
   return text(
     mustBe,
-    `${key}: ${byDefault}`,
-    (value) => value.startsWith('/') && Buffer.byteLength(value) <= SOCKET_PATH_BYTES_MAX,
-  ).default(byDefault);
+    `${key}: ${example}`,
+    (value) => value.startsWith('/') && !value.includes('\0') && Buffer.byteLength(value) <= SOCKET_PATH_BYTES_MAX,
+  );
 }
 
 /** A block of keys; a missing or empty block is refused with the block's own advice. */
@@ -101,8 +103,12 @@ export const configSchema = block(POOL_EXAMPLE, {
     persistent: path('persistent: /var/lib/smbpool').default('/var/lib/smbpool'),
   }).prefault({}),
   /** smbd's `ctdbd socket`. */
-  socket: socketPath('socket', '/run/smbpool/ctdbd.socket'),
-  adminSocket: socketPath('adminSocket', ADMIN_SOCKET_DEFAULT),
+  socket: socketPath('socket', SOCKET_DEFAULT).default(SOCKET_DEFAULT),
+  adminSocket: socketPath('adminSocket', ADMIN_SOCKET_DEFAULT).default(ADMIN_SOCKET_DEFAULT),
+  /** `smbpool:socket` of the shares' VFS module; beside `socket` when absent. */
+  ringSocket: socketPath('ringSocket', '/run/smbpool/ring.socket').optional(),
+  /** Counters, errors and what is here, for people to read when the daemon hangs; beside `socket` when absent. */
+  nodePage: path('nodePage: /run/smbpool/node.page').optional(),
   transport: block('transport: { kind: ethernet }', {
     kind: z.enum(['ethernet', 'udp'], { error: advice('"ethernet" or "udp"', 'kind: ethernet') }).default('ethernet'),
     port: whole(1, 65535, `port: ${UDP_PORT_DEFAULT}`).default(UDP_PORT_DEFAULT),

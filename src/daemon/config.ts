@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { dirname, join } from 'node:path';
 import { isMap, isNode, LineCounter, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type { z } from 'zod';
@@ -18,6 +19,8 @@ export type ServerConfig = ConfigFile['servers'][number];
 export interface Config extends Omit<ConfigFile, 'server'> {
   file: string;
   self: ServerConfig;
+  ringSocket: string;
+  nodePage: string;
 }
 
 /** Which server the daemon is to be, from --server; the host name decides when nothing else does. */
@@ -98,11 +101,18 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   if (!parsed.success) {
     throw new ConfigError(parsed.error.issues.flatMap((issue) => describeIssue(source, raw, issue)));
   }
-  const { server, ...config } = parsed.data;
+  const { server, ...asWritten } = parsed.data;
+  const config = { ...asWritten, ...ringPaths(asWritten) };
   const problems = [...duplicates(source, config), ...missingInterfaces(source, config)];
   if (problems.length > 0) throw new ConfigError(problems);
   const self = chooseServer(source, config, server, identity);
   return { file, self, ...config };
+}
+
+/** In a folder that is the daemon's own already. */
+function ringPaths({ socket, ringSocket, nodePage }: Omit<ConfigFile, 'server'>): Pick<Config, 'ringSocket' | 'nodePage'> {
+  const beside = (name: string): string => join(dirname(socket), name);
+  return { ringSocket: ringSocket ?? beside('ring.socket'), nodePage: nodePage ?? beside('node.page') };
 }
 
 /** The document as plain values; YAML's aliases can make it endless, which no configuration needs. */
@@ -179,7 +189,7 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-function duplicates(source: Source, config: Omit<ConfigFile, 'server'>): string[] {
+function duplicates(source: Source, config: Omit<Config, 'file' | 'self'>): string[] {
   const problems: string[] = [];
   for (const key of ['id', 'name', 'address'] as const) {
     const first = new Map<unknown, number>();
@@ -194,9 +204,12 @@ function duplicates(source: Source, config: Omit<ConfigFile, 'server'>): string[
       }
     });
   }
-  if (config.socket === config.adminSocket) {
-    problems.push(`${source.where(['adminSocket'])} is the same path as socket: give each a path of its own`);
-  }
+  const paths = ['socket', 'adminSocket', 'ringSocket', 'nodePage'] as const;
+  paths.forEach((key, index) => {
+    const other = paths.slice(0, index).find((earlier) => config[earlier] === config[key]);
+    if (other === undefined) return;
+    problems.push(`${source.where([key])} is the same path as ${other}: give each a path of its own`);
+  });
   return problems;
 }
 

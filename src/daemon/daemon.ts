@@ -37,7 +37,8 @@ export class Daemon {
     const poolKey = readKeyFile(config.pool.keyFile, process.getuid?.() ?? 0);
     requireMachine(config);
     const { volatile, persistent } = config.directories;
-    for (const path of [volatile, persistent, dirname(config.socket), dirname(config.adminSocket)]) makeDirectory(path);
+    const files = [config.socket, config.adminSocket, config.ringSocket, config.nodePage];
+    for (const path of new Set([volatile, persistent, ...files.map((file) => dirname(file))])) makeDirectory(path);
     const locks = [...new Set([volatile, persistent])].map(lockDirectory);
     const log = openLog({ ...config.log, server: config.self.name });
     warnOfConfiguration(config, log);
@@ -57,7 +58,7 @@ export class Daemon {
     const { self, pool, transport, servers } = config;
     log.log('info', 'serving', {
       version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
-      socket: config.socket, admin: config.adminSocket,
+      socket: config.socket, admin: config.adminSocket, ring: config.ringSocket,
     });
     return new Daemon(log, host, admin, locks);
   }
@@ -121,6 +122,8 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     epoch: FIRST_EPOCH,
     socketPath: config.socket,
+    ringSocketPath: config.ringSocket,
+    pagePath: config.nodePage,
     volatileDirectory: directories.volatile,
     persistentDirectory: directories.persistent,
     transport: transportOptions(config),

@@ -9,6 +9,8 @@ import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
 import type { PersistentStore, RecordStore } from '../ports/record-store.js';
 import type { SmbdGate } from '../ports/smbd-gate.js';
+import type { SmbdRing } from '../ports/smbd-ring.js';
+import type { HotAnswer, LocksAnswer, TraceEvent } from '../wire/locks.js';
 import { messageOf } from './errors.js';
 
 /** What the loop needs of PoolNode. */
@@ -19,6 +21,7 @@ export interface Core {
 
 export interface CoreLoopPorts {
   gate: SmbdGate;
+  ring: SmbdRing;
   interconnect: Interconnect;
   records: RecordStore;
   persistent: PersistentStore;
@@ -29,6 +32,8 @@ export interface CoreLoopPorts {
   /** A later input arrived outside a batch: what it caused must be sent and the timer set. */
   outsideTurnDone(deadline: Micros): void;
   recordAnswer(token: number, answer: RecordDescription | { error: string }): void;
+  witnessAnswer(token: number, answer: LocksAnswer | HotAnswer): void;
+  traceEvent(token: number, event: TraceEvent): void;
 }
 
 /**
@@ -156,11 +161,15 @@ export class CoreLoop {
       case 'record-answer':
         return ports.recordAnswer(effect.token, effect.answer);
       case 'ring-send':
+        return ports.ring.sendToRing(effect.attachment, effect.op, effect.payload);
       case 'home':
+        return ports.ring.setHome(effect.present, effect.what, effect.key);
       case 'latency':
+        return ports.ring.recordLatency(effect.histogram, effect.micros);
       case 'witness-answer':
+        return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
-        return;
+        return ports.traceEvent(effect.token, effect.event);
       default:
         unreachable(effect);
     }

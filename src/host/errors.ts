@@ -10,8 +10,10 @@ export type PoolErrorCode =
   | 'ERR_POOL_ADDRESS'
   | 'ERR_POOL_SOCKET_IN_USE'
   | 'ERR_POOL_SOCKET'
+  | 'ERR_POOL_RING'
   | 'ERR_POOL_DATABASE'
   | 'ERR_POOL_RECORD'
+  | 'ERR_POOL_WITNESS'
   | 'ERR_POOL_STOPPED';
 
 export class PoolError extends Error {

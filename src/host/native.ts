@@ -103,6 +103,8 @@ export interface PumpOptions {
     inputBytesMax?: number;
     outputBytesMax?: number;
   };
+  /** Where smbds attach; `pagePath` is the node page's file, '' keeps it in memory. `generation`: 32 bits, not 0. */
+  ring?: { path: string; pagePath: string; generation: number; node: number };
   /**
    * Called for each batch with the length of what lies in inBuffer; answers the length of what it wrote to outBuffer.
    * What it throws becomes an uncaught exception of the process.
@@ -128,7 +130,15 @@ export interface NativePump {
   takeLarge(client: number): Buffer;
   counters(): Record<string, number>;
   peer(id: number): { address: string; incarnation: number };
-  describe(): { bodyBytesMax: number; receiveFramesMax: number; address: string; clients: number };
+  /** Whether the node page says that this server takes part in its pool. Without a ring: nothing. */
+  setServing(serving: boolean): void;
+  /** Into the node page, where errors of the same code and text share an entry. Without a ring: nothing. */
+  recordError(code: number, text: string, realtimeMicros: number): void;
+  /** As in enum smbpool_node_counter; null without a ring. */
+  ringCounters(): number[] | null;
+  describe(): {
+    bodyBytesMax: number; receiveFramesMax: number; address: string; clients: number; attachments: number;
+  };
   /** May be called again, and inside onBatch. */
   close(): void;
 }

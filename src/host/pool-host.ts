@@ -12,6 +12,7 @@ import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
+import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import { CoreLoop } from './core-loop.js';
 import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
@@ -20,12 +21,17 @@ import { loadNative } from './native.js';
 import type { NativeTransport } from './native.js';
 import { TdbPersistentStore } from './persistent-store.js';
 import { Pump } from './pump.js';
+import type { RingOptions } from './pump.js';
 import { clearVolatileDirectory, TdbRecordStore } from './record-store.js';
+import { WitnessDesk } from './witness.js';
 
 /** Fits every path: Ethernet's 1500 bytes without the headers of IP and UDP. */
 const DATAGRAM_BYTES_MAX = 1472;
 /** A question about a record crosses the wire once; an answer later than this is none. */
 const RECORD_ANSWER_TIMEOUT_MS = 5_000;
+const U32_SPAN = 0x1_0000_0000;
+/** Codes of the errors in the node page. */
+const PAGE_CODE = { error: 1, warn: 2 } as const;
 
 export type TransportOptions =
   | { kind: 'ethernet'; interface: string }
@@ -40,6 +46,10 @@ export interface HostOptions {
   epoch: Epoch;
   /** smbd's `ctdbd socket`. */
   socketPath: string;
+  /** Where the VFS modules of this server attach. Without it they cannot, and nothing is witnessed here. */
+  ringSocketPath?: string;
+  /** The node page's file; without it the page is in memory only. Means nothing without `ringSocketPath`. */
+  pagePath?: string;
   /** On tmpfs. Databases that an earlier run left there are removed. */
   volatileDirectory: string;
   persistentDirectory: string;
@@ -54,6 +64,7 @@ export interface HostOptions {
 /** The node's status; `counters` holds the host's too: socket.*, interconnect.*, loop.*. */
 export interface HostStatus extends NodeStatus {
   interconnect: { address: string; frameBodyBytesMax: number; peers: { peer: NodeId; address: string }[] };
+  ring: { attachments: number };
 }
 
 interface Question {
@@ -69,13 +80,17 @@ export class PoolHost {
   private readonly interconnect: Interconnect;
   private readonly node: PoolNode;
   private readonly loop: CoreLoop;
+  private readonly witness: WitnessDesk;
   private readonly questions = new Map<number, Question>();
   private lastToken = 0;
   private stopped = false;
 
   /** @throws PoolError naming cause and remedy when the server cannot serve; nothing is left behind then. */
   static async start(options: HostOptions): Promise<PoolHost> {
-    mkdirSync(dirname(options.socketPath), { recursive: true, mode: 0o700 });
+    const { socketPath, ringSocketPath, pagePath } = options;
+    for (const path of [socketPath, ringSocketPath, pagePath]) {
+      if (path !== undefined) mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    }
     await clearVolatileDirectory(options.volatileDirectory, options.self);
     const persistent = new TdbPersistentStore(options.persistentDirectory, options.self);
     try {
@@ -96,17 +111,25 @@ export class PoolHost {
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
     this.node = this.makeNode(now());
+    this.witness = new WitnessDesk({
+      input: (input) => this.loop.inputOutsideTurn(input),
+      later: (action) => setImmediate(action),
+    });
     this.loop = new CoreLoop(this.node, {
       gate: this.pump,
+      ring: this.pump,
       interconnect: this.interconnect,
       records: this.records,
       persistent,
-      log: options.log,
+      log: this.loggingToPage(options.log),
       now,
       later: (action) => setImmediate(action),
       outsideTurnDone: (deadline) => this.leave(deadline),
       recordAnswer: (token, answer) => this.answerQuestion(token, answer),
+      witnessAnswer: (token, answer) => this.witness.onAnswer(token, answer),
+      traceEvent: (token, event) => this.witness.onEvent(token, event),
     });
+    this.pump.setServing(true);
     // the first hello goes out now, and the timer starts
     this.loop.inputOutsideTurn({ kind: 'tick' });
   }
@@ -116,18 +139,37 @@ export class PoolHost {
     const channel = { self, members: members.map(({ id }) => id), incarnation, poolName, poolKey };
     const native: NativeTransport =
       transport.kind === 'udp' ? { ...transport, datagramBytesMax: DATAGRAM_BYTES_MAX } : transport;
+    const ring = ringOptions(this.options);
     return new Pump({
       socketPath,
+      ...(ring === undefined ? {} : { ring }),
       interconnect: { channel, transport: native },
       listener: {
         clientOpened: (client, pid) => this.loop.input({ kind: 'client-opened', client, pid }),
         clientPacket: (client, packet) => this.loop.input({ kind: 'client-packet', client, packet }),
         clientClosed: (client) => this.loop.input({ kind: 'client-closed', client }),
+        ring: {
+          ringAttached: (attachment, pid) => this.loop.input({ kind: 'ring-attached', attachment, pid }),
+          ringMessage: (attachment, op, payload) =>
+            this.loop.input({ kind: 'ring-message', attachment, op, payload }),
+          ringDetached: (attachment, bad) => this.loop.input({ kind: 'ring-detached', attachment, bad }),
+        },
         frame: (peer, incarnationOfPeer, body) =>
           this.loop.input({ kind: 'frame', peer, incarnation: incarnationOfPeer, body }),
         endOfBatch: () => this.loop.endOfBatch(),
       },
     });
+  }
+
+  /** What goes wrong is in the node page, too, where it can be read when the daemon hangs. */
+  private loggingToPage(log: Log): Log {
+    return {
+      log: (level, event, fields) => {
+        const isError = level === 'error' || level === 'warn';
+        if (isError && !this.stopped) this.pump.recordError(PAGE_CODE[level], event, Date.now() * 1000);
+        log.log(level, event, fields);
+      },
+    };
   }
 
   private makeNode(now: Micros): PoolNode {
@@ -152,6 +194,7 @@ export class PoolHost {
     if (this.stopped) return;
     this.stopped = true;
     this.loop.stop();
+    this.witness.stop();
     if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
     this.pump.close();
     for (const token of [...this.questions.keys()]) {
@@ -181,6 +224,7 @@ export class PoolHost {
         frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
         peers: this.stopped ? [] : peers.map(({ id }) => ({ peer: id, address: this.pump.peer(id).address })),
       },
+      ring: { attachments: this.stopped ? 0 : this.pump.attachments() },
     };
   }
 
@@ -208,6 +252,21 @@ export class PoolHost {
     });
   }
 
+  /** The whole pool's holders and waiters that match. Rejects with PoolError when the daemon is stopping. */
+  locks(filter: LockFilter): Promise<LocksAnswer> {
+    return this.witness.locks(filter);
+  }
+
+  /** The files used most in the last whole interval. Rejects with PoolError when the daemon is stopping. */
+  hot(): Promise<HotAnswer> {
+    return this.witness.hot();
+  }
+
+  /** Calls `onEvent` for every event of the pool that matches, until the returned function is called. */
+  trace(filter: TraceFilter, onEvent: (event: TraceEvent) => void): () => void {
+    return this.witness.trace(filter, onEvent);
+  }
+
   private answerQuestion(token: number, answer: RecordDescription | { error: string }): void {
     const question = this.takeQuestion(token);
     if ('error' in answer) question?.reject(new PoolError('ERR_POOL_RECORD', answer.error));
@@ -225,4 +284,12 @@ export class PoolHost {
     this.pump.setDeadline(deadline);
     this.pump.flush();
   }
+}
+
+/** Absent: no ring. */
+function ringOptions({ self, incarnation, ringSocketPath, pagePath }: HostOptions): RingOptions | undefined {
+  if (ringSocketPath === undefined) return undefined;
+  // the incarnation grows with the clock's milliseconds: its low half differs from run to run
+  const generation = incarnation % U32_SPAN || 1;
+  return { socketPath: ringSocketPath, ...(pagePath === undefined ? {} : { pagePath }), generation, self };
 }

@@ -7,6 +7,7 @@ import type { ClientId, Incarnation, NodeId } from '../base/ids.js';
 import type { Micros } from '../core/effects.js';
 import type { FrameListener, Interconnect } from '../ports/interconnect.js';
 import type { SmbdGate, SmbdGateListener } from '../ports/smbd-gate.js';
+import type { HomeKind, SmbdRing, SmbdRingListener } from '../ports/smbd-ring.js';
 import {
   BATCH_HEADER_BYTES,
   BatchWriter,
@@ -15,21 +16,38 @@ import {
   IN_CLIENT_PACKET,
   IN_CLIENT_PACKET_LARGE,
   IN_FRAME,
+  IN_RING_ATTACHED,
+  IN_RING_DETACHED,
+  IN_RING_MESSAGE,
   OUT_CLIENT_CLOSE,
   OUT_CLIENT_PACKET,
   OUT_FRAME,
+  OUT_HOME_ADD,
+  OUT_HOME_REMOVE,
+  OUT_LATENCY,
+  OUT_RING_REPLY,
 } from './batch.js';
 import { codeOf, messageOf, PoolError } from './errors.js';
 import { loadNative } from './native.js';
-import type { ChannelOptions, NativePump, NativeTransport } from './native.js';
+import type { ChannelOptions, NativePump, NativeTransport, PumpOptions as NativeOptions } from './native.js';
 
 /** Some 5,000 of smbd's usual packets; what does not fit waits for the next batch. Larger packets travel alone. */
 const IN_BYTES = 1 << 20;
 /** As much again; when it is full it is handed over early. */
 const OUT_BYTES = 1 << 20;
 const INCARNATION_BYTES = 8;
+const U32_MAX = 0xffff_ffff;
+/** enum RingEnd of native/core/ring_server.h: it wrote what no honest smbd writes. */
+const RING_END_BAD = 2;
+/** The numbers of Pump.ringCounters, in the order of enum smbpool_node_counter. */
+const RING_COUNTER_NAMES = [
+  'attached', 'detached', 'bad-rings', 'refused', 'messages', 'replies', 'replies-full', 'wakes.futex',
+  'wakes.eventfd', 'scans', 'scan-found', 'late-generation', 'home.added', 'home.evicted', 'home.removed',
+] as const;
 
 export interface PumpListener extends SmbdGateListener {
+  /** Must be given with `ring`. */
+  ring?: SmbdRingListener;
   frame: FrameListener;
   /** All input of this batch was given. Answers when to be called again at the latest; Infinity for never. */
   endOfBatch(): Micros;
@@ -39,11 +57,22 @@ export interface PumpOptions {
   listener: PumpListener;
   /** Without it there is no socket for local processes. */
   socketPath?: string;
+  /** Without it no VFS module can attach. */
+  ring?: RingOptions;
   /** Without it there are no frames. */
   interconnect?: { channel: ChannelOptions; transport: NativeTransport };
 }
 
-export class Pump implements Interconnect, SmbdGate {
+export interface RingOptions {
+  socketPath: string;
+  /** The node page's file; absent: only in memory. */
+  pagePath?: string;
+  /** Of this run of the daemon: a whole number of 32 bits, not 0, another one at each start. */
+  generation: number;
+  self: NodeId;
+}
+
+export class Pump implements Interconnect, SmbdGate, SmbdRing {
   readonly frameBodyBytesMax: number;
   readonly receiveFramesMax: number;
   private readonly native: NativePump;
@@ -52,10 +81,12 @@ export class Pump implements Interconnect, SmbdGate {
   private readonly inWords: Uint32Array;
   private readonly control: Float64Array;
   private readonly out: BatchWriter;
+  private readonly hasRing: boolean;
 
   /** Opens everything or nothing. @throws PoolError with cause and remedy. */
   constructor(options: PumpOptions) {
     this.listener = options.listener;
+    this.hasRing = options.ring !== undefined;
     this.native = openNative(options, (inLength) => this.onBatch(inLength));
     this.inBytes = new Uint8Array(this.native.inBuffer);
     this.inWords = new Uint32Array(this.native.inBuffer);
@@ -86,6 +117,33 @@ export class Pump implements Interconnect, SmbdGate {
     this.out.put(OUT_CLIENT_CLOSE, client, null);
   }
 
+  sendToRing(attachment: number, op: number, payload: Uint8Array): void {
+    this.putRing(OUT_RING_REPLY, attachment, payload, op);
+  }
+
+  setHome(present: boolean, what: HomeKind, key: Uint8Array): void {
+    this.putRing(present ? OUT_HOME_ADD : OUT_HOME_REMOVE, 0, key, what);
+  }
+
+  recordLatency(histogram: number, micros: Micros): void {
+    this.putRing(OUT_LATENCY, histogram, null, Math.min(micros, U32_MAX));
+  }
+
+  /** Whether the node page says that this server takes part in its pool. */
+  setServing(serving: boolean): void {
+    this.native.setServing(serving);
+  }
+
+  /** Into the node page; the same code and text share an entry. */
+  recordError(code: number, text: string, realtimeMicros: number): void {
+    this.native.recordError(code, text, realtimeMicros);
+  }
+
+  /** VFS modules attached now. */
+  attachments(): number {
+    return this.native.describe().attachments;
+  }
+
   /** Outside a batch: sends what is queued. Inside one it happens by itself at the end. */
   flush(): void {
     this.native.flush(this.out.take());
@@ -97,7 +155,9 @@ export class Pump implements Interconnect, SmbdGate {
   }
 
   counters(): Record<string, number> {
-    return this.native.counters();
+    const ring = this.native.ringCounters();
+    const ringCounters = RING_COUNTER_NAMES.map((name, index): [string, number] => [`ring.${name}`, ring?.[index] ?? 0]);
+    return { ...this.native.counters(), ...Object.fromEntries(ringCounters) };
   }
 
   /** Where a peer's frames come from, '' until known, and its newest incarnation, 0 until known. */
@@ -119,11 +179,21 @@ export class Pump implements Interconnect, SmbdGate {
     while (at < inLength) {
       const word = at >>> 2;
       const length = words[word + 2]!;
-      this.take(words[word]!, words[word + 1]!, at + BATCH_HEADER_BYTES, length);
+      const kind = words[word]!;
+      const id = words[word + 1]!;
+      if (kind >= IN_RING_ATTACHED) this.takeRing(kind, id, words[word + 3]!, at + BATCH_HEADER_BYTES, length);
+      else this.take(kind, id, at + BATCH_HEADER_BYTES, length);
       at += BATCH_HEADER_BYTES + ((length + 7) & ~7);
     }
     this.control[1] = this.listener.endOfBatch();
     return this.out.take();
+  }
+
+  private putRing(kind: number, id: number, payload: Uint8Array | null, detail: number): void {
+    if (!this.hasRing || this.out.put(kind, id, payload, detail)) return;
+    this.native.route(this.out.take());
+    // everything of the ring is far smaller than an empty buffer
+    this.out.put(kind, id, payload, detail);
   }
 
   private take(kind: number, id: number, start: number, length: number): void {
@@ -144,17 +214,30 @@ export class Pump implements Interconnect, SmbdGate {
         return this.listener.clientPacket(id as ClientId, this.native.takeLarge(id));
     }
   }
+
+  private takeRing(kind: number, attachment: number, detail: number, start: number, length: number): void {
+    const { ring } = this.listener;
+    switch (kind) {
+      case IN_RING_ATTACHED:
+        return ring?.ringAttached(attachment, detail);
+      case IN_RING_MESSAGE:
+        return ring?.ringMessage(attachment, detail, this.inBytes.subarray(start, start + length));
+      case IN_RING_DETACHED:
+        return ring?.ringDetached(attachment, detail === RING_END_BAD);
+    }
+  }
 }
 
 function openNative(options: PumpOptions, onBatch: (inLength: number) => number): NativePump {
   const { Pump: NativePumpClass } = loadNative();
-  const { socketPath, interconnect } = options;
+  const { socketPath, interconnect, ring } = options;
   try {
     return new NativePumpClass({
       inBytes: IN_BYTES,
       outBytes: OUT_BYTES,
       ...(interconnect ?? {}),
       ...(socketPath === undefined ? {} : { gate: { path: socketPath } }),
+      ...(ring === undefined ? {} : { ring: nativeRing(ring) }),
       onBatch,
     });
   } catch (error) {
@@ -162,12 +245,22 @@ function openNative(options: PumpOptions, onBatch: (inLength: number) => number)
   }
 }
 
+function nativeRing({ socketPath, pagePath, generation, self }: RingOptions): NonNullable<NativeOptions['ring']> {
+  return { path: socketPath, pagePath: pagePath ?? '', generation, node: self };
+}
+
 /** The addon says what it was doing and what the system answered; people need to know what to do. */
-function explain(error: unknown, { socketPath, interconnect }: PumpOptions): unknown {
+function explain(error: unknown, { socketPath, interconnect, ring }: PumpOptions): unknown {
   const code = codeOf(error);
   const message = messageOf(error);
   const options = { cause: error };
   const transport = interconnect?.transport;
+  if (/ring (socket|server)|node page|ready map/.test(message)) {
+    const paths = [ring?.socketPath, ring?.pagePath].filter((path) => path !== undefined).join(' and ');
+    const taken = 'another smbpoold serves there: stop it, or use another path';
+    const remedy = code === 'EADDRINUSE' ? taken : 'check these paths and their directories';
+    return new PoolError('ERR_POOL_RING', `${message} (${paths}): ${remedy}`, options);
+  }
   if (message.includes('packet socket') && (code === 'EPERM' || code === 'EACCES')) {
     const remedy = 'start smbpoold as root or give it CAP_NET_RAW, or use the udp transport';
     return new PoolError('ERR_POOL_CAPABILITY', `raw Ethernet frames need CAP_NET_RAW: ${remedy}`, options);

@@ -40,6 +40,11 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
       sendPacket: (_client, packet) => void story.push(`send ${Buffer.from(packet).toString()}`),
       closeClient: (client) => void story.push(`close ${client}`),
     },
+    ring: {
+      sendToRing: (attachment, op) => void story.push(`ring ${attachment} op ${op}`),
+      setHome: (present, what) => void story.push(`home ${what} ${present}`),
+      recordLatency: (histogram, micros) => void story.push(`latency ${histogram} ${micros}`),
+    },
     interconnect: {
       frameBodyBytesMax: 1000,
       receiveFramesMax: 100,
@@ -71,6 +76,8 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     later: (action) => void later.push(action),
     outsideTurnDone: () => void story.push('left'),
     recordAnswer: (token) => void story.push(`answer ${token}`),
+    witnessAnswer: (token) => void story.push(`witness ${token}`),
+    traceEvent: (token) => void story.push(`trace ${token}`),
   };
   return { loop: new CoreLoop(core, ports), story, later, time, resolvePersistent };
 }

@@ -49,6 +49,8 @@ test('a short file is completed with defaults', () => {
   assert.deepEqual(config.directories, { volatile: '/run/smbpool/volatile', persistent: '/var/lib/smbpool' });
   assert.equal(config.socket, '/run/smbpool/ctdbd.socket');
   assert.equal(config.adminSocket, '/run/smbpool/admin.socket');
+  assert.equal(config.ringSocket, '/run/smbpool/ring.socket');
+  assert.equal(config.nodePage, '/run/smbpool/node.page');
   assert.deepEqual(config.transport, { kind: 'ethernet', port: 4455 });
   assert.deepEqual(config.log, { level: 'info' });
   assert.equal(config.faults, undefined);
@@ -69,6 +71,13 @@ log: { level: debug, file: /var/log/x }
   assert.deepEqual(config.transport, { kind: 'udp', port: 5000 });
   assert.deepEqual(config.faults, { lossPercent: 2.5, duplicatePercent: 1, delayMsMax: 0, seed: 7 });
   assert.deepEqual(config.log, { level: 'debug', file: '/var/log/x' });
+});
+
+test('ring and node page lie beside the socket unless they are named', () => {
+  const beside = parse(`${GOOD}socket: /run/x/s\n`);
+  assert.deepEqual([beside.ringSocket, beside.nodePage], ['/run/x/ring.socket', '/run/x/node.page']);
+  const named = parse(`${GOOD}ringSocket: /run/r\nnodePage: /run/p\n`);
+  assert.deepEqual([named.ringSocket, named.nodePage], ['/run/r', '/run/p']);
 });
 
 test('the server is chosen by --server, then by the file, then by the host name', () => {
@@ -150,6 +159,7 @@ const REFUSED: { what: string; from: string | RegExp; to: string; says: RegExp[]
   { what: 'no YAML', from: 'servers:', to: 'servers: [', says: [/^pool\.yaml: is not YAML: .* line \d+, column/] },
   { what: 'a key given twice', from: /$/, to: 'servers: []\n', says: [/is not YAML: .*unique at line 9, column 1/] },
   { what: 'one path for two sockets', from: /$/, to: 'socket: /a\nadminSocket: /a\n', says: [/:10: adminSocket .*/] },
+  { what: 'a page in place of a socket', from: /$/, to: 'socket: /a\nnodePage: /a\n', says: [/:10: nodePage .*socket/] },
 ];
 
 for (const { what, from, to, says } of REFUSED) {
