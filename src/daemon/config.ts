@@ -109,8 +109,10 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   return { file, self, ...config };
 }
 
+type RingPaths = Pick<Config, 'ringSocket' | 'nodePage'>;
+
 /** In a folder that is the daemon's own already. */
-function ringPaths({ socket, ringSocket, nodePage }: Omit<ConfigFile, 'server'>): Pick<Config, 'ringSocket' | 'nodePage'> {
+function ringPaths({ socket, ringSocket, nodePage }: Omit<ConfigFile, 'server'>): RingPaths {
   const beside = (name: string): string => join(dirname(socket), name);
   return { ringSocket: ringSocket ?? beside('ring.socket'), nodePage: nodePage ?? beside('node.page') };
 }

@@ -155,9 +155,9 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
   }
 
   counters(): Record<string, number> {
-    const ring = this.native.ringCounters();
-    const ringCounters = RING_COUNTER_NAMES.map((name, index): [string, number] => [`ring.${name}`, ring?.[index] ?? 0]);
-    return { ...this.native.counters(), ...Object.fromEntries(ringCounters) };
+    const values = this.native.ringCounters() ?? [];
+    const ring = Object.fromEntries(RING_COUNTER_NAMES.map((name, index) => [`ring.${name}`, values[index] ?? 0]));
+    return { ...this.native.counters(), ...ring };
   }
 
   /** Where a peer's frames come from, '' until known, and its newest incarnation, 0 until known. */

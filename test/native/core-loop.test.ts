@@ -172,3 +172,17 @@ test('persistent work is answered in a turn of its own; after stop nothing is fe
   assert.equal(s.story.length, before);
   assert.equal(s.loop.endOfBatch(), Infinity);
 });
+
+test('effects for the ring and for those who ask about locks reach their ports', () => {
+  const s = scripted((input) => {
+    if (input.kind !== 'ring-message') return [];
+    return [
+      { kind: 'home', present: true, what: 1, key: PACKET },
+      { kind: 'ring-send', attachment: input.attachment, op: 33, payload: PACKET },
+      { kind: 'latency', histogram: 0, micros: 12 },
+      { kind: 'witness-answer', token: 7, answer: { opens: [], waits: [], missing: [], truncated: false } },
+    ];
+  });
+  s.loop.input({ kind: 'ring-message', attachment: 5, op: 4, payload: PACKET });
+  assert.deepEqual(s.story, ['<ring-message', 'home 1 true', 'ring 5 op 33', 'latency 0 12', 'witness 7']);
+});

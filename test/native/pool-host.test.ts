@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { createSocket } from 'node:dgram';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
@@ -11,6 +12,7 @@ import { PoolHost } from '../../src/host/pool-host.js';
 import type { HostOptions, TransportOptions } from '../../src/host/pool-host.js';
 import { makeInterfaces, whyNoEthernet } from '../support/ethernet-bridge.js';
 import { eventually, ownDirectory } from '../support/native-helpers.js';
+import { RingProbe } from '../support/ring-probe.js';
 
 const noEthernet = whyNoEthernet();
 
@@ -205,4 +207,19 @@ test('a host refuses to start where it cannot serve, and leaves nothing behind',
 test('nobody knows a database: the question is answered with that', async (t) => {
   const { hosts } = await startPool(t, await udp(1));
   await assert.rejects(hosts[0]!.describeRecord('nosuch.tdb', Buffer.from('x')), { code: 'ERR_POOL_RECORD' });
+});
+
+test('VFS modules attach to a host that has a ring, and lose it when the host stops', async (t) => {
+  const directory = ownDirectory(t);
+  const ring = { ringSocketPath: join(directory, 'r', 'ring.socket'), pagePath: join(directory, 'r', 'node.page') };
+  const { hosts } = await startPool(t, await udp(1), ring);
+  const probe = await RingProbe.attached(t, ring.ringSocketPath);
+  await eventually('it is attached', () => hosts[0]!.status().ring.attachments === 1);
+  assert.equal(hosts[0]!.status().counters['ring.attached'], 1);
+  // no message of the ring: costs the sender its attachment at most
+  await probe.asks('send 9999 00ff', /^sent$/);
+  await hosts[0]!.stop();
+  await probe.says(/^down/);
+  assert.equal(hosts[0]!.status().ring.attachments, 0);
+  assert.deepEqual([existsSync(ring.ringSocketPath), existsSync(ring.pagePath)], [false, false]);
 });

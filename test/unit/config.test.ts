@@ -159,7 +159,7 @@ const REFUSED: { what: string; from: string | RegExp; to: string; says: RegExp[]
   { what: 'no YAML', from: 'servers:', to: 'servers: [', says: [/^pool\.yaml: is not YAML: .* line \d+, column/] },
   { what: 'a key given twice', from: /$/, to: 'servers: []\n', says: [/is not YAML: .*unique at line 9, column 1/] },
   { what: 'one path for two sockets', from: /$/, to: 'socket: /a\nadminSocket: /a\n', says: [/:10: adminSocket .*/] },
-  { what: 'a page in place of a socket', from: /$/, to: 'socket: /a\nnodePage: /a\n', says: [/:10: nodePage .*socket/] },
+  { what: 'one path for socket and page', from: /$/, to: 'socket: /a\nnodePage: /a\n', says: [/:10: nodePage .*/] },
 ];
 
 for (const { what, from, to, says } of REFUSED) {
