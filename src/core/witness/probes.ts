@@ -33,7 +33,8 @@ export class Probes {
       const other = shares.get(probe.share);
       if (other === undefined || isSame(other, probe)) continue;
       this.context.count('witness.probe.refused');
-      const refusal = `share ${probe.share}: ${nameOf(peer)} sees ${words(other)}, this server ${words(probe)}: ${REMEDY}`;
+      const difference = `${nameOf(peer)} sees ${words(other)}, this server ${words(probe)}`;
+      const refusal = `share ${probe.share}: ${difference}: ${REMEDY}`;
       this.context.log('error', 'share-differs', { share: probe.share, peer, remedy: refusal });
       return refusal;
     }
