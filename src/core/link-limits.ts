@@ -13,8 +13,11 @@ export const HELLO_INTERVAL_MICROS = 100_000;
  */
 export const SILENCE_MICROS_MAX = 1_000_000;
 
-/** An acknowledgement waits so long for data to ride on; well below the shortest retransmission timeout. */
-export const ACK_DELAY_MICROS = 200;
+/**
+ * An acknowledgement waits so long for data to ride on; well below the shortest retransmission timeout. One that
+ * travels alone wakes two processes for nothing: at 0.2 ms those cost as much as the data.
+ */
+export const ACK_DELAY_MICROS = 1_000;
 
 /**
  * So many frames received without an acknowledgement sent: acknowledge now, so that the sender's window never runs
@@ -23,9 +26,10 @@ export const ACK_DELAY_MICROS = 200;
 export const ACK_FRAMES_MAX = 8;
 
 /**
- * Lower end of the retransmission timeout: above the scheduling delays of a busy server (notes: p99 of a hop 0.2 ms).
+ * Lower end of the retransmission timeout, for servers with idle processors. On a busy one, where a process waits for
+ * the others' time slices, the measured trips and their spread raise it.
  */
-export const RETRANSMIT_MICROS_MIN = 2_000;
+export const RETRANSMIT_MICROS_MIN = 4_000;
 
 /** Upper end of the doubling timeout: a healed cable is noticed within it even when no heartbeat gets through first. */
 export const RETRANSMIT_MICROS_MAX = 100_000;
@@ -33,7 +37,7 @@ export const RETRANSMIT_MICROS_MAX = 100_000;
 /**
  * The probe for a lost last frame goes out earlier than the timeout, but not before an acknowledgement could be here.
  */
-export const PROBE_MICROS_MIN = 1_000;
+export const PROBE_MICROS_MIN = 2_000;
 
 /** Frames sent again when the timeout passes; the acknowledgements they cause tell which others are missing. */
 export const RETRANSMIT_FRAMES_MAX = 4;
@@ -49,6 +53,9 @@ export const QUEUE_BYTES_MAX = 256 * 1024 * 1024;
 
 /** Weight of a new round-trip sample in the smoothed value: 1/8, as in TCP. */
 export const RTT_SMOOTHING = 8;
+
+/** Weight of a new deviation from the smoothed round trip: 1/4, as in TCP. */
+export const RTT_DEVIATION_SMOOTHING = 4;
 
 /** Round trip assumed before the first was measured. */
 export const RTT_MICROS_INITIAL = 500;

@@ -21,6 +21,7 @@ import {
   RETRANSMIT_FRAMES_MAX,
   RETRANSMIT_MICROS_MAX,
   RETRANSMIT_MICROS_MIN,
+  RTT_DEVIATION_SMOOTHING,
   RTT_MICROS_INITIAL,
   RTT_MICROS_MAX,
   RTT_SMOOTHING,
@@ -106,6 +107,7 @@ export class PeerLink {
   private echoOf = 0;
   private echoHeardAt: Micros = 0;
   private rttMicros: number | null = null;
+  private rttDeviationMicros = 0;
   private rttMinMicros: number | null = null;
   private readonly refusalsLogged = new Set<string>();
   private readonly totals = {
@@ -216,6 +218,7 @@ export class PeerLink {
     this.ackNow = false;
     this.echoOf = 0;
     this.rttMicros = null;
+    this.rttDeviationMicros = 0;
   }
 
   /** What waits was meant for the run we knew, if we knew one; before the first contact it is for whoever comes. */
@@ -271,7 +274,14 @@ export class PeerLink {
       this.context.count('link.rtt.refused');
       return;
     }
-    this.rttMicros = this.rttMicros === null ? rtt : this.rttMicros + (rtt - this.rttMicros) / RTT_SMOOTHING;
+    if (this.rttMicros === null) {
+      this.rttMicros = rtt;
+      this.rttDeviationMicros = rtt / 2;
+    } else {
+      const deviation = Math.abs(rtt - this.rttMicros);
+      this.rttDeviationMicros += (deviation - this.rttDeviationMicros) / RTT_DEVIATION_SMOOTHING;
+      this.rttMicros += (rtt - this.rttMicros) / RTT_SMOOTHING;
+    }
     this.rttMinMicros = Math.min(this.rttMinMicros ?? Infinity, rtt);
   }
 
@@ -395,7 +405,7 @@ export class PeerLink {
   // --- sending again
 
   private timeoutMicros(): number {
-    const base = Math.max(RETRANSMIT_MICROS_MIN, 4 * (this.rttMicros ?? RTT_MICROS_INITIAL));
+    const base = Math.max(RETRANSMIT_MICROS_MIN, 2 * this.patienceMicros());
     return Math.min(RETRANSMIT_MICROS_MAX, base * 2 ** Math.min(this.doublings, 16));
   }
 
@@ -403,8 +413,12 @@ export class PeerLink {
     if (this.waitingSince === null || !this.up) return Infinity;
     const timeout = this.timeoutMicros();
     if (this.probed || this.doublings > 0) return this.waitingSince + timeout;
-    const probe = Math.max(PROBE_MICROS_MIN, 2 * (this.rttMicros ?? RTT_MICROS_INITIAL) + 2 * ACK_DELAY_MICROS);
-    return this.waitingSince + Math.min(probe, timeout);
+    return this.waitingSince + Math.min(Math.max(PROBE_MICROS_MIN, this.patienceMicros()), timeout);
+  }
+
+  /** How long an acknowledgement may take: the usual trip, its usual spread, the wait for something to ride on. */
+  private patienceMicros(): number {
+    return (this.rttMicros ?? RTT_MICROS_INITIAL) + 4 * this.rttDeviationMicros + ACK_DELAY_MICROS;
   }
 
   /** One timer is kept running and looks again when it fires, instead of a new one per frame. */

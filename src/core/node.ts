@@ -17,8 +17,11 @@ import type { PersistentStatus } from './persistent.js';
 import type { DatabaseStatus } from './records.js';
 import { HOLD_MICROS, Records } from './records.js';
 import { Timers } from './timers.js';
+import { Witness } from './witness/witness.js';
+import type { WitnessStatus } from './witness/witness.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
+import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
 
 /** How often the log says that the pool is not complete yet. */
@@ -35,6 +38,8 @@ export interface NodeOptions {
   /** Frames the receive ring holds. */
   receiveFramesMax: number;
   gate: GateOptions;
+  /** What people call each server. */
+  names?: ReadonlyMap<NodeId, string>;
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
 }
@@ -51,6 +56,7 @@ export interface NodeStatus {
   /** Requests of local processes for records, not answered yet. */
   waitingRequests: number;
   gate: GateStatus;
+  witness: WitnessStatus;
   persistent: PersistentStatus[];
   counters: Record<string, number>;
 }
@@ -62,6 +68,7 @@ export class PoolNode {
   private readonly records: Records;
   private readonly persistent: Persistent;
   private readonly gate: Gate;
+  private readonly witness: Witness;
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private effects: Effect[] = [];
   private time: Micros = 0;
@@ -89,6 +96,11 @@ export class PoolNode {
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context);
     this.gate = new Gate(context, this.records, this.persistent, options.gate);
+    this.witness = new Witness(context, this.records, {
+      names: options.names ?? new Map<NodeId, string>(),
+      wallClockOriginMicros: options.gate.wallClockOriginMicros,
+    });
+    this.records.watch(this.witness);
     this.records.listen({
       migrated: (token) => this.gate.migrated(token),
       fetched: (token, data) => this.gate.fetched(token, data),
@@ -130,6 +142,7 @@ export class PoolNode {
       records,
       waitingRequests: this.records.waiting(),
       gate: this.gate.status(),
+      witness: this.witness.status(),
       persistent: this.persistent.status(),
       counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
     };
@@ -154,16 +167,23 @@ export class PoolNode {
       case 'record-query':
         return this.records.describe(input.database, input.key, input.token);
       case 'ring-attached':
+        return this.witness.attached(input.attachment, input.pid);
       case 'ring-message':
+        return this.witness.onRingMessage(input.attachment, input.op, input.payload);
       case 'ring-detached':
+        return this.witness.detached(input.attachment, input.bad);
       case 'witness-query':
+        if (input.query.what === 'locks') return this.witness.locks(input.token, input.query.filter);
+        return this.witness.hotFiles(input.token);
       case 'trace-start':
+        return this.witness.traceStart(input.token, input.filter);
       case 'trace-stop':
-        return;
+        return this.witness.traceStop(input.token);
       case 'tick':
         return;
       case 'turn-end':
         this.records.flush();
+        this.witness.flush();
         this.links.flush();
         return;
       default:
@@ -179,6 +199,8 @@ export class PoolNode {
       else if (type >= GATE_MESSAGE_TYPE_MIN && type <= GATE_MESSAGE_TYPE_MAX) this.gate.onMessage(peer, message);
       else if (type >= PERSISTENT_MESSAGE_TYPE_MIN && type <= PERSISTENT_MESSAGE_TYPE_MAX) {
         this.persistent.onMessage(peer, message);
+      } else if (type >= WITNESS_MESSAGE_TYPE_MIN && type <= WITNESS_MESSAGE_TYPE_MAX) {
+        this.witness.onMessage(peer, message);
       } else throw new DecodeError('unknown-type', `${type}`);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
@@ -199,6 +221,7 @@ export class PoolNode {
     this.gate.peerUp(peer, incarnation);
     this.records.peerUp(peer, incarnation, before !== undefined && before !== incarnation);
     this.persistent.peerUp(peer, incarnation);
+    this.witness.peerUp(peer);
   }
 
   private peerDown(peer: NodeId): void {
@@ -209,6 +232,7 @@ export class PoolNode {
     this.records.peerDown(peer);
     this.gate.peerDown(peer);
     this.persistent.peerDown(peer);
+    this.witness.peerDown(peer);
   }
 
   private logAwaited(): void {

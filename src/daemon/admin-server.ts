@@ -7,8 +7,11 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { ADMIN_PATH, RECORD_KEY_BYTES_MAX } from '../ports/admin.js';
 import type { AdminError } from '../ports/admin.js';
+import type { LockWitness } from '../ports/lock-witness.js';
 import type { RecordReport, StatusReport } from '../ports/status.js';
 import { StartError } from './errors.js';
+import { LockQueries, QueryRefused } from './lock-queries.js';
+import { TraceReaders } from './trace-readers.js';
 
 /** People and monitoring; more at once is a mistake that must not cost the daemon memory. */
 const CONNECTIONS_MAX = 32;
@@ -22,12 +25,15 @@ export interface AdminSource {
   status(): StatusReport;
   /** @throws Error (rejects) with a sentence when the record's home cannot say. */
   describeRecord(database: string, key: Uint8Array): Promise<RecordReport>;
+  /** Absent: questions about locks are refused with that reason. */
+  witness?: LockWitness;
 }
 
 export interface AdminServerOptions {
   path: string;
   source: AdminSource;
   recordTimeoutMs?: number;
+  witnessTimeoutMs?: number;
 }
 
 interface Answer {
@@ -36,15 +42,30 @@ interface Answer {
 }
 
 export class AdminServer {
-  private constructor(private readonly server: Server) {}
+  private constructor(
+    private readonly server: Server,
+    private readonly readers: TraceReaders,
+  ) {}
+
+  /** How many read `/trace` now. */
+  get traceReaders(): number {
+    return this.readers.count;
+  }
 
   /**
    * Listens on `path`. The caller holds the directory lock, so a socket left there is of a daemon that is gone.
    * @throws StartError when the path cannot be used.
    */
   static async start(options: AdminServerOptions): Promise<AdminServer> {
+    const readers = new TraceReaders();
+    const { witnessTimeoutMs } = options;
+    const locks = new LockQueries({
+      witness: options.source.witness,
+      readers,
+      ...(witnessTimeoutMs === undefined ? {} : { timeoutMs: witnessTimeoutMs }),
+    });
     const server = createServer((request, response) => {
-      void respond(request, response, options);
+      void respond(request, response, options, locks);
     });
     server.maxConnections = CONNECTIONS_MAX;
     server.requestTimeout = REQUEST_TIMEOUT_MS;
@@ -64,7 +85,7 @@ export class AdminServer {
     } finally {
       process.umask(mask);
     }
-    return new AdminServer(server);
+    return new AdminServer(server, readers);
   }
 
   async stop(): Promise<void> {
@@ -74,8 +95,14 @@ export class AdminServer {
   }
 }
 
-async function respond(request: IncomingMessage, response: ServerResponse, options: AdminServerOptions): Promise<void> {
-  const answer = await answerTo(request, options).catch((error: unknown) => refuse(500, (error as Error).message));
+async function respond(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: AdminServerOptions,
+  locks: LockQueries,
+): Promise<void> {
+  const answer = await answerTo(request, response, options, locks).catch(refuseError);
+  if (answer === null) return;
   response.writeHead(answer.status, { 'content-type': 'application/json' });
   response.end(`${JSON.stringify(answer.body)}\n`);
 }
@@ -85,9 +112,21 @@ function refuse(status: number, error: string): Answer {
   return { status, body };
 }
 
-async function answerTo(request: IncomingMessage, options: AdminServerOptions): Promise<Answer> {
+function refuseError(error: unknown): Answer {
+  return refuse(error instanceof QueryRefused ? error.status : 500, (error as Error).message);
+}
+
+/** Null: the response is a stream now. */
+async function answerTo(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: AdminServerOptions,
+  locks: LockQueries,
+): Promise<Answer | null> {
   if (request.method !== 'GET') return refuse(405, `${String(request.method)} is not served here; only GET is`);
-  const url = new URL(request.url ?? '/', 'http://localhost');
+  const target = request.url ?? '/';
+  if (!URL.canParse(target, 'http://localhost')) return refuse(400, 'what is asked for is not a path');
+  const url = new URL(target, 'http://localhost');
   switch (url.pathname) {
     case ADMIN_PATH.status:
       return { status: 200, body: options.source.status() };
@@ -95,6 +134,13 @@ async function answerTo(request: IncomingMessage, options: AdminServerOptions): 
       return { status: 200, body: options.source.status().counters };
     case ADMIN_PATH.record:
       return answerRecord(url.searchParams, options);
+    case ADMIN_PATH.locks:
+      return { status: 200, body: await locks.locks(url.searchParams) };
+    case ADMIN_PATH.hot:
+      return { status: 200, body: await locks.hot(url.searchParams) };
+    case ADMIN_PATH.trace:
+      locks.trace(url.searchParams, response);
+      return null;
     default:
       return refuse(404, `${url.pathname} is not served here; ${Object.values(ADMIN_PATH).join(', ')} are`);
   }

@@ -11,10 +11,18 @@ export const ADMIN_SOCKET_DEFAULT = '/run/smbpool/admin.socket';
 
 /**
  * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
- * hexadecimal) a RecordDescription, `/counters` the counters alone. Anything else, and every refusal, answers an
- * AdminError.
+ * hexadecimal) a RecordDescription, `/counters` the counters alone, `/locks?path=&user=&client=&share=` a LocksAnswer,
+ * `/hot` a HotAnswer. `/trace` takes the parameters of `/locks` and `ops` (kinds with commas between), and streams
+ * TraceEvents, one JSON text a line, until the reader leaves. Anything else, and every refusal, answers an AdminError.
  */
-export const ADMIN_PATH = { status: '/status', record: '/record', counters: '/counters' } as const;
+export const ADMIN_PATH = {
+  status: '/status',
+  record: '/record',
+  counters: '/counters',
+  locks: '/locks',
+  trace: '/trace',
+  hot: '/hot',
+} as const;
 
 /** The body of every answer whose HTTP status is not 200. */
 export interface AdminError {
@@ -23,3 +31,6 @@ export interface AdminError {
 
 /** The longest record key a query may name: libtdb's and SMB's keys are far shorter, and it bounds the URL. */
 export const RECORD_KEY_BYTES_MAX = 4096;
+
+/** The longest text of a lock filter: Linux's longest path. It bounds the URL, too. */
+export const FILTER_TEXT_BYTES_MAX = 4096;

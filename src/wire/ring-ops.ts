@@ -67,6 +67,22 @@ export interface OpenTerms {
   leaseKey: string;
 }
 
+/** How a create ended, or an open that exists. */
+export type RingOpened = {
+  kind: 'open-end' | 'replay-open';
+  operation: bigint;
+  tree: bigint;
+  file: FileId;
+  shareFileId: bigint;
+  persistentId: bigint;
+  sinceMicros: bigint;
+  flags: number;
+  status: number;
+  createAction: number;
+  tookMicros: number;
+  path: string;
+} & OpenTerms;
+
 export type RingMessage =
   | { kind: 'hello'; serverPid: bigint; clientGuid: string; address: string; name: string }
   | {
@@ -91,20 +107,7 @@ export type RingMessage =
       path: string;
     } & OpenTerms)
   | { kind: 'open-cancel'; operation: bigint }
-  | ({
-      kind: 'open-end' | 'replay-open';
-      operation: bigint;
-      tree: bigint;
-      file: FileId;
-      shareFileId: bigint;
-      persistentId: bigint;
-      sinceMicros: bigint;
-      flags: number;
-      status: number;
-      createAction: number;
-      tookMicros: number;
-      path: string;
-    } & OpenTerms)
+  | RingOpened
   | { kind: 'close'; file: FileId; shareFileId: bigint; persistentId: bigint; flags: number; status: number }
   | {
       kind: 'lock' | 'unlock' | 'replay-lock';

@@ -16,17 +16,22 @@ const TEST_ROOT = '/tmp/smbpool-test';
 export const SKIP: string | false =
   process.getuid?.() === 0 ? false : 'needs root, for network namespaces and smbd: sudo npm test -- integration';
 
+/** SMBPOOL_KEEP=1: a lab in which something failed stays up, to be looked at with "npx smbpool lab exec". */
+const KEEP = process.env['SMBPOOL_KEEP'] === '1';
+
 /** Runs `work` with a fresh lab; afterwards no smbd and no daemon of it may have panicked. */
 export async function withLab(wishes: Partial<LabOptions>, work: (lab: Lab) => Promise<void>): Promise<void> {
   const options = labOptions({ root: TEST_ROOT, fresh: true, ...wishes });
   await cleaningUpOnSignal(
     async () => {
       const lab = await Lab.up(options);
+      let held = false;
       try {
         await work(lab);
         assertNoPanics(lab);
+        held = true;
       } finally {
-        await lab.down();
+        if (held || !KEEP) await lab.down();
       }
       lab.wipe();
     },

@@ -8,7 +8,9 @@ import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { Links } from '../../src/core/link.js';
-import { MESSAGE_BYTES_MAX, QUEUE_BYTES_MAX, SILENCE_MICROS_MAX } from '../../src/core/link-limits.js';
+import {
+  MESSAGE_BYTES_MAX, PROBE_MICROS_MIN, QUEUE_BYTES_MAX, SILENCE_MICROS_MAX,
+} from '../../src/core/link-limits.js';
 import { Timers } from '../../src/core/timers.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { SimulatedTime } from '../support/simulated-time.js';
@@ -202,6 +204,22 @@ test('exactly once and in order on a bad wire', () => {
   }
 });
 
+test('nothing is sent again on a link that is only slow, and few acknowledgements travel alone', () => {
+  for (const delay of [100, 1_000, 3_000]) {
+    const { time, stations } = world(1, 2, { ...PERFECT_WIRE, delayMicrosMin: delay, delayMicrosMax: delay });
+    time.advance(500_000);
+    const before = stations[1]!.links.status()[0]!.framesSent;
+    for (let i = 0; i < 1_000; i++) {
+      stations[0]!.send(one, text(`one way ${i}`));
+      time.advance(500);
+    }
+    time.advance(50_000);
+    assert.equal(stations[1]!.texts(zero).length, 1_000);
+    assert.equal(stations[0]!.links.status()[0]!.retransmitted, 0, `delay ${delay}`);
+    assert.ok(stations[1]!.links.status()[0]!.framesSent - before <= 520, 'one for two frames at most, and heartbeats');
+  }
+});
+
 test('a lost frame costs a round trip when others follow, and a probe when it was the last', () => {
   const { time, wire, stations } = world(1, 2);
   time.advance(10_000);
@@ -214,7 +232,7 @@ test('a lost frame costs a round trip when others follow, and a probe when it wa
   assert.deepEqual(stations[1]!.texts(zero), ['lost', 'follower']);
   toLose = 1;
   stations[0]!.send(one, text('last'));
-  time.advance(1_200);
+  time.advance(PROBE_MICROS_MIN + 200);
   assert.deepEqual(stations[1]!.texts(zero), ['lost', 'follower', 'last']);
   assert.equal(stations[0]!.links.status()[0]!.retransmitted, 2);
   assert.equal(stations[1]!.links.status()[0]!.gaps, 1);
