@@ -1,6 +1,6 @@
 /*
- * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after the
- * daemon went away, and the resync that tells a daemon what it missed. Called by connect.c and by every report.
+ * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after
+ * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c and by every report.
  * Must never block, except for smbpool_wait_for_tree which only connect_fn may call.
  */
 #include "module.h"

@@ -30,8 +30,7 @@ static bool read_config(struct smbpool_config *config, int snum) {
   config->delay_ms = option_ms(snum, "delay ms", 0);
   config->defer = lp_parm_bool(snum, "smbpool", "defer", true);
   if (volume != NULL && !smbpool_map_volume(volume, &config->volume)) {
-    DBG_ERR("smbpool: \"smbpool:volume id = %s\" must be a number above 0 or a name; it must be the same on all servers\n",
-            volume);
+    DBG_ERR("smbpool: \"smbpool:volume id = %s\" must be a number above 0 or a name, the same everywhere\n", volume);
     return false;
   }
   return true;

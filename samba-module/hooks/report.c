@@ -127,7 +127,9 @@ int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp) {
 
   /* The first hook of a close: share mode entry, oplock and locks are gone already. */
   if (open != NULL && !open->closed_reported) {
-    if (fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close) open->close_flags |= SMBPOOL_CLOSE_DELETED;
+    if (fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close) {
+      open->close_flags |= SMBPOOL_CLOSE_DELETED;
+    }
     report_closed(open, NT_STATUS_OK);
   }
   return SMB_VFS_NEXT_CLOSE(handle, fsp);
