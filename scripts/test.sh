@@ -3,6 +3,7 @@
 # native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
 #   SEED=N                repeats the random tests of a run
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
+#   SMBPOOL_FULL=1        all of the suites also over UDP, on one and five servers, and with losses (20 minutes more)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -4,6 +4,7 @@
  * are microseconds of a monotonic clock, as whole numbers.
  */
 import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
+import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 
 /** Microseconds on a monotonic clock. */
 export type Micros = number;
@@ -87,6 +88,16 @@ export type Effect =
   | RecordEffect
   | { kind: 'sequence-bump'; database: DatabaseId }
   | { kind: 'persistent'; database: DatabaseId; token: number; work: PersistentOp }
+  /** A message of the shared-memory ring to the smbd of this attachment (native/shared/smbpool_ops.h). */
+  | { kind: 'ring-send'; attachment: number; op: number; payload: Uint8Array }
+  /** The node page's table of what is here: 1 = a file's records (24 bytes of file id), 2 = a lease (GUID and key). */
+  | { kind: 'home'; present: boolean; what: 1 | 2; key: Uint8Array }
+  /** One sample of a histogram in the node page (enum smbpool_histogram). */
+  | { kind: 'latency'; histogram: number; micros: Micros }
+  /** The answer to a 'witness-query'. */
+  | { kind: 'witness-answer'; token: number; answer: LocksAnswer | HotAnswer }
+  /** For the reader that gave 'trace-start' this token. */
+  | { kind: 'trace-event'; token: number; event: TraceEvent }
   /** The answer to a 'record-query'. */
   | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
@@ -125,6 +136,17 @@ export type Input =
       token: number;
       result: { ok: true; rows?: PersistentRow[]; sequence: number } | { ok: false; why: string };
     }
+  /** A smbd attached to the ring; `pid` comes from the kernel. */
+  | { kind: 'ring-attached'; attachment: number; pid: number }
+  /** One message of its ring, already copied; the bytes are only valid during the step. */
+  | { kind: 'ring-message'; attachment: number; op: number; payload: Uint8Array }
+  /** It died, left or was dropped; `bad` says that what it wrote made no sense. */
+  | { kind: 'ring-detached'; attachment: number; bad: boolean }
+  /** A person asks who holds and who waits, or what is hot, in the whole pool; answered by 'witness-answer'. */
+  | { kind: 'witness-query'; token: number; query: { what: 'locks'; filter: LockFilter } | { what: 'hot' } }
+  /** A person watches operations pass, until 'trace-stop' with the same token. */
+  | { kind: 'trace-start'; token: number; filter: TraceFilter }
+  | { kind: 'trace-stop'; token: number }
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
   /** The deadline the core named (PoolNode.deadline) has passed. */

@@ -153,6 +153,13 @@ export class PoolNode {
         return this.persistent.onDone(input);
       case 'record-query':
         return this.records.describe(input.database, input.key, input.token);
+      case 'ring-attached':
+      case 'ring-message':
+      case 'ring-detached':
+      case 'witness-query':
+      case 'trace-start':
+      case 'trace-stop':
+        return;
       case 'tick':
         return;
       case 'turn-end':

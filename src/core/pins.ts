@@ -42,7 +42,6 @@ interface Operation {
   tries: number;
   ready: ((all: boolean) => void) | null;
   timer: Timer | null;
-  isReady: boolean;
 }
 
 export class Pins {
@@ -55,6 +54,11 @@ export class Pins {
     private readonly context: CoreContext,
     private readonly records: PinnedRecords,
   ) {}
+
+  /** A token for a request of ours to the records. */
+  nextToken(): number {
+    return --this.lastToken;
+  }
 
   get size(): number {
     return this.operations.size;
@@ -74,7 +78,6 @@ export class Pins {
       tries: 0,
       ready,
       timer: null,
-      isReady: false,
     };
     this.operations.set(number, operation);
     if (names.length > KEYS_PER_OPERATION_MAX) {
@@ -89,6 +92,19 @@ export class Pins {
       return;
     }
     this.collect(operation);
+  }
+
+  /** More records for an operation that is under way; those it has stay. `ready` is called once, as in `begin`. */
+  extend(number: number, names: readonly RecordName[], ready: (all: boolean) => void): void {
+    const operation = this.operations.get(number);
+    if (operation === undefined) return ready(false);
+    const known = new Set(operation.names.map((name) => `${name.database}/${name.key}`));
+    const added = names.filter((name) => !known.has(`${name.database}/${name.key}`));
+    operation.names = [...operation.names, ...added].sort(compareNames);
+    operation.ready = ready;
+    operation.tries = 0;
+    if (operation.names.length > KEYS_PER_OPERATION_MAX) this.answer(operation, false);
+    else this.collect(operation);
   }
 
   /** The operation is over, or nobody waits for it any more. */
@@ -144,7 +160,7 @@ export class Pins {
     for (const name of names) {
       if (!away.includes(name)) this.records.pin(name, number, now + PARTIAL_PIN_MICROS);
     }
-    const asked: [number, RecordName][] = away.map((name) => [--this.lastToken, name]);
+    const asked: [number, RecordName][] = away.map((name) => [this.nextToken(), name]);
     for (const [token, name] of asked) {
       operation.missing.set(token, name);
       this.byToken.set(token, operation);
@@ -155,7 +171,6 @@ export class Pins {
   private answer(operation: Operation, all: boolean): void {
     const { ready } = operation;
     operation.ready = null;
-    operation.isReady = all;
     ready?.(all);
   }
 

@@ -84,6 +84,7 @@ export class Records {
   private readonly deletions: Deletions;
   private readonly barriers: Barriers;
   private readonly pins: Pins;
+  private readonly inspections = new Map<number, (data: Uint8Array) => void>();
   /** Random keys that peers announced in databases not opened here yet: the home of each. */
   private readonly announcedEarly = new Map<DatabaseId, Map<RecordKey, NodeId>>();
   /** Messages to ourselves, handled before the step ends. */
@@ -120,7 +121,7 @@ export class Records {
       (database, key, mode) => this.ask(database, key, mode),
       {
         migrated: (token) => (token < 0 ? this.pins.arrived(token) : this.events?.migrated(token)),
-        fetched: (token, data) => this.events?.fetched(token, data),
+        fetched: (token, data) => (token < 0 ? this.inspected(token, data) : this.events?.fetched(token, data)),
         failed: (token, why) => (token < 0 ? this.pins.failed(token) : this.events?.failed(token, why)),
         emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
         came: (database, key) => this.watcher?.came(database, key),
@@ -169,6 +170,20 @@ export class Records {
    */
   beginOperation(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void {
     this.pins.begin(number, names, ready);
+    this.drain();
+  }
+
+  /** More records for an operation that is under way. */
+  extendOperation(number: number, names: readonly RecordName[], ready: (all: boolean) => void): void {
+    this.pins.extend(number, names, ready);
+    this.drain();
+  }
+
+  /** Reads a record if it is ours; `then` gets no bytes if it is not. May be called back later, or within this call. */
+  inspect({ database, key }: RecordName, then: (data: Uint8Array) => void): void {
+    const token = this.pins.nextToken();
+    this.inspections.set(token, then);
+    this.holdings.want(database, key, 'owned', token);
     this.drain();
   }
 
@@ -335,7 +350,14 @@ export class Records {
     this.drain();
   }
 
-  private homeOf(database: DatabaseId, key: RecordKey): NodeId {
+  private inspected(token: number, data: Uint8Array): void {
+    const then = this.inspections.get(token);
+    this.inspections.delete(token);
+    then?.(data);
+  }
+
+  /** The server that knows who owns the record. */
+  homeOf(database: DatabaseId, key: RecordKey): NodeId {
     const existing = this.databases.get(database)?.existing;
     if (existing) return existing.get(key) ?? this.context.self;
     return rendezvousHome(database, key, this.context.members);

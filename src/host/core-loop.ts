@@ -155,6 +155,12 @@ export class CoreLoop {
         return this.performPersistent(effect);
       case 'record-answer':
         return ports.recordAnswer(effect.token, effect.answer);
+      case 'ring-send':
+      case 'home':
+      case 'latency':
+      case 'witness-answer':
+      case 'trace-event':
+        return;
       default:
         unreachable(effect);
     }

@@ -18,8 +18,15 @@ export const ALL_LANES: string[][] = [
     'raw.unlink', 'raw.rename', 'base.delete'],
 ];
 
-/** Watches the root of the share, so nothing else may run beside it. */
-export const ALONE: string[] = ['smb2.notify'];
+/**
+ * smb2.notify, run by itself because it watches the root of the share, and test by test because some of it now and
+ * then hangs on any smbd. Left out: mask, which does not pass unclustered and takes over a minute not to.
+ */
+export const ALONE: string[] = [
+  'valid-req', 'tcon', 'dir', 'tdis', 'tdis1', 'mask-change', 'close', 'logoff', 'session-reconnect', 'invalid-reauth',
+  'tree', 'basedir', 'double', 'file', 'tcp', 'rec', 'overflow', 'rmdir1', 'rmdir2', 'rmdir3', 'rmdir4',
+  'handle-permissions',
+].map((name) => `smb2.notify.${name}`);
 
 /**
  * What the variants of the pool (other transports, other sizes, losses) run: the quick suites, and the quick tests of
