@@ -104,6 +104,7 @@ class Daemon : public smbpool::RingSink {
         break;
       case SMBPOOL_OP_RESYNC_BEGIN:
         opens_[attachment].clear();
+        Forget(attachment, payload, length);
         break;
       default:
         Details(op, payload, length);
@@ -185,6 +186,13 @@ class Daemon : public smbpool::RingSink {
     request.file = message.file;
     request.watch_ms = 2000;
     for (const auto& other : opens_) server->Reply(other.first, SMBPOOL_OP_WATCH_FILE, &request, sizeof(request));
+  }
+
+  void Forget(uint32_t attachment, const uint8_t* payload, size_t length) {
+    smbpool_msg_resync message{};
+    if (!Read(payload, length, &message)) return;
+    auto& begun = begun_[attachment];
+    begun.erase(begun.begin(), begun.lower_bound(message.operations_from));
   }
 
   void Closed(uint32_t attachment, const uint8_t* payload, size_t length) {
