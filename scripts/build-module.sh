@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds samba-module/ (the VFS module "smbpool") for exactly the Samba that is installed on this machine, out of tree.
-#   build-module.sh [--install [DIRECTORY]] [--source DIRECTORY] [--sanitize]
+#   build-module.sh [--install [DIRECTORY]] [--source DIRECTORY] [--sanitize] | --print-packages
 # The source of the installed version is fetched with apt-get source and configured as Debian does, only to generate the
 # headers that smbd's modules need; that is cached under .cache/samba/VERSION. Never edits the system's apt sources.
 # Result: dist/module/smbpool.so (checks the release, then loads) and dist/module/smbpool-VERSION.so.
@@ -14,6 +14,7 @@ upstream_wanted=4.17.
 install_to=
 source_from=
 sanitize=
+print_packages=
 
 die() { echo "build-module: $*" >&2; exit 1; }
 
@@ -22,10 +23,21 @@ while [ $# -gt 0 ]; do
     --install) install_to=default; if [ "${2:-}" ] && [ "${2#--}" = "$2" ]; then install_to=$2; shift; fi ;;
     --source) source_from=${2:?--source needs a directory}; shift ;;
     --sanitize) sanitize=1 ;;
-    *) die "unknown option $1; known: --install [DIRECTORY], --source DIRECTORY, --sanitize" ;;
+    --print-packages) print_packages=1 ;;
+    *) die "unknown option $1; known: --install [DIRECTORY], --source DIRECTORY, --sanitize, --print-packages" ;;
   esac
   shift
 done
+
+# What configure needs to find the features Debian's build has, as far as they shape structures of smbd.
+needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
+  libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
+  libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
+  liburing-dev zlib1g-dev xsltproc libcmocka-dev"
+if [ "$print_packages" ]; then
+  echo "$needed_packages" | xargs -n1
+  exit 0
+fi
 
 package_version=$(dpkg-query -W -f '${Version}' samba 2>/dev/null) \
   || die "Samba is not installed: apt-get install samba"
@@ -40,16 +52,11 @@ tree=$cache/$(echo "$package_version" | tr -c 'A-Za-z0-9.+\n' '_')
 source=$tree/source
 generated=$source/bin/default
 
-# What configure needs to find the features Debian's build has, as far as they shape structures of smbd.
-needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
-  libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
-  libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
-  liburing-dev zlib1g-dev xsltproc"
-
 check_packages() {
   local missing=
   for name in $needed_packages; do
-    [ "$name" = xsltproc ] && continue # only for manual pages
+    [ "$name" = xsltproc ] && continue # configure looks for it, nothing uses it
+    [ "$name" = libcmocka-dev ] && continue # for the tests
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing="$missing $name"
   done
   [ -z "$missing" ] || die "missing packages: apt-get install --no-install-recommends$missing"
