@@ -1,19 +1,20 @@
 #!/bin/bash
 # Builds samba-module/ (the VFS module "smbpool") for exactly the Samba that is installed on this machine, out of tree.
-#   build-module.sh [--install [DIRECTORY]] [--source DIRECTORY] [--sanitize]
+#   build-module.sh [--install [DIRECTORY]] [--source DIRECTORY] [--sanitize] | --print-packages
 # The source of the installed version is fetched with apt-get source and configured as Debian does, only to generate the
 # headers that smbd's modules need; that is cached under .cache/samba/VERSION. Never edits the system's apt sources.
-# Result: build/module/smbpool.so (checks the release, then loads) and build/module/smbpool-VERSION.so.
+# Result: dist/module/smbpool.so (checks the release, then loads) and dist/module/smbpool-VERSION.so.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${SMBPOOL_CACHE:-$here/.cache/samba}
-out=${SMBPOOL_MODULE_OUT:-$here/build/module}
+out=${SMBPOOL_MODULE_OUT:-$here/dist/module}
 interface_wanted=47
 upstream_wanted=4.17.
 install_to=
 source_from=
 sanitize=
+print_packages=
 
 die() { echo "build-module: $*" >&2; exit 1; }
 
@@ -22,16 +23,28 @@ while [ $# -gt 0 ]; do
     --install) install_to=default; if [ "${2:-}" ] && [ "${2#--}" = "$2" ]; then install_to=$2; shift; fi ;;
     --source) source_from=${2:?--source needs a directory}; shift ;;
     --sanitize) sanitize=1 ;;
-    *) die "unknown option $1; known: --install [DIRECTORY], --source DIRECTORY, --sanitize" ;;
+    --print-packages) print_packages=1 ;;
+    *) die "unknown option $1; known: --install [DIRECTORY], --source DIRECTORY, --sanitize, --print-packages" ;;
   esac
   shift
 done
 
-package_version=$(dpkg-query -W -f '${Version}' samba 2>/dev/null) || die "Samba is not installed: apt-get install samba"
+# What configure needs to find the features Debian's build has, as far as they shape structures of smbd.
+needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
+  libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
+  libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
+  liburing-dev zlib1g-dev xsltproc libcmocka-dev"
+if [ "$print_packages" ]; then
+  echo "$needed_packages" | xargs -n1
+  exit 0
+fi
+
+package_version=$(dpkg-query -W -f '${Version}' samba 2>/dev/null) \
+  || die "Samba is not installed: apt-get install samba"
 running=$(smbd -V | sed 's/^Version //')
 case $running in
   "$upstream_wanted"*) ;;
-  *) die "smbd is $running, this module knows $upstream_wanted*: install that release, or port samba-module/compat to it" ;;
+  *) die "smbd is $running, this module knows $upstream_wanted*: install that, or port samba-module/compat to it" ;;
 esac
 architecture=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 private_libraries=/usr/lib/$architecture/samba
@@ -39,16 +52,11 @@ tree=$cache/$(echo "$package_version" | tr -c 'A-Za-z0-9.+\n' '_')
 source=$tree/source
 generated=$source/bin/default
 
-# What configure needs to find the features Debian's build has, as far as they shape structures of smbd.
-needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
-  libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
-  libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
-  liburing-dev zlib1g-dev xsltproc"
-
 check_packages() {
   local missing=
   for name in $needed_packages; do
-    [ "$name" = xsltproc ] && continue # only for manual pages
+    [ "$name" = xsltproc ] && continue # configure looks for it, nothing uses it
+    [ "$name" = libcmocka-dev ] && continue # for the tests
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing="$missing $name"
   done
   [ -z "$missing" ] || die "missing packages: apt-get install --no-install-recommends$missing"
@@ -59,8 +67,8 @@ write_sources_list() {
   local list=$1/sources.list parts=$1/sources.list.d
   mkdir -p "$parts"
   : > "$list"
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb\(-src\)\?\([[:space:]]\)/deb-src\2/p' \
-    | sort -u > "$list" || true
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+    | sed -n 's/^deb\(-src\)\?\([[:space:]]\)/deb-src\2/p' | sort -u > "$list" || true
   local file
   for file in /etc/apt/sources.list.d/*.sources; do
     [ -e "$file" ] || continue
@@ -76,8 +84,10 @@ fetch_source() {
     -o "Dir::State::Lists=$work/lists" -o APT::Sandbox::User=root)
   # One of the listed places may have no sources: that is not fatal as long as one has ours.
   apt-get "${options[@]}" update >"$work/update.log" 2>&1 || true
-  (cd "$work/package" && apt-get "${options[@]}" source --download-only "samba=$package_version" >"$work/fetch.log" 2>&1) \
-    || die "the source of samba $package_version is not to be had from this machine's package sources (see $work/fetch.log); give it with --source DIRECTORY"
+  (cd "$work/package" \
+    && apt-get "${options[@]}" source --download-only "samba=$package_version" >"$work/fetch.log" 2>&1) \
+    || die "this machine's package sources do not have the source of samba $package_version (see $work/fetch.log):" \
+      "give it with --source DIRECTORY"
   dpkg-source --no-check -x "$work"/package/*.dsc "$tree/unpacked" >"$work/unpack.log" 2>&1 \
     || die "unpacking failed: $work/unpack.log"
 }
@@ -102,7 +112,8 @@ prepare_source() {
 generate_headers() {
   local names
   echo "build-module: configuring the source of Samba $running (once, about a minute)"
-  (cd "$source" && PYTHONHASHSEED=1 PYTHON=/usr/bin/python3 nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 configure \
+  (cd "$source" && export PYTHONHASHSEED=1 PYTHON=/usr/bin/python3 \
+    && nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 configure \
     --prefix=/usr --enable-fhs --sysconfdir=/etc --localstatedir=/var --libexecdir=/usr/libexec \
     --libdir="/usr/lib/$architecture" --datadir=/usr/share --with-modulesdir="/usr/lib/$architecture/samba" \
     --with-pammodulesdir="/lib/$architecture/security" --with-privatedir=/var/lib/samba/private \
@@ -111,11 +122,12 @@ generate_headers() {
     --with-pam --with-syslog --with-utmp --with-winbind --with-automount --with-ldap --with-ads --with-profiling-data \
     --disable-rpath --disable-rpath-install --with-cluster-support --with-quota --with-systemd \
     --disable-cephfs --disable-glusterfs --disable-cups --disable-avahi --disable-python --without-ad-dc \
-    --without-gpgme --bundled-libraries=NONE,ldb) >"$tree/configure.log" 2>&1 || die "configure failed: $tree/configure.log"
+    --without-gpgme --bundled-libraries=NONE,ldb) >"$tree/configure.log" 2>&1 \
+    || die "configure failed: $tree/configure.log"
   names=$(cd "$source" && ls librpc/idl/*.idl source3/librpc/idl/*.idl | xargs -n1 basename | sed 's/\.idl$//' \
     | tr a-z A-Z | sort -u | grep -v '^IDL_TYPES$' | sed 's/^/PIDL_/' | paste -sd,)
-  (cd "$source" && PYTHONHASHSEED=1 nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 build \
-    "--targets=s3_param_proto_h,param_functions.h,param_local.h,param_global.h,ntstatus_generated,werror_generated,$names") \
+  names=s3_param_proto_h,param_functions.h,param_local.h,param_global.h,ntstatus_generated,werror_generated,$names
+  (cd "$source" && PYTHONHASHSEED=1 nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 build "--targets=$names") \
     >"$tree/headers.log" 2>&1 || die "generating headers failed: $tree/headers.log"
 }
 
@@ -125,7 +137,7 @@ check_versions() {
   [ "$interface" = "$interface_wanted" ] || die "this Samba has VFS interface $interface, the module is written for \
 $interface_wanted: install a Samba $upstream_wanted* or port samba-module/compat/samba_compat.h"
   built=$(sed -n 's/^#  define SAMBA_VERSION_STRING "\(.*\)"/\1/p' "$generated/version.h")
-  [ "$built" = "$running" ] || die "the source in $source is Samba $built, installed is $running: remove $tree and build again"
+  [ "$built" = "$running" ] || die "$source is Samba $built, installed is $running: remove $tree and build again"
   # A package newer than the running smbd would give a module that does not load after the next restart.
   local node
   node=SAMBA_$(echo "$running" | tr 'a-z-' 'A-Z_')_SAMBA4
@@ -139,9 +151,10 @@ compile() {
     -D_SAMBA_BUILD_=4 -DHAVE_CONFIG_H=1 -D_GNU_SOURCE=1 -D_XOPEN_SOURCE_EXTENDED=1 -D__STDC_WANT_LIB_EXT1__=1
     "-DSMBPOOL_MODULE_VERSION=\"$running\"" -I"$here/samba-module" -I"$here/native/shared")
   local directory
-  for directory in "$generated/include" "$generated/source3" "$generated/source3/include" "$generated" "$source/source3" \
-    "$source/source3/include" "$source/source3/lib" "$source/source3/smbd" "$source/lib/replace" "$generated/lib/replace" \
-    "$source" "$source/lib" "$generated/lib" "$source/lib/ldb/include" "$source/librpc" "$generated/librpc" "$source/libcli"; do
+  for directory in "$generated/include" "$generated/source3" "$generated/source3/include" "$generated" \
+    "$source/source3" "$source/source3/include" "$source/source3/lib" "$source/source3/smbd" "$source/lib/replace" \
+    "$generated/lib/replace" "$source" "$source/lib" "$generated/lib" "$source/lib/ldb/include" "$source/librpc" \
+    "$generated/librpc" "$source/libcli"; do
     flags+=(-isystem "$directory")
   done
   [ -z "$sanitize" ] || flags+=(-fsanitize=address,undefined -fno-omit-frame-pointer)
@@ -152,8 +165,9 @@ compile() {
     objects="$objects $object"
   done
   # shellcheck disable=SC2086
-  nice -n 10 gcc -shared ${sanitize:+-fsanitize=address,undefined} -o "$out/$module_file" $objects -Wl,-z,defs -Wl,-z,relro \
-    -Wl,-rpath-link,"$private_libraries" -L"$private_libraries" -l:libsmbd-base-samba4.so.0 -l:libsmbd-shim-samba4.so.0 \
+  nice -n 10 gcc -shared ${sanitize:+-fsanitize=address,undefined} -o "$out/$module_file" $objects \
+    -Wl,-z,defs -Wl,-z,relro -Wl,-rpath-link,"$private_libraries" -L"$private_libraries" \
+    -l:libsmbd-base-samba4.so.0 -l:libsmbd-shim-samba4.so.0 \
     -l:libsamba-debug-samba4.so.0 -l:libsamba3-util-samba4.so.0 -l:libsamba-sockets-samba4.so.0 \
     -l:libtime-basic-samba4.so.0 -l:libsys-rw-samba4.so.0 -l:libmessages-util-samba4.so.0 \
     -l:libreplace-samba4.so.0 -l:libsamba-util.so.0 -l:libsmbconf.so.0 -l:libsamba-errors.so.1 \

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Tests of the VFS module and the ring that need no smbd: pure mapping and ring (cmocka), the module's client and the ring
-# server against hostile and dying clients, all under the address and undefined-behaviour sanitizers.
+# Tests of the VFS module and the ring that need no smbd: pure mapping and ring (cmocka), the module's client and the
+# ring server against hostile and dying clients, all under the address and undefined-behaviour sanitizers.
 #   test-module.sh [SECONDS of fuzzing, default 10]     SEED=n repeats a fuzz run's choices
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-out=$here/build/test
+out=$here/dist/native-test
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 c_flags="-std=gnu11 -O1 -g -Wall -Wextra -Werror $sanitize -I$here/native/shared"
 cc_flags="-std=c++17 -O1 -g -Wall -Wextra -Wconversion -Werror $sanitize -I$here/native/shared"
@@ -20,7 +20,8 @@ mkdir -p "$out"
   g++ $cc_flags -o "$out/ring_server_test" "$here"/native/test/ring_server_test.cc "$here"/native/core/ring_server.cc \
     "$out/ring_client.o"
   # The fuzzer casts freely; -Wconversion is for the code that ships.
-  g++ ${cc_flags/-Wconversion/} -o "$out/ring_fuzz" "$here"/native/test/ring_fuzz.cc "$here"/native/core/ring_server.cc \
+  g++ ${cc_flags/-Wconversion/} -o "$out/ring_fuzz" "$here"/native/test/ring_fuzz.cc \
+    "$here"/native/core/ring_server.cc \
     "$out/ring_client.o"
 }
 "$out/test_map"

@@ -1,7 +1,7 @@
 // The daemon's end of the shared memory: accepts smbds on a unix socket, gives each a sealed ring, copies what they
-// publish out after checking every bound, publishes replies and wakes them; and owns the node page. Used by native/napi
-// and by the tests. No decision about locks is made here. A client that breaks the rules, stops or dies costs only itself.
-// Never waits. Layout and rules: native/shared, docs/shared-memory.md.
+// publish out after checking every bound, publishes replies and wakes them; and owns the node page. Used by
+// native/napi and by the tests. No decision about locks is made here. A client that breaks the rules, stops or dies
+// costs only itself. Never waits. Layout and rules: native/shared, docs/shared-memory.md.
 #pragma once
 
 #include <cstddef>

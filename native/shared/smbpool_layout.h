@@ -1,8 +1,9 @@
 /*
- * The shared memory between smbd (the VFS module) and smbpoold (the addon): one ring pair per smbd, one page per node.
- * Included by C11 (samba-module) and C++17 (native/core). It holds layout only: numbers, structs, static asserts. How the
- * words are read and written is smbpool_ring.h; what they mean and what happens when a side dies is docs/shared-memory.md.
- * It must never contain a pointer, a bitfield, an enum in a struct, or a size that depends on the compiler.
+ * The shared memory between smbd (the VFS module) and smbpoold (the addon): one ring pair per smbd, one page per
+ * node. Included by C11 (samba-module) and C++17 (native/core). It holds layout only: numbers, structs, static
+ * asserts. How the words are read and written is smbpool_ring.h; what they mean and what happens when a side dies is
+ * docs/shared-memory.md. It must never contain a pointer, a bitfield, an enum in a struct, or a size that depends on
+ * the compiler.
  */
 #ifndef SMBPOOL_LAYOUT_H
 #define SMBPOOL_LAYOUT_H
@@ -212,8 +213,8 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_node_page) == 65536 + 524288);
 
 /*
  * The two messages of the attachment socket (SOCK_SEQPACKET). The client sends its hello; the daemon answers with a
- * welcome and, when result is 0, the descriptors in the order of enum smbpool_fd. The socket then stays open and silent:
- * its end is how each side learns of the other's death.
+ * welcome and, when result is 0, the descriptors in the order of enum smbpool_fd. The socket then stays open and
+ * silent: its end is how each side learns of the other's death.
  */
 #define SMBPOOL_HELLO_MAGIC 0x4f4c4c48u /* "HLLO" */
 struct smbpool_hello {

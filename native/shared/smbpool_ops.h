@@ -26,7 +26,7 @@ enum smbpool_op {
   SMBPOOL_OP_UNLOCK = 9,          /* struct smbpool_msg_lock */
   SMBPOOL_OP_LEASE_CHANGE = 10,   /* struct smbpool_msg_lease_change */
   SMBPOOL_OP_CLAIM = 11,          /* struct smbpool_msg_claim: this inode is new, it is ours */
-  SMBPOOL_OP_RESYNC_BEGIN = 12,   /* forget the opens of this attachment: the whole list follows */
+  SMBPOOL_OP_RESYNC_BEGIN = 12,   /* struct smbpool_msg_resync: forget the opens, the whole list follows */
   SMBPOOL_OP_REPLAY_OPEN = 13,    /* struct smbpool_msg_open */
   SMBPOOL_OP_REPLAY_LOCK = 14,    /* struct smbpool_msg_lock */
   SMBPOOL_OP_RESYNC_END = 15,
@@ -67,8 +67,8 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_msg_hello) == 48);
 /* Texts: share name, user ("DOMAIN\\name"), path of the share's root on this server. */
 struct smbpool_msg_tree {
   uint64_t tree; /* number of this tree connect, unique in the attachment */
-  uint64_t volume;
-  uint64_t root_inode;  /* the probe: must be the same on all servers */
+  uint64_t volume;      /* of the root's file id, as this smbd makes it */
+  uint64_t root_inode;  /* with it the probe: must be the same on all servers */
   uint64_t root_device; /* st_dev as this server sees it; differs between servers */
   uint32_t flags;       /* SMBPOOL_TREE_* */
   uint16_t share_bytes;
@@ -79,7 +79,7 @@ struct smbpool_msg_tree {
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_tree) == 48);
 #define SMBPOOL_TREE_WANTS_REPLY 1u
-#define SMBPOOL_TREE_REPLAY 2u /* connected under an earlier attachment */
+#define SMBPOOL_TREE_REPLAY 2u /* answered before, perhaps by an earlier daemon: the answer changes nothing */
 
 #define SMBPOOL_OPEN_WANTS_REPLY 1u /* the create waits: answer OPEN_READY when everything is home and pinned */
 #define SMBPOOL_OPEN_HOME 2u        /* the module found the records home: pin them if you can, no answer */
@@ -106,7 +106,7 @@ struct smbpool_msg_open_begin {
   uint32_t share_access;
   uint32_t disposition;
   uint32_t create_options;
-  uint32_t oplock; /* as asked, smbd's numbers; 0x100 = lease */
+  uint32_t oplock; /* as asked, smbd's numbers: 1 exclusive, 3 batch, 4 level 2, 0x100 lease */
   uint32_t lease_state;
   uint16_t path_bytes;
   uint16_t reserved0;
@@ -118,6 +118,13 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_msg_open_begin) == 120);
 struct smbpool_msg_open_cancel {
   uint64_t operation;
 };
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_open_cancel) == 8);
+
+/* Reports were lost: every operation below this number is over. */
+struct smbpool_msg_resync {
+  uint64_t operations_from;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_resync) == 8);
 
 /* Outcome of a create (OPEN_END), or an open that exists (REPLAY_OPEN). Texts: path. */
 struct smbpool_msg_open {
@@ -144,14 +151,14 @@ SMBPOOL_ASSERT(offsetof(struct smbpool_msg_open, flags) == 80);
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_open) == 120);
 
 #define SMBPOOL_CLOSE_DISCONNECTED 1u /* a durable handle goes on without a connection */
-#define SMBPOOL_CLOSE_DELETED 2u
+#define SMBPOOL_CLOSE_DELETED 2u /* opened to be deleted, or marked so by this handle */
 struct smbpool_msg_close {
   struct smbpool_file_id file;
   uint64_t share_file_id;
   uint64_t persistent_id;
   uint64_t tree;
-  uint32_t flags;
-  uint32_t status;
+  uint32_t flags; /* SMBPOOL_CLOSE_* */
+  uint32_t reserved0;
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_close) == 56);
 

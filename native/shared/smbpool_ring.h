@@ -46,7 +46,8 @@ static inline uint32_t smbpool_slots_for(uint32_t length_bytes) {
 }
 
 /* Copies to or from the slots of one message, which may wrap at the end of the ring. */
-static inline void smbpool_copy_in(uint8_t *slots, uint32_t position, uint32_t offset, const void *from, uint32_t count) {
+static inline void smbpool_copy_in(uint8_t *slots, uint32_t position, uint32_t offset, const void *from,
+                                   uint32_t count) {
   uint32_t at = ((position % SMBPOOL_SLOTS) * SMBPOOL_SLOT_BYTES + offset) % (SMBPOOL_SLOTS * SMBPOOL_SLOT_BYTES);
   uint32_t first = SMBPOOL_SLOTS * SMBPOOL_SLOT_BYTES - at;
   if (first > count) first = count;
@@ -54,7 +55,8 @@ static inline void smbpool_copy_in(uint8_t *slots, uint32_t position, uint32_t o
   memcpy(slots, (const uint8_t *)from + first, count - first);
 }
 
-static inline void smbpool_copy_out(const uint8_t *slots, uint32_t position, uint32_t offset, void *to, uint32_t count) {
+static inline void smbpool_copy_out(const uint8_t *slots, uint32_t position, uint32_t offset, void *to,
+                                    uint32_t count) {
   uint32_t at = ((position % SMBPOOL_SLOTS) * SMBPOOL_SLOT_BYTES + offset) % (SMBPOOL_SLOTS * SMBPOOL_SLOT_BYTES);
   uint32_t first = SMBPOOL_SLOTS * SMBPOOL_SLOT_BYTES - at;
   if (first > count) first = count;
@@ -63,9 +65,9 @@ static inline void smbpool_copy_out(const uint8_t *slots, uint32_t position, uin
 }
 
 /* A message made of two parts (fixed struct, texts), so that callers need not join them first. */
-static inline enum smbpool_ring_result smbpool_publish(struct smbpool_channel *channel, uint32_t op, uint32_t generation,
-                                                       const void *fixed, uint32_t fixed_bytes, const void *texts,
-                                                       uint32_t texts_bytes) {
+static inline enum smbpool_ring_result smbpool_publish(struct smbpool_channel *channel, uint32_t op,
+                                                       uint32_t generation, const void *fixed, uint32_t fixed_bytes,
+                                                       const void *texts, uint32_t texts_bytes) {
   struct smbpool_slot_header header;
   uint32_t length_bytes = fixed_bytes + texts_bytes;
   uint32_t needed;
@@ -93,11 +95,11 @@ static inline enum smbpool_ring_result smbpool_publish(struct smbpool_channel *c
 }
 
 /*
- * Takes one message out, into a buffer of SMBPOOL_MESSAGE_BYTES_MAX bytes. The header is copied first and only the copy is
- * looked at, so a producer that goes on writing changes nothing but its own message.
+ * Takes one message out, into a buffer of SMBPOOL_MESSAGE_BYTES_MAX bytes. The header is copied first and only the
+ * copy is looked at, so a producer that goes on writing changes nothing but its own message.
  */
-static inline enum smbpool_ring_result smbpool_consume(struct smbpool_channel *channel, struct smbpool_slot_header *header,
-                                                       uint8_t *payload) {
+static inline enum smbpool_ring_result smbpool_consume(struct smbpool_channel *channel,
+                                                       struct smbpool_slot_header *header, uint8_t *payload) {
   uint32_t available = channel->seen - channel->position;
   uint32_t needed;
   if (available == 0) {

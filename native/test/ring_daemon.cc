@@ -68,12 +68,13 @@ class Daemon : public smbpool::RingSink {
            begun_[attachment].size(), opens_[attachment].size());
     uint64_t counters[SMBPOOL_CLIENT_COUNTERS];
     if (server->ClientCounters(attachment, counters)) {
-      printf("%u home %" PRIu64 " waited %" PRIu64 " ready %" PRIu64 " expired %" PRIu64 " cancelled %" PRIu64 " slow %" PRIu64
-             " lost %" PRIu64 " resyncs %" PRIu64 " bells %" PRIu64 " ns per home open %" PRIu64 "\n",
+      printf("%u home %" PRIu64 " waited %" PRIu64 " ready %" PRIu64 " expired %" PRIu64 " cancelled %" PRIu64
+             " slow %" PRIu64 " lost %" PRIu64 " resyncs %" PRIu64 " bells %" PRIu64 " ns per home open %" PRIu64 "\n",
              attachment, counters[SMBPOOL_CLIENT_OPENS_HOME], counters[SMBPOOL_CLIENT_OPENS_WAITED],
              counters[SMBPOOL_CLIENT_WAITS_READY], counters[SMBPOOL_CLIENT_WAITS_EXPIRED],
              counters[SMBPOOL_CLIENT_WAITS_CANCELLED], counters[SMBPOOL_CLIENT_OPENS_SLOW],
-             counters[SMBPOOL_CLIENT_REPORTS_LOST], counters[SMBPOOL_CLIENT_RESYNCS], counters[SMBPOOL_CLIENT_DOORBELLS],
+             counters[SMBPOOL_CLIENT_REPORTS_LOST], counters[SMBPOOL_CLIENT_RESYNCS],
+             counters[SMBPOOL_CLIENT_DOORBELLS],
              counters[SMBPOOL_CLIENT_HOME_NS] / (counters[SMBPOOL_CLIENT_OPENS_HOME] | 1));
     }
     begun_.erase(attachment);
@@ -103,6 +104,7 @@ class Daemon : public smbpool::RingSink {
         break;
       case SMBPOOL_OP_RESYNC_BEGIN:
         opens_[attachment].clear();
+        Forget(attachment, payload, length);
         break;
       default:
         Details(op, payload, length);
@@ -136,7 +138,8 @@ class Daemon : public smbpool::RingSink {
     smbpool_msg_tree message{};
     if (!Read(payload, length, &message)) return;
     if (!quiet) {
-      printf(" %" PRIu64 " volume %" PRIu64 " root %" PRIu64 " [%.*s]", message.tree, message.volume, message.root_inode,
+      printf(" %" PRIu64 " volume %" PRIu64 " root %" PRIu64 " [%.*s]", message.tree, message.volume,
+             message.root_inode,
              static_cast<int>(length - sizeof(message)), reinterpret_cast<const char*>(payload + sizeof(message)));
     }
     const char text[] = "inode of the root differs from the one at server 2";
@@ -183,6 +186,13 @@ class Daemon : public smbpool::RingSink {
     request.file = message.file;
     request.watch_ms = 2000;
     for (const auto& other : opens_) server->Reply(other.first, SMBPOOL_OP_WATCH_FILE, &request, sizeof(request));
+  }
+
+  void Forget(uint32_t attachment, const uint8_t* payload, size_t length) {
+    smbpool_msg_resync message{};
+    if (!Read(payload, length, &message)) return;
+    auto& begun = begun_[attachment];
+    begun.erase(begun.begin(), begun.lower_bound(message.operations_from));
   }
 
   void Closed(uint32_t attachment, const uint8_t* payload, size_t length) {
@@ -258,7 +268,8 @@ int main(int argc, char** argv) {
   }
   const uint64_t* counters = server->page()->counters;
   printf("counters attached %" PRIu64 " detached %" PRIu64 " bad %" PRIu64 " refused %" PRIu64 " messages %" PRIu64
-         " replies %" PRIu64 " full %" PRIu64 " futex %" PRIu64 " eventfd %" PRIu64 " scans %" PRIu64 " found %" PRIu64 "\n",
+         " replies %" PRIu64 " full %" PRIu64 " futex %" PRIu64 " eventfd %" PRIu64
+         " scans %" PRIu64 " found %" PRIu64 "\n",
          counters[SMBPOOL_NODE_ATTACHED], counters[SMBPOOL_NODE_DETACHED], counters[SMBPOOL_NODE_BAD_RINGS],
          counters[SMBPOOL_NODE_REFUSED], counters[SMBPOOL_NODE_MESSAGES], counters[SMBPOOL_NODE_REPLIES],
          counters[SMBPOOL_NODE_REPLIES_FULL], counters[SMBPOOL_NODE_WAKES_FUTEX], counters[SMBPOOL_NODE_WAKES_EVENTFD],

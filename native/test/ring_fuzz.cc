@@ -153,7 +153,8 @@ void WrongHello(const std::string& path, std::mt19937* random) {
     hello.magic = SMBPOOL_HELLO_MAGIC;
     hello.layout_version = SMBPOOL_LAYOUT_VERSION + (*random)() % 2;
     if ((*random)() % 2 == 0) memcpy(bytes, &hello, sizeof(hello));
-    static_cast<void>(!send(fd, bytes, (*random)() % 2 == 0 ? sizeof(hello) : (*random)() % sizeof(bytes), MSG_NOSIGNAL));
+    size_t length = (*random)() % 2 == 0 ? sizeof(hello) : (*random)() % sizeof(bytes);
+    static_cast<void>(!send(fd, bytes, length, MSG_NOSIGNAL));
     if ((*random)() % 2 == 0) usleep((*random)() % 2000);
   }
   close(fd);
@@ -284,7 +285,8 @@ int main(int argc, char** argv) {
   Require(server->attachments() == 0 && sink.attached.empty(), "attachments are left");
   Require(RingMappings() == 0, "rings are left mapped");
   Require(OpenDescriptors() == descriptors, "descriptors are left open");
-  printf("ok: %" PRIu64 " clients, %" PRIu64 " killed, %" PRIu64 " bad rings, %" PRIu64 " messages, honest client: %" PRIu64
-         " answers, slowest %" PRIu64 " us\n", born, killed, sink.bad, sink.messages, honest.answers, honest.slowest_us);
+  printf("ok: %" PRIu64 " clients, %" PRIu64 " killed, %" PRIu64 " bad rings, %" PRIu64 " messages, honest client: "
+         "%" PRIu64 " answers, slowest %" PRIu64 " us\n",
+         born, killed, sink.bad, sink.messages, honest.answers, honest.slowest_us);
   return 0;
 }

@@ -1,5 +1,5 @@
-// The ring server and the module's client together, in one process: attaching, refusals, both kinds of wake, full rings,
-// deaths on either side, the node page. Run by scripts/test-module.sh under the sanitizers.
+// The ring server and the module's client together, in one process: attaching, refusals, both kinds of wake, full
+// rings, deaths on either side, the node page. Run by scripts/test-module.sh under the sanitizers.
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -45,7 +45,8 @@ struct Sink : smbpool::RingSink {
     events.push_back("attached");
   }
   void Message(uint32_t, uint32_t op, const uint8_t* payload, size_t length) override {
-    events.push_back("op " + std::to_string(op) + " [" + std::string(reinterpret_cast<const char*>(payload), length) + "]");
+    std::string text(reinterpret_cast<const char*>(payload), length);
+    events.push_back("op " + std::to_string(op) + " [" + text + "]");
   }
   void Detached(uint32_t, RingEnd reason) override {
     events.push_back("detached " + std::to_string(static_cast<unsigned>(reason)));

@@ -83,7 +83,8 @@ static void *map_fd(int fd, size_t bytes, int protection) {
   return at;
 }
 
-static int accept_welcome(struct smbpool_link *link, const struct smbpool_welcome *welcome, int *fds, unsigned int count) {
+static int accept_welcome(struct smbpool_link *link, const struct smbpool_welcome *welcome, int *fds,
+                          unsigned int count) {
   if (welcome->magic != SMBPOOL_HELLO_MAGIC || welcome->layout_version != SMBPOOL_LAYOUT_VERSION) return EPROTO;
   if (welcome->result == SMBPOOL_REFUSED_VERSION) return EPROTO;
   if (welcome->result != SMBPOOL_WELCOME_OK) return EPERM;

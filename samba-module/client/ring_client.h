@@ -56,8 +56,9 @@ enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t o
                                            uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes);
 
 /*
- * The same without ringing now: when the daemon sleeps, bell_due is set and smbpool_link_ring is to be called when there
- * is nothing better to do. Keeps the system call, and the daemon's waking up, out of the time a client waits for.
+ * The same without ringing now: when the daemon sleeps, bell_due is set and smbpool_link_ring is to be called when
+ * there is nothing better to do. Keeps the system call, and the daemon's waking up, out of the time a client waits
+ * for.
  */
 enum smbpool_ring_result smbpool_link_post(struct smbpool_link *link, uint32_t op, const void *fixed,
                                            uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes);

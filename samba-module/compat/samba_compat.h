@@ -7,8 +7,7 @@
 #define SMBPOOL_SAMBA_COMPAT_H
 
 #if SMB_VFS_INTERFACE_VERSION != 47
-#error "This Samba has another VFS interface than 47 (Samba 4.17): install the Samba release named in docs/samba-versions \
-or port samba-module/compat/samba_compat.h and the hook signatures to it."
+#error "This Samba has another VFS interface than 47: install Samba 4.17, or port this file and the hooks to it."
 #endif
 
 /*

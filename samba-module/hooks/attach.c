@@ -1,6 +1,6 @@
 /*
- * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after the
- * daemon went away, and the resync that tells a daemon what it missed. Called by connect.c and by every report.
+ * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after
+ * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c and by every report.
  * Must never block, except for smbpool_wait_for_tree which only connect_fn may call.
  */
 #include "module.h"
@@ -128,14 +128,20 @@ static bool send_hello(struct smbpool_process *process) {
 
 /* Sends as much of the list as the ring takes; true when all is said. */
 static bool resync_step(struct smbpool_process *process) {
+  struct smbpool_msg_resync resync = {0};
+  struct smbpool_wait *wait;
   struct smbpool_tree *tree;
 
   if (!process->resync_running) {
     if (!send_hello(process)) return false;
     for (tree = process->trees; tree != NULL; tree = tree->next) {
-      if (!smbpool_send_tree(tree, SMBPOOL_TREE_REPLAY)) return false;
+      if (!smbpool_send_tree(tree, tree->answered ? SMBPOOL_TREE_REPLAY : SMBPOOL_TREE_WANTS_REPLY)) return false;
     }
-    if (!smbpool_try_send(process, SMBPOOL_OP_RESYNC_BEGIN, NULL, 0, NULL, 0)) return false;
+    resync.operations_from = process->next_operation;
+    for (wait = process->waits; wait != NULL; wait = wait->next) {
+      if (wait->asked && wait->operation < resync.operations_from) resync.operations_from = wait->operation;
+    }
+    if (!smbpool_try_send(process, SMBPOOL_OP_RESYNC_BEGIN, &resync, sizeof(resync), NULL, 0)) return false;
     process->resync_running = true;
     process->resync_wanted = false;
     process->resync_cursor = process->opens;

@@ -30,8 +30,7 @@ static bool read_config(struct smbpool_config *config, int snum) {
   config->delay_ms = option_ms(snum, "delay ms", 0);
   config->defer = lp_parm_bool(snum, "smbpool", "defer", true);
   if (volume != NULL && !smbpool_map_volume(volume, &config->volume)) {
-    DBG_ERR("smbpool: \"smbpool:volume id = %s\" must be a number above 0 or a name; it must be the same on all servers\n",
-            volume);
+    DBG_ERR("smbpool: \"smbpool:volume id = %s\" must be a number above 0 or a name, the same everywhere\n", volume);
     return false;
   }
   return true;
@@ -39,6 +38,7 @@ static bool read_config(struct smbpool_config *config, int snum) {
 
 /* Learns device and inode of the share's root; file ids are made from them. */
 static bool probe_root(struct smbpool_tree *tree) {
+  SMB_STRUCT_STAT as_smbd_has_it = {0};
   struct stat root;
 
   if (stat(tree->handle->conn->connectpath, &root) == -1) {
@@ -47,6 +47,10 @@ static bool probe_root(struct smbpool_tree *tree) {
   }
   tree->root_device = root.st_dev;
   tree->root_inode = root.st_ino;
+  /* Through all modules: without a volume of ours another one (vfs_fileid) may make the ids. */
+  as_smbd_has_it.st_ex_dev = root.st_dev;
+  as_smbd_has_it.st_ex_ino = root.st_ino;
+  tree->effective_volume = vfs_file_id_from_sbuf(tree->handle->conn, &as_smbd_has_it).devid;
   return true;
 }
 
@@ -57,7 +61,7 @@ bool smbpool_send_tree(struct smbpool_tree *tree, uint32_t flags) {
   const char *path = conn->connectpath;
   char *user = NULL;
   struct smbpool_msg_tree message = {.tree = tree->number,
-                                     .volume = tree->config.volume,
+                                     .volume = tree->effective_volume,
                                      .root_inode = tree->root_inode,
                                      .root_device = tree->root_device,
                                      .flags = flags};
@@ -98,11 +102,11 @@ int smbpool_connect(struct vfs_handle_struct *handle, const char *service, const
     goto fail;
   }
   tree->handle = handle;
+  SMB_VFS_HANDLE_SET_DATA(handle, tree, tree_free, struct smbpool_tree, errno = EINVAL; goto fail);
   if (!read_config(&tree->config, SNUM(handle->conn)) || !probe_root(tree)) {
     errno = EINVAL;
     goto fail;
   }
-  SMB_VFS_HANDLE_SET_DATA(handle, tree, tree_free, struct smbpool_tree, errno = EINVAL; goto fail);
   if (handle->conn->sconn->client == NULL) return 0; /* file ids only */
 
   tree->process = smbpool_process_get(tree, handle->conn->sconn);

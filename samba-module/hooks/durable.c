@@ -6,9 +6,15 @@
 NTSTATUS smbpool_durable_disconnect(struct vfs_handle_struct *handle, struct files_struct *fsp,
                                     const DATA_BLOB old_cookie, TALLOC_CTX *mem_ctx, DATA_BLOB *new_cookie) {
   struct smbpool_open *open = smbpool_open_of(handle, fsp);
-  NTSTATUS status = SMB_VFS_NEXT_DURABLE_DISCONNECT(handle, fsp, old_cookie, mem_ctx, new_cookie);
+  NTSTATUS status;
 
-  if (open != NULL && NT_STATUS_IS_OK(status)) open->close_flags |= SMBPOOL_CLOSE_DISCONNECTED;
+  /* smbd closes the descriptor in there, before it is known whether the handle goes on. */
+  if (open != NULL) open->disconnecting = true;
+  status = SMB_VFS_NEXT_DURABLE_DISCONNECT(handle, fsp, old_cookie, mem_ctx, new_cookie);
+  if (open != NULL) {
+    open->disconnecting = false;
+    if (NT_STATUS_IS_OK(status)) smbpool_report_closed(open, SMBPOOL_CLOSE_DISCONNECTED);
+  }
   return status;
 }
 

@@ -50,9 +50,9 @@ struct smbpool_open {
   struct smbpool_tree *tree;
   struct files_struct *fsp;
   bool closed_reported;
+  bool disconnecting; /* as a durable handle: its descriptor's close is not its end */
   bool orphan; /* its tree connect is over */
   bool locks_partial;
-  uint32_t close_flags;
   uint32_t share_access;
   uint32_t disposition;
   uint32_t create_action;
@@ -94,6 +94,7 @@ struct smbpool_tree {
   uint64_t number;
   uint64_t root_device;
   uint64_t root_inode;
+  uint64_t effective_volume; /* devid of the root's file id, whoever makes it */
   bool warned_device;
   bool answered; /* the daemon said something about this tree connect */
   bool refused;
@@ -189,6 +190,8 @@ struct smbpool_open *smbpool_open_of(struct vfs_handle_struct *handle, struct fi
 bool smbpool_send_open(struct smbpool_open *open, uint32_t op, uint64_t operation, uint32_t flags, uint32_t took_us);
 bool smbpool_replay_open(struct smbpool_open *open);
 void smbpool_open_refresh(struct smbpool_open *open);
+/* Once per open; what comes later is ignored. */
+void smbpool_report_closed(struct smbpool_open *open, uint32_t flags);
 int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp);
 
 /* lock.c */

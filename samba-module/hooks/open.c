@@ -241,11 +241,12 @@ int smbpool_openat(struct vfs_handle_struct *handle, const struct files_struct *
   /* smbd makes files with O_EXCL: success means that nobody had this inode before. */
   if ((how->flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL) || fsp->fsp_flags.is_pathref) return fd;
   if (fstat(fd, &made) == 0) {
-    uint64_t volume = tree->config.volume != 0 ? tree->config.volume : made.st_dev;
+    SMB_STRUCT_STAT as_smbd_has_it = {.st_ex_dev = made.st_dev, .st_ex_ino = made.st_ino};
+    struct file_id id = vfs_file_id_from_sbuf(handle->conn, &as_smbd_has_it);
     struct smbpool_msg_claim claim = {
         .tree = tree->number,
         .operation = tree->process->running_operation,
-        .file = smbpool_map_file_id(volume, tree->root_device, made.st_dev, made.st_ino),
+        .file = smbpool_id_of(&id),
     };
     smbpool_post(tree->process, SMBPOOL_OP_CLAIM, &claim, sizeof(claim), NULL, 0);
   }

@@ -77,15 +77,14 @@ bool smbpool_replay_open(struct smbpool_open *open) {
   return true;
 }
 
-static void report_closed(struct smbpool_open *open, NTSTATUS status) {
+void smbpool_report_closed(struct smbpool_open *open, uint32_t flags) {
   struct smbpool_process *process = open->tree->process;
   struct files_struct *fsp = open->fsp;
   struct smbpool_msg_close message = {.file = smbpool_id_of(&fsp->file_id),
                                       .share_file_id = fh_get_gen_id(fsp->fh),
                                       .persistent_id = open->persistent_id,
                                       .tree = open->tree->number,
-                                      .flags = open->close_flags,
-                                      .status = NT_STATUS_V(status)};
+                                      .flags = flags};
 
   if (open->closed_reported) return;
   open->closed_reported = true;
@@ -98,7 +97,7 @@ static void open_destroy(void *data) {
   struct smbpool_open *open = data;
 
   /* The tree may be gone before a handle that smbd forgot to close. */
-  if (open->tree != NULL && open->tree->process != NULL && !open->orphan) report_closed(open, NT_STATUS_OK);
+  if (open->tree != NULL && open->tree->process != NULL && !open->orphan) smbpool_report_closed(open, 0);
   TALLOC_FREE(open->locks);
 }
 
@@ -126,9 +125,9 @@ int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp) {
   struct smbpool_open *open = smbpool_open_of(handle, fsp);
 
   /* The first hook of a close: share mode entry, oplock and locks are gone already. */
-  if (open != NULL && !open->closed_reported) {
-    if (fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close) open->close_flags |= SMBPOOL_CLOSE_DELETED;
-    report_closed(open, NT_STATUS_OK);
+  if (open != NULL && !open->disconnecting) {
+    bool delete_it = fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close;
+    smbpool_report_closed(open, delete_it ? SMBPOOL_CLOSE_DELETED : 0);
   }
   return SMB_VFS_NEXT_CLOSE(handle, fsp);
 }

@@ -1,7 +1,7 @@
 /*
- * The file smbd loads as "smbpool": checks that this smbd is the release the module was built for, then loads the module
- * itself, which lies beside it and needs symbols of exactly that release. Without this step a Samba update would end in
- * the dynamic linker's message about symbol versions. Must need nothing but libc.
+ * The file smbd loads as "smbpool": checks that this smbd is the release the module was built for, then loads the
+ * module itself, which lies beside it and needs symbols of exactly that release. Without this step a Samba update
+ * would end in the dynamic linker's message about symbol versions. Must need nothing but libc.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -49,7 +49,8 @@ loader_status samba_init_module(void *context) {
     complain(text);
     return failed;
   }
-  if (dladdr((void *)(uintptr_t)&samba_init_module, &self) == 0 || strlen(self.dli_fname) >= sizeof(path)) return failed;
+  if (dladdr((void *)(uintptr_t)&samba_init_module, &self) == 0) return failed;
+  if (strlen(self.dli_fname) >= sizeof(path)) return failed;
   strcpy(path, self.dli_fname);
   snprintf(directory, sizeof(directory), "%s", dirname(path));
   snprintf(path, sizeof(path), "%.3000s/%s", directory, SMBPOOL_MODULE_FILE);

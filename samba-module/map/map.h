@@ -21,8 +21,8 @@
 bool smbpool_map_volume(const char *text, uint64_t *volume);
 
 /*
- * The pool-wide id of a file. Only the file system of the share's root has the configured volume; what is mounted below it
- * keeps its own device, because its inode numbers overlap with the root's.
+ * The pool-wide id of a file. Only the file system of the share's root has the configured volume; what is mounted
+ * below it keeps its own device, because its inode numbers overlap with the root's.
  */
 struct smbpool_file_id smbpool_map_file_id(uint64_t volume, uint64_t root_device, uint64_t device, uint64_t inode);
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Kills smbd processes of clients with -9 under load and looks whether anything is left in the daemon: attachments, rings,
-# descriptors, memory. Needs a running smbd with the module and a ring_daemon (build/test) at its socket.
+# Kills smbd processes of clients with -9 under load and looks whether anything is left in the daemon: attachments,
+# rings, descriptors, memory. Needs a running smbd with the module and a ring_daemon (dist/native-test) at its socket.
 #   kill_smbds.sh SHARE-URL PORT USER%PASSWORD SMBD-PID RING-DAEMON-PID [KILLS, default 1000]
 set -euo pipefail
 
@@ -39,6 +39,7 @@ done
 touch "$work/stop"
 wait
 sleep 1
-echo "killed $killed; before: $before; after: rings $(rings) descriptors $(descriptors); daemon memory KiB $memory_before -> $(memory_kib)"
+echo "killed $killed; before: $before; after: rings $(rings) descriptors $(descriptors)"
+echo "memory of the daemon in KiB: $memory_before before, $(memory_kib) after"
 smbclient "$url" -p "$port" -U "$user" -c "put $work/data last; del last" >/dev/null 2>&1 && echo "and it still serves"
 [ "$before" = "rings $(rings) descriptors $(descriptors)" ]

@@ -91,7 +91,8 @@ static void texts_fit_one_message(void **state) {
 
   assert_true(sizeof(struct smbpool_msg_open) + SMBPOOL_PATH_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
   assert_true(sizeof(struct smbpool_msg_open_begin) + SMBPOOL_PATH_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
-  assert_true(sizeof(struct smbpool_msg_tree) + SMBPOOL_SHARE_BYTES_MAX + SMBPOOL_USER_BYTES_MAX + SMBPOOL_PATH_BYTES_MAX <=
+  assert_true(sizeof(struct smbpool_msg_tree) + SMBPOOL_SHARE_BYTES_MAX + SMBPOOL_USER_BYTES_MAX +
+                  SMBPOOL_PATH_BYTES_MAX <=
               SMBPOOL_MESSAGE_BYTES_MAX);
   assert_true(sizeof(struct smbpool_msg_hello) + 2 * SMBPOOL_NAME_BYTES_MAX <= SMBPOOL_MESSAGE_BYTES_MAX);
 }

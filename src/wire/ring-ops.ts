@@ -131,7 +131,9 @@ export type RingMessage =
       leaseAfter: number;
     }
   | { kind: 'claim'; tree: bigint; file: FileId }
-  | { kind: 'resync-begin' | 'resync-end' };
+  /** Operations below `operationsFrom` are over: their ends were lost. */
+  | { kind: 'resync-begin'; operationsFrom: bigint }
+  | { kind: 'resync-end' };
 
 /** Throws DecodeError. */
 export function decodeRingMessage(op: number, payload: Uint8Array): RingMessage {
@@ -172,7 +174,7 @@ function decodeBody(op: number, reader: ByteReader): RingMessage {
       return { kind: 'claim', tree, file: fileId(reader) };
     }
     case RING_OP.resyncBegin:
-      return { kind: 'resync-begin' };
+      return { kind: 'resync-begin', operationsFrom: reader.u64() };
     case RING_OP.resyncEnd:
       return { kind: 'resync-end' };
     default:
