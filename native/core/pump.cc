@@ -126,7 +126,8 @@ bool Pump::Collect(BatchWriter* writer) noexcept {
 // Rings before all else: an operation that began must be known before a frame asks for its records.
 void Pump::CollectRings(BatchWriter* writer, const epoll_event* events, int count) noexcept {
   if (ring_ == nullptr) return;
-  const bool readable = std::any_of(events, events + count, [](const auto& event) { return event.data.u64 == kRingTag; });
+  const auto is_ring = [](const epoll_event& event) { return event.data.u64 == kRingTag; };
+  const bool readable = std::any_of(events, events + count, is_ring);
   ring_->Collect(writer, readable, Now());
 }
 

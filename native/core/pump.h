@@ -1,6 +1,6 @@
-// Everything the daemon waits for in one place: rings, gate, frames and one timer, behind one epoll descriptor that the
-// event loop watches. Collect fills a batch for JavaScript, Route performs what JavaScript answered. Knows no Node.js, no
-// libuv.
+// Everything the daemon waits for in one place: rings, gate, frames and one timer, behind one epoll descriptor that
+// the event loop watches. Collect fills a batch for JavaScript, Route performs what JavaScript answered. Knows no
+// Node.js, no libuv.
 #pragma once
 
 #include <cstddef>

@@ -53,6 +53,7 @@ export class Daemon {
           return reportStatus({ config, node: host.status(), version: release, uptimeMicros });
         },
         describeRecord: (database, key) => host.describeRecord(database, key),
+        witness: host,
       },
     });
     const { self, pool, transport, servers } = config;

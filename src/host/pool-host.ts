@@ -11,6 +11,7 @@ import type { Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
+import type { LockWitness } from '../ports/lock-witness.js';
 import type { Log } from '../ports/log.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import { CoreLoop } from './core-loop.js';
@@ -73,7 +74,7 @@ interface Question {
   timer: NodeJS.Timeout;
 }
 
-export class PoolHost {
+export class PoolHost implements LockWitness {
   private readonly records: TdbRecordStore;
   private readonly persistent: TdbPersistentStore;
   private readonly pump: Pump;

@@ -3,6 +3,7 @@
  * for it, ends those that nobody answers. Made by PoolHost, which feeds its inputs to the core. Knows nothing of locks.
  */
 import type { Input } from '../core/effects.js';
+import type { LockWitness } from '../ports/lock-witness.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import { PoolError } from './errors.js';
 
@@ -22,8 +23,7 @@ export interface WitnessPorts {
   later(action: () => void): void;
 }
 
-/** Satisfies the port LockWitness. */
-export class WitnessDesk {
+export class WitnessDesk implements LockWitness {
   private readonly questions = new Map<number, Question>();
   private readonly readers = new Map<number, (event: TraceEvent) => void>();
   private lastToken = 0;

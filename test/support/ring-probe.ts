@@ -36,11 +36,12 @@ async function compiledProbe(): Promise<string> {
 export class RingProbe {
   /** What it said, oldest first. */
   readonly lines: string[] = [];
+  /** It and its pipes are gone. */
   ended = false;
 
   private constructor(private readonly child: ChildProcess) {
     createInterface({ input: child.stdout! }).on('line', (line) => this.lines.push(line));
-    child.on('exit', () => (this.ended = true));
+    child.on('close', () => (this.ended = true));
     // it may have been killed while we write
     child.stdin!.on('error', () => undefined);
   }
