@@ -16,12 +16,9 @@ export class DecodeError extends Error {
 }
 
 export class ByteReader {
-  private readonly view: DataView;
   private at = 0;
 
-  constructor(private readonly source: Uint8Array) {
-    this.view = new DataView(source.buffer, source.byteOffset, source.byteLength);
-  }
+  constructor(private readonly source: Uint8Array) {}
 
   get offset(): number {
     return this.at;
@@ -40,20 +37,25 @@ export class ByteReader {
     return start;
   }
 
+  // Byte by byte, not through a DataView: making one costs more than all the numbers of a message.
   u8(): number {
-    return this.view.getUint8(this.advance(1));
+    return this.source[this.advance(1)]!;
   }
   u16(): number {
-    return this.view.getUint16(this.advance(2), true);
+    const at = this.advance(2);
+    return this.source[at]! | (this.source[at + 1]! << 8);
   }
   u32(): number {
-    return this.view.getUint32(this.advance(4), true);
+    return this.i32() >>> 0;
   }
   i32(): number {
-    return this.view.getInt32(this.advance(4), true);
+    const at = this.advance(4);
+    const { source } = this;
+    return source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16) | (source[at + 3]! << 24);
   }
   u64(): bigint {
-    return this.view.getBigUint64(this.advance(8), true);
+    const low = this.u32();
+    return (BigInt(this.u32()) << 32n) | BigInt(low);
   }
   /** A u64 that must fit a double exactly (below 2^53); anything larger is refused. */
   u53(): number {
@@ -80,57 +82,101 @@ export class ByteReader {
   }
 }
 
+/**
+ * Where writers write: a slab is used up from the front and then left to the garbage collector, because memory of its
+ * own for every message costs more than making the message. No byte is used twice, so what is not written is zero.
+ */
+class Slab {
+  private bytes = new Uint8Array(SLAB_BYTES);
+  private used = 0;
+
+  /** `count` zero bytes that nobody else has. */
+  take(count: number): { bytes: Uint8Array; start: number } {
+    if (count > SLAB_BYTES / 4) return { bytes: new Uint8Array(count), start: 0 };
+    if (count > SLAB_BYTES - this.used) {
+      this.bytes = new Uint8Array(SLAB_BYTES);
+      this.used = 0;
+    }
+    const start = this.used;
+    this.used += count;
+    return { bytes: this.bytes, start };
+  }
+
+  /** Takes the unused end of a piece back, if it was the last one taken. */
+  giveBack(bytes: Uint8Array, end: number, unused: number): void {
+    if (bytes === this.bytes && end === this.used) this.used -= unused;
+  }
+}
+
+/** Some hundred messages; one that is kept for long keeps no more memory than this. */
+const SLAB_BYTES = 32_768;
+const slab = new Slab();
+
 export class ByteWriter {
   private bytes: Uint8Array;
-  private view: DataView;
-  private at = 0;
+  private start: number;
+  private at: number;
+  private end: number;
 
   constructor(capacity = 256) {
-    this.bytes = new Uint8Array(capacity);
-    this.view = new DataView(this.bytes.buffer);
+    const { bytes, start } = slab.take(capacity);
+    this.bytes = bytes;
+    this.start = start;
+    this.at = start;
+    this.end = start + capacity;
   }
 
   get length(): number {
-    return this.at;
+    return this.at - this.start;
   }
 
   private reserve(count: number): number {
+    if (count > this.end - this.at) this.grow(count);
     const start = this.at;
-    const end = start + count;
-    if (end > this.bytes.length) {
-      const grown = new Uint8Array(Math.max(end, this.bytes.length * 2));
-      grown.set(this.bytes.subarray(0, start));
-      this.bytes = grown;
-      this.view = new DataView(grown.buffer);
-    }
-    this.at = end;
+    this.at += count;
     return start;
   }
 
+  private grow(count: number): void {
+    const { length } = this;
+    const capacity = Math.max(length + count, 2 * (this.end - this.start));
+    const { bytes, start } = slab.take(capacity);
+    bytes.set(this.bytes.subarray(this.start, this.at), start);
+    this.bytes = bytes;
+    this.start = start;
+    this.at = start + length;
+    this.end = start + capacity;
+  }
+
   u8(value: number): this {
-    const start = this.reserve(1);
-    this.view.setUint8(start, value);
+    const at = this.reserve(1);
+    this.bytes[at] = value;
     return this;
   }
   u16(value: number): this {
-    const start = this.reserve(2);
-    this.view.setUint16(start, value, true);
+    const at = this.reserve(2);
+    this.bytes[at] = value;
+    this.bytes[at + 1] = value >>> 8;
     return this;
   }
   u32(value: number): this {
-    const start = this.reserve(4);
-    this.view.setUint32(start, value, true);
+    this.set32(this.reserve(4), value);
     return this;
   }
   i32(value: number): this {
-    const start = this.reserve(4);
-    this.view.setInt32(start, value, true);
+    this.set32(this.reserve(4), value);
     return this;
   }
+  private set32(at: number, value: number): void {
+    const { bytes } = this;
+    bytes[at] = value;
+    bytes[at + 1] = value >>> 8;
+    bytes[at + 2] = value >>> 16;
+    bytes[at + 3] = value >>> 24;
+  }
   u64(value: bigint): this {
-    const start = this.reserve(8);
-    this.view.setBigUint64(start, value, true);
-    return this;
+    this.u32(Number(value & 0xffff_ffffn));
+    return this.u32(Number((value >> 32n) & 0xffff_ffffn));
   }
   /** A non-negative integer below 2^53 in 64 bits. */
   u53(value: number): this {
@@ -138,21 +184,29 @@ export class ByteWriter {
     return this.u32(Math.floor(value / 0x1_0000_0000));
   }
   raw(value: Uint8Array): this {
-    const start = this.reserve(value.length);
-    this.bytes.set(value, start);
+    const at = this.reserve(value.length);
+    this.bytes.set(value, at);
+    return this;
+  }
+  /** Text of characters 0 to 255, one byte each. */
+  latin1(value: string): this {
+    const at = this.reserve(value.length);
+    for (let i = 0; i < value.length; i++) this.bytes[at + i] = value.charCodeAt(i);
     return this;
   }
   zeros(count: number): this {
-    const start = this.reserve(count);
-    this.bytes.fill(0, start, start + count);
+    const at = this.reserve(count);
+    this.bytes.fill(0, at, at + count);
     return this;
   }
   /** Overwrites four bytes already written, for a length known only at the end. */
   patchU32(offset: number, value: number): void {
-    this.view.setUint32(offset, value, true);
+    this.set32(this.start + offset, value);
   }
   /** The bytes written; the writer must not be used afterwards. */
   finish(): Uint8Array {
-    return this.bytes.subarray(0, this.at);
+    slab.giveBack(this.bytes, this.end, this.end - this.at);
+    this.end = this.at;
+    return this.bytes.subarray(this.start, this.at);
   }
 }

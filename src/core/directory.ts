@@ -316,7 +316,8 @@ export class Directory {
     }
     const next = entry.queue.shift();
     if (next !== undefined) {
-      this.begin(entry, { ...next, phase: 'moving', awaiting: new Set(), turn: entry.turn });
+      const { node, run, mode } = next;
+      this.begin(entry, { node, run, mode, phase: 'moving', awaiting: new Set(), turn: entry.turn });
     } else if (entry.owner === null) {
       this.begin(entry, {
         node: this.context.self,

@@ -422,7 +422,9 @@ export class Records {
   private handle(from: NodeId, message: RecordMessage): void {
     switch (message.kind) {
       case 'ask':
-        for (const { database, key } of message.keys) this.asked({ ...message, database, key });
+        for (const { database, key } of message.keys) {
+          this.asked({ asker: message.asker, run: message.run, mode: message.mode, database, key });
+        }
         return;
       case 'give':
         return this.holdings.onGive(message);

@@ -16,7 +16,7 @@ import {
   bridgeExists, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge, removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
-import { isAlive, signal, start } from './processes.js';
+import { isAlive, signal, start, startTicks } from './processes.js';
 import { run, tryRun, waitUntil } from './run.js';
 import { clientConfig, sambaConfig, sambaFolders } from './samba-config.js';
 import type { LabProcess, LabState } from './state.js';
@@ -63,7 +63,8 @@ export class Lab {
     await clearLeftovers(say);
     const layout = new Layout(options.root);
     prepareRoot(layout, options.fresh);
-    const lab = new Lab(layout, { options, createdUsers: [], processes: [] });
+    const builder = { pid: process.pid, startTicks: startTicks(process.pid) ?? 0 };
+    const lab = new Lab(layout, { options, builder, createdUsers: [], processes: [] });
     saveState(layout, lab.state);
     const built = lab.buildOrUndo(say);
     Lab.building = { done: built.catch(() => undefined), unwanted: false };
@@ -117,6 +118,12 @@ export class Lab {
     };
   }
 
+  /** Whether another process is on its way of bringing it up. */
+  isBeingBuilt(): boolean {
+    const { builder } = this.state;
+    return builder !== null && builder.pid !== process.pid && startTicks(builder.pid) === builder.startTicks;
+  }
+
   /** Creates a unix account that goes away with the lab, if there is none of that name. */
   async ensureUnixUser(name: string): Promise<void> {
     if (unixUserExists(name)) return;
@@ -149,6 +156,8 @@ export class Lab {
   private async buildOrUndo(say: Say): Promise<void> {
     try {
       await this.build(say);
+      this.state.builder = null;
+      saveState(this.layout, this.state);
     } catch (error) {
       await this.down();
       throw new LabError(`${messageOf(error)} (logs are kept below ${this.layout.root})`, { cause: error });
@@ -312,6 +321,7 @@ export function requireRoot(): void {
 async function clearLeftovers(say: Say): Promise<void> {
   const before = Lab.current();
   if (before) {
+    if (before.isBeingBuilt()) throw new LabError(`another lab is just being started below ${before.layout.root}`);
     const alive = before.servers().some((place) => {
       const smbd = before.process('smbd', place.id);
       return smbd !== null && isAlive(smbd);

@@ -20,6 +20,8 @@ export interface LabProcess {
 
 export interface LabState {
   options: LabOptions;
+  /** The process that is building the lab; null once it is up. */
+  builder: { pid: number; startTicks: number } | null;
   /** Unix users that this lab created and so removes. */
   createdUsers: string[];
   processes: LabProcess[];

@@ -3,7 +3,7 @@
  * packets to them. Used by all parts of the gate. Decides nothing about what a packet means.
  */
 import type { ClientId } from '../../base/ids.js';
-import { encodeCtdbPacket, SRVID } from '../../wire/ctdb.js';
+import { encodeCtdb, SRVID } from '../../wire/ctdb.js';
 import type { CtdbBody } from '../../wire/ctdb.js';
 import type { CoreContext } from '../context.js';
 
@@ -111,7 +111,7 @@ export class Clients {
 
   private encode(body: CtdbBody, requestId: number): Uint8Array {
     const header = { generation: this.generation, destination: 0, source: this.context.self, requestId };
-    return encodeCtdbPacket({ ...header, ...body }, true);
+    return encodeCtdb(header, body, true);
   }
 
   /** For people: the number of clients, processes and addresses. */
