@@ -241,8 +241,8 @@ export class SimulatedServer {
           result: { ok: true, rows: [], sequence: 0 },
         });
         return;
+      // nobody asks here, and there are no VFS modules
       case 'record-answer':
-      // no VFS modules here, and nobody who asks
       case 'ring-send':
       case 'home':
       case 'latency':
