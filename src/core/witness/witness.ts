@@ -238,6 +238,9 @@ export class Witness {
       }
       case 'resync-begin':
         attachment.opens.clear();
+        for (const operation of [...attachment.operations.keys()]) {
+          if (operation < message.operationsFrom) this.endOperation(attachment, operation);
+        }
         return;
       case 'resync-end':
         return;
