@@ -1,136 +1,23 @@
 /** Whole hosts over UDP, raw Ethernet and with frames lost: they meet, move records between real tdbs, stop. */
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
-import type { Socket } from 'node:net';
-import { createSocket } from 'node:dgram';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
-import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
+import { incarnation } from '../../src/base/ids.js';
 import { PoolHost } from '../../src/host/pool-host.js';
-import type { HostOptions, TransportOptions } from '../../src/host/pool-host.js';
+import type { TransportOptions } from '../../src/host/pool-host.js';
 import { makeInterfaces, whyNoEthernet } from '../support/ethernet-bridge.js';
+import { GateClient } from '../support/gate-client.js';
+import { freePort, optionsFor, startPool, udp } from '../support/host-pool.js';
+import type { Pool } from '../support/host-pool.js';
 import { eventually, ownDirectory, sleep } from '../support/native-helpers.js';
 import { RingProbe } from '../support/ring-probe.js';
 
 const noEthernet = whyNoEthernet();
 
-async function freePort(): Promise<number> {
-  const socket = createSocket('udp4');
-  await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-  const { port } = socket.address();
-  socket.close();
-  return port;
-}
-
-async function udp(count: number): Promise<TransportOptions[]> {
-  const ports = await Promise.all(Array.from({ length: count }, freePort));
-  return ports.map((port, self) => ({
-    kind: 'udp',
-    address: '127.0.0.1',
-    port,
-    peers: ports.flatMap((peer, id) => (id === self ? [] : [{ id: nodeId(id), address: '127.0.0.1', port: peer }])),
-  }));
-}
-
-function optionsFor(directory: string, self: number, transport: TransportOptions, count: number): HostOptions {
-  return {
-    self: nodeId(self),
-    members: Array.from({ length: count }, (_, id) => ({ id: nodeId(id), name: `n${id}`, address: `10.0.0.${id}` })),
-    incarnation: incarnation(Date.now()),
-    epoch: epoch(1),
-    socketPath: join(directory, String(self), 'socket'),
-    volatileDirectory: join(directory, String(self), 'volatile'),
-    persistentDirectory: join(directory, String(self), 'persistent'),
-    transport,
-    poolName: 'test',
-    poolKey: Buffer.alloc(32, 3),
-    log: { log: () => undefined },
-  };
-}
-
-interface Pool {
-  hosts: PoolHost[];
-  options: HostOptions[];
-}
-
-type More = Partial<HostOptions>;
-
-async function startPool(t: TestContext, transports: TransportOptions[], more: More = {}): Promise<Pool> {
-  const directory = ownDirectory(t);
-  const options = transports.map((transport, self) => ({
-    ...optionsFor(directory, self, transport, transports.length), ...more,
-  }));
-  const hosts: PoolHost[] = [];
-  t.after(() => Promise.all(hosts.map((host) => host.stop())));
-  for (const one of options) hosts.push(await PoolHost.start(one));
-  await eventually('all servers up', () => hosts.every((host) => host.status().links.every(({ up }) => up)));
-  return { hosts, options };
-}
-
-/** A stand-in for a smbd's connection: one request at a time. */
-class Client {
-  private readonly socket: Socket;
-  private received = Buffer.alloc(0);
-  private waiting: ((packet: Buffer) => void) | null = null;
-
-  constructor(t: TestContext, path: string) {
-    this.socket = connect(path);
-    t.after(() => this.socket.destroy());
-    this.socket.on('data', (bytes: Buffer) => {
-      this.received = Buffer.concat([this.received, bytes]);
-      const length = this.received.length < 4 ? Infinity : this.received.readUInt32LE(0);
-      if (this.received.length < length) return;
-      const packet = this.received.subarray(0, length);
-      this.received = this.received.subarray(length);
-      this.waiting?.(packet);
-    });
-  }
-
-  private request(operation: number, body: Buffer): Promise<Buffer> {
-    const header = Buffer.alloc(32);
-    header.writeUInt32LE(32 + body.length, 0);
-    header.writeUInt32LE(0x4354_4442, 4);
-    header.writeUInt32LE(1, 8);
-    header.writeUInt32LE(operation, 16);
-    header.writeUInt32LE(0xf000_0001, 20);
-    header.writeUInt32LE(7, 28);
-    return new Promise((resolve) => {
-      this.waiting = resolve;
-      this.socket.write(Buffer.concat([header, body]));
-    });
-  }
-
-  /** REQ_CONTROL; answers status and data. */
-  async control(opcode: number, data: Buffer): Promise<{ status: number; data: Buffer }> {
-    const body = Buffer.alloc(28);
-    body.writeUInt32LE(opcode, 0);
-    body.writeUInt32LE(data.length, 24);
-    const reply = await this.request(7, Buffer.concat([body, data]));
-    assert.equal(reply.readUInt32LE(16), 8, 'REPLY_CONTROL');
-    const length = reply.readUInt32LE(36);
-    return { status: reply.readInt32LE(32), data: reply.subarray(44, 44 + length) };
-  }
-
-  attach(name: string): Promise<{ status: number; data: Buffer }> {
-    return this.control(18, Buffer.from(`${name}\0`));
-  }
-
-  /** REQ_CALL that makes this server the record's owner. */
-  async migrate(database: Buffer, key: Buffer): Promise<void> {
-    const body = Buffer.alloc(24);
-    body.writeUInt32LE(1, 0);
-    database.copy(body, 4);
-    body.writeUInt32LE(0xff00_0001, 8);
-    body.writeUInt32LE(key.length, 16);
-    const reply = await this.request(0, Buffer.concat([body, key]));
-    assert.equal(reply.readUInt32LE(16), 1, 'REPLY_CALL');
-  }
-}
-
 async function moveRecordsAround(t: TestContext, pool: Pool): Promise<void> {
-  const clients = pool.options.map(({ socketPath }) => new Client(t, socketPath));
+  const clients = pool.options.map(({ socketPath }) => new GateClient(t, socketPath));
   const attached = await Promise.all(clients.map((client) => client.attach('locking.tdb')));
   const database = attached[0]!.data;
   assert.equal(database.length, 4);
@@ -180,7 +67,7 @@ test('one server alone serves', async (t) => {
 
 test('a host stops with clients connected and questions open, and its place can be taken', async (t) => {
   const { hosts, options } = await startPool(t, await udp(1));
-  const client = new Client(t, options[0]!.socketPath);
+  const client = new GateClient(t, options[0]!.socketPath);
   await client.attach('brlock.tdb');
   await hosts[0]!.stop();
   await hosts[0]!.stop();
@@ -188,7 +75,7 @@ test('a host stops with clients connected and questions open, and its place can 
   assert.equal(hosts[0]!.status().counters['socket.packet.in'], undefined);
   const again = await PoolHost.start({ ...options[0]!, incarnation: incarnation(Date.now() + 1) });
   t.after(() => again.stop());
-  await new Client(t, options[0]!.socketPath).attach('brlock.tdb');
+  await new GateClient(t, options[0]!.socketPath).attach('brlock.tdb');
 });
 
 test('a host refuses to start where it cannot serve, and leaves nothing behind', async (t) => {
@@ -196,7 +83,7 @@ test('a host refuses to start where it cannot serve, and leaves nothing behind',
   const options = optionsFor(ownDirectory(t), 0, transport!, 1);
   const host = await PoolHost.start(options);
   t.after(() => host.stop());
-  await new Client(t, options.socketPath).attach('leases.tdb');
+  await new GateClient(t, options.socketPath).attach('leases.tdb');
   const elsewhere = { ...options, volatileDirectory: `${options.volatileDirectory}2` };
   await assert.rejects(PoolHost.start(elsewhere), { code: 'ERR_POOL_ADDRESS' });
   const other = { ...transport!, port: await freePort() } as TransportOptions;
@@ -215,10 +102,9 @@ test('nobody knows a database: the question is answered with that', async (t) =>
 });
 
 test('VFS modules attach to a host that has a ring, and lose it when the host stops', async (t) => {
-  const directory = ownDirectory(t);
-  const ring = { ringSocketPath: join(directory, 'r', 'ring.socket'), pagePath: join(directory, 'r', 'node.page') };
-  const { hosts } = await startPool(t, await udp(1), ring);
-  const probe = await RingProbe.attached(t, ring.ringSocketPath);
+  const { hosts, options } = await startPool(t, await udp(1), {}, 'with rings');
+  const ringSocket = options[0]!.ringSocketPath!;
+  const probe = await RingProbe.attached(t, ringSocket);
   await eventually('it is attached', () => hosts[0]!.status().ring.attachments === 1);
   assert.equal(hosts[0]!.status().counters['ring.attached'], 1);
   // no message of the ring: costs the sender its attachment at most
@@ -226,5 +112,5 @@ test('VFS modules attach to a host that has a ring, and lose it when the host st
   await hosts[0]!.stop();
   await probe.says(/^down/);
   assert.equal(hosts[0]!.status().ring.attachments, 0);
-  assert.deepEqual([existsSync(ring.ringSocketPath), existsSync(ring.pagePath)], [false, false]);
+  assert.deepEqual([existsSync(ringSocket), existsSync(options[0]!.pagePath!)], [false, false]);
 });

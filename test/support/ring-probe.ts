@@ -13,24 +13,37 @@ import { eventually } from './native-helpers.js';
 import { repositoryRoot } from './repository.js';
 
 const SHARED = 'native/shared';
-const SOURCES = ['native/test/ring_probe.c', 'samba-module/client/ring_client.c'];
+const SOURCES = {
+  ring_probe: ['native/test/ring_probe.c', 'samba-module/client/ring_client.c'],
+  ring_samples: ['native/test/ring_samples.c'],
+};
 
 /** Answers the program's path. */
-async function compiledProbe(): Promise<string> {
+async function compiled(name: keyof typeof SOURCES): Promise<string> {
   const root = repositoryRoot();
   const directory = join(root, 'dist/native-test');
-  const program = join(directory, 'ring_probe');
+  const program = join(directory, name);
   const headers = readdirSync(join(root, SHARED)).map((name) => join(SHARED, name));
-  const changed = [...SOURCES, ...headers].map((file) => statSync(join(root, file)).mtimeMs);
-  const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (compiled > Math.max(...changed)) return program;
+  const changed = [...SOURCES[name], ...headers].map((file) => statSync(join(root, file)).mtimeMs);
+  const made = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (made > Math.max(...changed)) return program;
   mkdirSync(directory, { recursive: true });
   // test files run at the same time
   const own = `${program}.${process.pid}`;
   const options = ['-std=gnu11', '-O1', '-g', '-Wall', '-Wextra', '-Werror', `-I${SHARED}`];
-  await promisify(execFile)('gcc', [...options, '-o', own, ...SOURCES], { cwd: root });
+  await promisify(execFile)('gcc', [...options, '-o', own, ...SOURCES[name]], { cwd: root });
   renameSync(own, program);
   return program;
+}
+
+/** One message of each kind, as C lays it out (native/test/ring_samples.c): by name, operation and bytes. */
+export async function ringSamples(): Promise<Map<string, { op: number; hex: string }>> {
+  const { stdout } = await promisify(execFile)(await compiled('ring_samples'));
+  const lines = stdout.split('\n').filter((line) => line !== '');
+  return new Map(lines.map((line) => {
+    const [name, op, hex] = line.split(' ');
+    return [name!, { op: Number(op), hex: hex! }];
+  }));
 }
 
 export class RingProbe {
@@ -47,7 +60,7 @@ export class RingProbe {
   }
 
   static async start(t: TestContext, socketPath: string, ...options: string[]): Promise<RingProbe> {
-    const program = await compiledProbe();
+    const program = await compiled('ring_probe');
     const child = spawn(program, [socketPath, ...options], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
     const probe = new RingProbe(child);
     t.after(() => probe.kill());
