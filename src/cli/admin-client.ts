@@ -4,6 +4,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
+import type { IncomingMessage, RequestOptions } from 'node:http';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { parse } from 'yaml';
@@ -12,6 +13,8 @@ import { CommandError } from './errors.js';
 
 /** Longer than the daemon's own limit on asking a record's home. */
 const ANSWER_TIMEOUT_MS = 5_000;
+/** An event is below a tenth of that. */
+const LINE_CHARACTERS_MAX = 256 * 1024;
 /** A status of 64 servers and a thousand databases is far below. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024;
 
@@ -48,34 +51,74 @@ export function adminSocket(options: AdminOptions): string {
 }
 
 /**
- * One GET; the answer's JSON.
- * @throws CommandError when the daemon is not there, does not answer in time, or refuses.
+ * One GET; the answer's JSON. `signal` gives it up.
+ * @throws CommandError when the daemon is not there, does not answer in time, or refuses; or when given up.
  */
-export async function ask<T>(socket: string, path: string, query: Record<string, string> = {}): Promise<T> {
-  const search = new URLSearchParams(query).toString();
-  const { status, text } = await get(socket, search === '' ? path : `${path}?${search}`);
-  let body: unknown;
-  try {
-    body = JSON.parse(text);
-  } catch {
-    const start = JSON.stringify(text.slice(0, 40));
-    throw new CommandError(`what listens on ${socket} is not smbpoold: it answered ${start}`);
-  }
-  if (status === 200) return body as T;
-  throw new CommandError((body as { error?: string }).error ?? `smbpoold answered with HTTP status ${status}`);
+export async function ask<T>(
+  socket: string,
+  path: string,
+  query: Record<string, string> = {},
+  signal?: AbortSignal,
+): Promise<T> {
+  const response = await get(socket, path, query, signal);
+  const body = await bodyOf(socket, response);
+  if (response.statusCode === 200) return body as T;
+  throw refusal(response, body);
 }
 
-function get(socket: string, path: string): Promise<{ status: number; text: string }> {
+/**
+ * One GET of a stream of lines, in groups as they come, until `signal` aborts; the end of the stream itself is the end
+ * of the daemon.
+ * @throws CommandError when the daemon is not there, refuses, or ends.
+ */
+export async function* follow(
+  socket: string,
+  path: string,
+  query: Record<string, string>,
+  signal: AbortSignal,
+): AsyncGenerator<string[]> {
+  let rest = '';
+  try {
+    const response = await get(socket, path, query, signal);
+    if (response.statusCode !== 200) throw refusal(response, await bodyOf(socket, response));
+    response.setTimeout(0);
+    for await (const chunk of response) {
+      const lines = (rest + String(chunk)).split('\n');
+      rest = lines.pop() ?? '';
+      if (rest.length > LINE_CHARACTERS_MAX) throw new CommandError(`a line from ${socket} does not end`);
+      if (lines.length > 0) yield lines;
+    }
+  } catch (error) {
+    if (!signal.aborted && error instanceof CommandError) throw error;
+  }
+  if (!signal.aborted) throw new CommandError(`smbpoold on ${socket} has ended; see its log`);
+}
+
+function refusal(response: IncomingMessage, body: unknown): CommandError {
+  const { error } = (body ?? {}) as { error?: unknown };
+  return new CommandError(
+    typeof error === 'string' ? error : `smbpoold answered with HTTP status ${response.statusCode ?? 0}`,
+  );
+}
+
+/** Resolves when the answer begins. Its silence is limited until the caller lifts that. */
+function get(
+  socket: string,
+  path: string,
+  query: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<IncomingMessage> {
+  const search = new URLSearchParams(query).toString();
+  const options: RequestOptions = {
+    socketPath: socket,
+    path: search === '' ? path : `${path}?${search}`,
+    timeout: ANSWER_TIMEOUT_MS,
+    signal,
+  };
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath: socket, path, timeout: ANSWER_TIMEOUT_MS }, (response) => {
-      let text = '';
+    const call = request(options, (response) => {
       response.setEncoding('utf8');
-      response.on('data', (chunk: string) => {
-        text += chunk;
-        if (text.length > ANSWER_BYTES_MAX) call.destroy(new CommandError(`the answer from ${socket} does not end`));
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
-      response.on('error', (error) => reject(unreachable(socket, error)));
+      resolve(response);
     });
     call.on('timeout', () => {
       call.destroy(new CommandError(`smbpoold took the question on ${socket} but did not answer: see its log`));
@@ -83,6 +126,24 @@ function get(socket: string, path: string): Promise<{ status: number; text: stri
     call.on('error', (error) => reject(unreachable(socket, error)));
     call.end();
   });
+}
+
+async function bodyOf(socket: string, response: IncomingMessage): Promise<unknown> {
+  let text = '';
+  try {
+    for await (const chunk of response) {
+      text += String(chunk);
+      if (text.length > ANSWER_BYTES_MAX) throw new CommandError(`the answer from ${socket} does not end`);
+    }
+  } catch (error) {
+    throw unreachable(socket, error as Error);
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    const start = JSON.stringify(text.slice(0, 40));
+    throw new CommandError(`what listens on ${socket} is not smbpoold: it answered ${start}`);
+  }
 }
 
 function unreachable(socket: string, error: Error): CommandError {

@@ -8,6 +8,10 @@ import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerRecord } from './record.js';
 import { registerStatus } from './status.js';
+import { registerTop } from './top.js';
+import { registerTrace } from './trace.js';
+import { registerWaits } from './waits.js';
+import { registerWho } from './who.js';
 
 const program = new Command('smbpool')
   .description('looks at a pool of Samba servers, and runs one on this machine for trying out')
@@ -15,6 +19,10 @@ const program = new Command('smbpool')
   .enablePositionalOptions();
 registerStatus(program);
 registerRecord(program);
+registerWho(program);
+registerWaits(program);
+registerTrace(program);
+registerTop(program);
 registerKeygen(program);
 registerLab(program);
 

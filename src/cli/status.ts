@@ -9,7 +9,7 @@ import { ADMIN_PATH } from '../ports/admin.js';
 import type { StatusReport } from '../ports/status.js';
 import { addAdminOptions, adminSocket, ask } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
-import { bytes, duration, percent, perSecond, table } from './text.js';
+import { bytes, duration, percent, perSecond, plural, table } from './text.js';
 
 const SAMPLE_SECONDS_DEFAULT = 1;
 const SAMPLE_SECONDS_MAX = 3600;
@@ -105,10 +105,6 @@ function heading(report: StatusReport): string {
 function awaitingText(servers: readonly number[]): string {
   const names = `server${servers.length === 1 ? '' : 's'} ${servers.join(', ')}`;
   return `Waiting for ${names} to say what records are there: start smbpoold there, or see its log\n`;
-}
-
-function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function section(title: string, content: string): string {

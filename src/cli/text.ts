@@ -26,7 +26,7 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
 }
 
 function isNumeric(cell: string | number | undefined): boolean {
-  return cell !== undefined && /^(-|[\d.,]+( (us|ms|s|min|h|d|B|KiB|MiB|%))?)$/.test(String(cell));
+  return cell !== undefined && /^(|-|[\d.,]+( (us|ms|s|min|h|d|B|KiB|MiB|%))?)$/.test(String(cell));
 }
 
 /** 850 us, 1.2 ms, 45 s, 12 min, 3 h, 9 d; '-' for nothing measured. */
@@ -45,6 +45,21 @@ export function bytes(count: number): string {
   if (count < 1024) return `${count} B`;
   if (count < 1024 * 1024) return `${oneDigit(count / 1024)} KiB`;
   return `${oneDigit(count / (1024 * 1024))} MiB`;
+}
+
+/**
+ * Text of somebody else (a path, a user) for a terminal: control and invisible characters, which could move the cursor
+ * or turn the line around, as `\\u{1b}`.
+ */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    return `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
+  });
+}
+
+/** '1 wait', '2 waits'. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /** A part of a whole in percent; '-' when there is no whole. */

@@ -69,9 +69,11 @@ export class Deletions {
   private readonly randomKeys: Queue;
   private readonly unwritten: Queue;
 
+  /** @param hasHome whether the key's home can be reached: what it does not hear of could come back from a backup */
   constructor(
     context: CoreContext,
     private readonly holdings: Holdings,
+    private readonly hasHome: (database: DatabaseId, key: RecordKey) => boolean,
   ) {
     const visit = (database: DatabaseId, key: RecordKey): void => this.visit(database, key);
     this.emptied = new Queue(context, LINGER_MICROS, visit);
@@ -104,6 +106,7 @@ export class Deletions {
     const holding = this.holdings.get(database, key);
     if (holding === undefined) return;
     holding.deletionQueued = false;
-    if (holding.state === 'owned' && !this.holdings.erase(holding)) this.emptyTaken(database, key);
+    if (holding.state !== 'owned') return;
+    if (!this.hasHome(database, key) || !this.holdings.erase(holding)) this.emptyTaken(database, key);
   }
 }

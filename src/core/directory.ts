@@ -42,7 +42,7 @@ interface Entry {
   backup: NodeId | null;
   /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */
   lost: boolean;
-  /** Was being given the record when the owner died: may have got it, or may still. */
+  /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
   maybe: NodeId | null;
   readers: Set<NodeId>;
   current: Operation | null;
@@ -66,6 +66,8 @@ export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
   /** Everybody has told us what it owns of our keys. */
   private ready = false;
+  /** Records erased before we started, until all claims have come. */
+  private readonly gone: { database: DatabaseId; key: RecordKey; turn: Turn }[] = [];
 
   /**
    * @param firstTurn turns start here; higher than any this home gave in an earlier run
@@ -131,11 +133,23 @@ export class Directory {
     if (entry.owner === null) entry.lost = true;
   }
 
+  /** An owner tells us, who started anew, that it erased what it owned by this turn. */
+  adoptGone(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    this.turnCounter = Math.max(this.turnCounter, turn);
+    this.gone.push({ database, key, turn });
+  }
+
   /** All claims have come, nothing was decided before: what nobody owns comes back from its backup. */
   claimsComplete(): void {
     this.ready = true;
+    for (const { database, key, turn } of this.gone.splice(0)) {
+      const entry = this.databases.get(database)?.get(key);
+      if (entry === undefined || entry.owner !== null || entry.turn > turn) continue;
+      this.dropBackup(entry);
+      entry.lost = false;
+    }
     for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) if (entry.lost) this.advance(entry);
+      for (const entry of [...entries.values()]) if (entry.owner === null) this.advance(entry);
     }
   }
 
@@ -214,19 +228,23 @@ export class Directory {
     this.ownerGone(entry);
   }
 
-  /** A server came back as a new run: what it owned, read or asked for before is gone. */
-  peerReset(peer: NodeId): void {
+  /**
+   * A server came back as a new run: what it owned, read or asked for before is gone. Another server may have forwarded
+   * an ask of the new run already.
+   */
+  peerReset(peer: NodeId, run: number): void {
     for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer);
+      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer, run);
     }
   }
 
-  private forgetPeer(entry: Entry, peer: NodeId): void {
+  private forgetPeer(entry: Entry, peer: NodeId, run: number): void {
     entry.readers.delete(peer);
-    entry.queue = entry.queue.filter((ask) => ask.node !== peer);
+    entry.queue = entry.queue.filter((ask) => ask.node !== peer || ask.run === run);
     if (entry.backup === peer) entry.backup = null;
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
+    const isOver = current?.node === peer && current.run !== run;
     const wasOwner = entry.owner === peer;
     if (wasOwner) {
       this.lose(entry);
@@ -235,15 +253,15 @@ export class Directory {
     if (current === null) this.advance(entry);
     else if (current.phase === 'revoking') {
       current.awaiting.delete(peer);
-      if (current.node === peer && current.mode !== 'forget') {
+      if (isOver && current.mode !== 'forget') {
         entry.current = null;
         this.advance(entry);
       } else if (current.awaiting.size === 0) this.readersGone(entry, current);
-    } else if (current.node === peer) {
+    } else if (isOver) {
       entry.current = null;
       if (current.mode === 'write' && entry.owner !== null) {
         // The record may be on its way to the lost server: its last owner takes it back.
-        entry.backup = entry.owner;
+        entry.maybe = entry.owner;
         this.lose(entry);
       }
       this.advance(entry);
@@ -404,8 +422,10 @@ export class Directory {
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
     if (entry.backup === owner) entry.backup = null;
-    this.dropBackup(entry);
-    entry.backup = entry.owner;
+    if (entry.owner !== null) {
+      this.dropBackup(entry);
+      entry.backup = entry.owner;
+    }
     entry.owner = owner;
     entry.history.push({ owner, turn, at: this.context.now() });
     if (entry.history.length > OWNER_HISTORY_MAX) entry.history.shift();

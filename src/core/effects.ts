@@ -19,8 +19,8 @@ export type Micros = number;
  * - share: if we are dmaster, set HAVE_DELEGATIONS, so that local writers must ask first, and return the payload.
  * - unshare: if we are dmaster, clear HAVE_DELEGATIONS and set rsn = turn.
  * - peek: return the payload if the record is usable here for `mode` (owned; or for 'read' also a read-only copy).
- * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn. Nothing there is also
- *   done.
+ * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn; with `keep` only clear
+ *   its flags, so that smbd reads it no more and it stays as backup. Nothing there is also done.
  * - erase: delete the record if it is ours, empty, and its rsn = turn.
  * - reclaim: if we hold the record for another dmaster (a backup), make it ours again with rsn = turn and return the
  *   payload; if it is ours already, likewise.
@@ -31,7 +31,7 @@ export type RecordOp =
   | { op: 'share'; turn: Turn }
   | { op: 'unshare'; turn: Turn }
   | { op: 'peek'; mode: AccessMode }
-  | { op: 'discard'; turn: Turn }
+  | { op: 'discard'; turn: Turn; keep: boolean }
   | { op: 'erase'; turn: Turn }
   | { op: 'reclaim'; turn: Turn };
 

@@ -49,8 +49,13 @@ export interface Holding {
   /** The answer to our ask, to be stored. */
   arrived: Extract<RecordMessage, { kind: 'record' }> | null;
   give: PendingGive | null;
-  /** A copy or backup to be deleted; `confirm` says that the home waits for 'revoked'. */
-  discard: { turn: Turn; confirm: boolean }[];
+  /**
+   * A copy or backup to be deleted; `confirm`: the home waits for 'revoked'; `keep`: a copy that took the place of the
+   * backup becomes the backup.
+   */
+  discard: { turn: Turn; confirm: boolean; keep: boolean }[];
+  /** A copy that was stored over the backup, and is a newer one. */
+  isBackupToo: boolean;
   reclaim: Turn | null;
   erase: boolean;
   /** The store operation under way. */
@@ -81,6 +86,7 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     arrived: null,
     give: null,
     discard: [],
+    isBackupToo: false,
     reclaim: null,
     erase: false,
     operation: null,
@@ -90,6 +96,11 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     retrying: false,
     deletionQueued: false,
   };
+}
+
+/** Whether one run of a server comes after another, as they travel in asks; the numbers may wrap. */
+export function isLaterRun(run: number, other: number): boolean {
+  return ((run - other) | 0) > 0;
 }
 
 /** FNV-1a; a collision only means one hold of the wrong length. */

@@ -9,11 +9,12 @@ import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { BUSY_RETRY_MICROS_MIN, fingerprint, newHolding } from './holding.js';
+import { BUSY_RETRY_MICROS_MIN, fingerprint, isLaterRun, newHolding } from './holding.js';
+import { RecentErasures } from './recent-erasures.js';
 import { RecentGives } from './recent-gives.js';
 
-/** The longest pause between two tries of a busy chain. */
-const BUSY_RETRY_MICROS_MAX = 10_000;
+/** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */
+const BUSY_RETRY_MICROS_MAX = 1_000;
 /** A chain held longer than this is worth a line in the log: smbd holds chains for microseconds. */
 const BUSY_WARN_MICROS = 1_000_000;
 
@@ -43,6 +44,7 @@ export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
   private readonly recentGives = new RecentGives();
+  readonly erasures = new RecentErasures();
   /** How long local processes waited for records of each database. */
   readonly waits = new Map<DatabaseId, Histogram>();
 
@@ -152,6 +154,12 @@ export class Holdings {
   }
 
   onGive(message: Extract<RecordMessage, { kind: 'give' }>): void {
+    const asking = this.runOf(message.to);
+    if (asking !== undefined && isLaterRun(asking, message.run)) {
+      // Nobody waits for it any more; the home forgets the ask when it meets the asker's new run.
+      this.context.count('record.give.old-run');
+      return;
+    }
     const holding = this.get(message.database, message.key);
     if (holding === undefined || holding.state !== 'owned' || message.turn <= holding.turn) {
       const { database, key, turn } = message;
@@ -173,7 +181,7 @@ export class Holdings {
     for (const holdings of this.databases.values()) {
       for (const holding of [...holdings.values()]) {
         if (holding.give?.to !== server) continue;
-        if (run !== undefined && ((run - holding.give.run) | 0) > 0) holding.give = null;
+        if (run !== undefined && isLaterRun(run, holding.give.run)) holding.give = null;
         this.settle(holding);
       }
     }
@@ -181,13 +189,19 @@ export class Holdings {
 
   onRevoke(database: DatabaseId, key: RecordKey, turn: Turn): void {
     const holding = this.holdingOf(database, key);
-    holding.discard.push({ turn, confirm: true });
+    holding.discard.push({ turn, confirm: true, keep: true });
     this.settle(holding);
   }
 
   onDrop(database: DatabaseId, key: RecordKey, turn: Turn): void {
     const holding = this.holdingOf(database, key);
-    holding.discard.push({ turn, confirm: false });
+    holding.discard.push({ turn, confirm: false, keep: false });
+    this.settle(holding);
+  }
+
+  /** A copy goes because the home that knows of it lost its memory. */
+  dropCopy(holding: Holding): void {
+    holding.discard.push({ turn: holding.turn, confirm: false, keep: true });
     this.settle(holding);
   }
 
@@ -212,6 +226,7 @@ export class Holdings {
   voidOrders(holding: Holding): void {
     holding.give = null;
     holding.discard = [];
+    holding.reclaim = null;
   }
 
   /** Our ask went on to another home than we thought. */
@@ -307,7 +322,7 @@ export class Holdings {
     }
     const discard = holding.discard[0];
     if (discard !== undefined && (holding.state !== 'copy' || this.holdIsOver(holding))) {
-      return { op: 'discard', turn: discard.turn };
+      return { op: 'discard', turn: discard.turn, keep: discard.keep && holding.isBackupToo };
     }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
     if (waiters.some((waiter) => this.canServe(holding, waiter))) {
@@ -376,7 +391,7 @@ export class Holdings {
       case 'unshare':
         return this.unshared(holding, outcome);
       case 'discard':
-        return this.discarded(holding);
+        return this.discarded(holding, operation.keep);
       case 'reclaim':
         return this.reclaimed(holding, outcome);
       case 'peek':
@@ -395,6 +410,7 @@ export class Holdings {
     holding.turn = holding.arrived!.turn;
     holding.arrived = null;
     holding.asked = null;
+    holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
     holding.arrivedFingerprint = fingerprint(data);
@@ -429,10 +445,12 @@ export class Holdings {
     this.postHome(database, key, { kind: 'missing', database, key, turn });
   }
 
-  private discarded(holding: Holding): void {
+  private discarded(holding: Holding, kept: boolean): void {
     const { database, key } = holding;
-    const { turn, confirm } = holding.discard.shift()!;
-    if (holding.state !== 'owned' && holding.turn <= turn) holding.state = 'none';
+    const { turn, confirm, keep } = holding.discard.shift()!;
+    // told to drop the backup that the copy had taken the place of: the copy is only a copy from now on
+    if (!keep) holding.isBackupToo = false;
+    if (holding.state !== 'owned' && holding.turn <= turn) holding.state = kept ? 'backup' : 'none';
     if (holding.state === 'none' && holding.turn < turn) holding.turn = turn;
     if (confirm) this.postHome(database, key, { kind: 'revoked', database, key, turn });
   }
@@ -510,6 +528,7 @@ export class Holdings {
     }
     holding.state = 'none';
     this.context.count('record.erased');
+    this.erasures.erased(database, key, turn, this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
   }
 

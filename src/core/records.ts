@@ -14,11 +14,13 @@ import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } f
 import type { RecordMessage } from '../wire/record-messages.js';
 import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../wire/record-messages.js';
 import { Directory } from './directory.js';
+import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
 import type { RecordName } from './pins.js';
 import { Pins } from './pins.js';
+import { RandomKeys } from './random-keys.js';
 import { Restarts } from './restarts.js';
 import { rendezvousHome } from './rendezvous.js';
 
@@ -27,8 +29,6 @@ export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
 
-/** Databases whose keys are random numbers made by the creator; see samba.md 0.2 for why this matters. */
-const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);
 /**
  * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
  * random keys made before it have arrived.
@@ -59,8 +59,6 @@ export interface DatabaseStatus {
 
 interface Database {
   name: string;
-  /** Random keys: the home of each key that exists. Null for other databases. */
-  existing: Map<RecordKey, NodeId> | null;
   barrier: boolean;
 }
 
@@ -79,21 +77,18 @@ export class Records {
   private readonly run: number;
   /** The runs of the peers we are in contact with. */
   private readonly runs = new Map<NodeId, number>();
+  private readonly randomKeys: RandomKeys;
   private readonly directory: Directory;
   private readonly holdings: Holdings;
   private readonly deletions: Deletions;
   private readonly barriers: Barriers;
   private readonly pins: Pins;
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
-  /** Random keys that peers announced in databases not opened here yet: the home of each. */
-  private readonly announcedEarly = new Map<DatabaseId, Map<RecordKey, NodeId>>();
   /** Messages to ourselves, handled before the step ends. */
   private readonly mailbox: RecordMessage[] = [];
   private draining = false;
   /** Asks of this turn by home and mode: they travel in one message. */
   private asks = new Map<string, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
-  /** Announcements of this turn by database. */
-  private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
   private heldAsks: Ask[] = [];
@@ -107,8 +102,9 @@ export class Records {
     holdMicros: Micros = HOLD_MICROS,
   ) {
     const post = (to: NodeId, message: RecordMessage): void => this.post(to, message);
+    this.randomKeys = new RandomKeys(context, post);
     this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
-      this.forgotten(database, key),
+      this.randomKeys.end(database, key),
     );
     this.run = runNumber(incarnation);
     this.holdings = new Holdings(
@@ -142,7 +138,7 @@ export class Records {
       pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
       unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
     });
-    this.deletions = new Deletions(context, this.holdings);
+    this.deletions = new Deletions(context, this.holdings, (database, key) => this.hasHome(database, key));
     this.barriers = new Barriers(context);
     this.claimsDone(context.self);
   }
@@ -199,14 +195,9 @@ export class Records {
   /** A volatile database has been opened here. Doing it twice changes nothing. */
   addDatabase(database: DatabaseId, name: string): void {
     if (this.databases.has(database)) return;
-    this.databases.set(database, {
-      name,
-      existing: RANDOM_KEY_DATABASES.has(name) ? (this.announcedEarly.get(database) ?? new Map()) : null,
-      barrier: BARRIER_DATABASES.has(name),
-    });
-    this.announcedEarly.delete(database);
+    this.databases.set(database, { name, barrier: BARRIER_DATABASES.has(name) });
     this.holdings.addDatabase(database);
-    if (RANDOM_KEY_DATABASES.has(name)) this.deletions.useShortLinger(database);
+    if (this.randomKeys.open(database, name)) this.deletions.useShortLinger(database);
   }
 
   /** A local process needs the record to be ours; answered by events.migrated, possibly within this call. */
@@ -216,8 +207,8 @@ export class Records {
 
   /** A local process reads the record; answered by events.fetched, possibly within this call. */
   fetch(database: DatabaseId, key: RecordKey, token: number): void {
-    const { existing } = this.databases.get(database) ?? {};
-    if (existing && !existing.has(key)) {
+    // before all peers were heard, a key may exist that we do not know of
+    if (this.isUnknownKey(database, key) && this.awaiting().length === 0) {
       this.events?.fetched(token, new Uint8Array(0));
       return;
     }
@@ -276,11 +267,7 @@ export class Records {
   /** A peer is reached for the first time, or came back as a new run (`isNewRun`) without its memory. */
   peerUp(peer: NodeId, incarnation: Incarnation, isNewRun: boolean): void {
     this.runs.set(peer, runNumber(incarnation));
-    for (const [database, { existing }] of this.databases) {
-      for (const [key, home] of existing ?? []) {
-        if (home === this.context.self) this.post(peer, { kind: 'exists', database, keys: [key] });
-      }
-    }
+    this.randomKeys.announceTo(peer);
     // A new run has nothing under way that was given on anybody's old orders.
     this.restarts.isNew(peer);
     if (isNewRun) this.peerReset(peer, incarnation);
@@ -288,10 +275,7 @@ export class Records {
     this.holdings.onContact(peer);
     this.drain();
     this.flush();
-    for (const other of this.context.members) {
-      if (other === this.context.self || other === peer) continue;
-      this.post(other, { kind: 'reset-seen', server: peer, incarnation });
-    }
+    this.restarts.tell(peer, incarnation);
     this.restarts.advance();
     this.drain();
   }
@@ -305,12 +289,7 @@ export class Records {
   flush(): void {
     for (const { home, message } of this.asks.values()) this.post(home, message);
     this.asks.clear();
-    for (const { kind, database, keys } of this.announcements.values()) {
-      for (const peer of this.context.members) {
-        if (peer !== this.context.self) this.context.send(peer, encodeRecordMessage({ kind, database, keys }));
-      }
-    }
-    this.announcements.clear();
+    this.randomKeys.flush();
   }
 
   /** Requests of local processes not answered yet. */
@@ -358,18 +337,22 @@ export class Records {
 
   /** The server that knows who owns the record. */
   homeOf(database: DatabaseId, key: RecordKey): NodeId {
-    const existing = this.databases.get(database)?.existing;
-    if (existing) return existing.get(key) ?? this.context.self;
+    if (this.randomKeys.has(database)) return this.randomKeys.homeOf(database, key) ?? this.context.self;
     return rendezvousHome(database, key, this.context.members);
   }
 
+  /** Whether the key's home can be told of something now. */
+  private hasHome(database: DatabaseId, key: RecordKey): boolean {
+    const home = this.homeOf(database, key);
+    return home === this.context.self || this.context.isUp(home);
+  }
+
+  /** A random key that nobody announced: it exists nowhere. */
+  private isUnknownKey(database: DatabaseId, key: RecordKey): boolean {
+    return this.randomKeys.has(database) && this.randomKeys.homeOf(database, key) === undefined;
+  }
+
   private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): NodeId {
-    const known = this.databases.get(database);
-    if (known?.existing && !known.existing.has(key)) {
-      known.existing.set(key, this.context.self);
-      this.announce('exists', database, key);
-      this.context.count('record.granted-on-the-spot');
-    }
     const home = this.homeOf(database, key);
     this.askHome(home, { asker: this.context.self, run: this.run, mode, database, key });
     return home;
@@ -392,14 +375,6 @@ export class Records {
       this.asks.delete(name);
       this.post(home, waiting.message);
     }
-  }
-
-  /** Tells everybody, at the end of the turn, that a random key exists or is gone. */
-  private announce(kind: 'exists' | 'gone', database: DatabaseId, key: RecordKey): void {
-    const name = `${kind}/${database}`;
-    const waiting = this.announcements.get(name);
-    if (waiting === undefined) this.announcements.set(name, { kind, database, keys: [key] });
-    else if (waiting.keys.push(key) >= KEYS_PER_MESSAGE_MAX) this.flush();
   }
 
   private post(to: NodeId, message: RecordMessage): void {
@@ -448,16 +423,16 @@ export class Records {
         for (const key of message.keys) this.existsElsewhere(from, message.database, key);
         return;
       case 'gone':
-        for (const key of message.keys) this.goneElsewhere(from, message.database, key);
+        for (const key of message.keys) this.randomKeys.goneAt(from, message.database, key);
         return;
+      case 'exists-all':
+        return this.randomKeys.onAll(from, message.database);
       case 'barrier':
         return this.post(from, { kind: 'barrier-passed', number: message.number });
       case 'barrier-passed':
         return this.barriers.passed(from, message.number);
       case 'claim':
-        if (message.what === 'owner') this.directory.adopt(from, message.database, message.key, message.turn);
-        else this.directory.adoptBackup(from, message.database, message.key, message.turn);
-        return;
+        return this.claimed(from, message);
       case 'claims-done':
         return this.claimsDone(from);
       case 'reset-seen':
@@ -471,22 +446,36 @@ export class Records {
     }
   }
 
+  private claimed(from: NodeId, { database, key, turn, what }: Extract<RecordMessage, { kind: 'claim' }>): void {
+    if (what === 'gone') return this.directory.adoptGone(database, key, turn);
+    this.randomKeys.take(database, key);
+    if (what === 'owner') this.directory.adopt(from, database, key, turn);
+    else this.directory.adoptBackup(from, database, key, turn);
+  }
+
   private claimsDone(from: NodeId): void {
     if (this.claimsFrom.has(from)) return;
     this.claimsFrom.add(from);
     if (this.awaiting().length > 0) return;
     this.directory.claimsComplete();
+    this.randomKeys.claimsComplete();
     for (const ask of this.heldAsks.splice(0)) this.asked(ask);
   }
 
   private asked(ask: Ask): void {
     const { asker, run, mode, database, key } = ask;
+    const met = this.runs.get(asker);
+    if (met !== undefined && isLaterRun(met, run)) {
+      // Forwarded to us, or kept until now; the run that asked is gone.
+      this.context.count('record.ask.old-run');
+      return;
+    }
     if (this.awaiting().length > 0) {
       // Somebody may own the record from before we started. Bounded by the askers: each asks once per key.
       this.heldAsks.push(ask);
       return;
     }
-    const home = this.homeOf(database, key);
+    const home = this.randomKeys.homeOf(database, key) ?? this.context.self;
     if (home !== this.context.self && !this.directory.has(database, key)) {
       // The asker took us for the home of a random key that another server created too: it is the other one's.
       this.context.count('record.ask.forwarded');
@@ -494,42 +483,22 @@ export class Records {
       this.askHome(home, ask);
       return;
     }
+    const isNew = this.isUnknownKey(database, key);
+    this.randomKeys.take(database, key);
+    if (isNew) this.context.count('record.granted-on-the-spot');
+    // whoever gets the record must know its home by then; it may just have heard from us that the key is gone
+    if (isNew && asker !== this.context.self) this.randomKeys.flush();
     this.directory.onAsk(asker, run, mode, database, key);
   }
 
   private existsElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.announced(database);
-    if (existing === null) return;
-    const known = existing.get(key);
-    if (known === this.context.self && this.directory.has(database, key)) {
+    if (this.randomKeys.homeOf(database, key) === this.context.self && this.directory.has(database, key)) {
       // Two servers made one key in the same moment. Whoever has nothing in it yields; see Deletions.
       this.context.count('record.key-collision');
       this.deletions.schedule(database, key);
       return;
     }
-    existing.set(key, from);
-  }
-
-  private goneElsewhere(from: NodeId, database: DatabaseId, key: RecordKey): void {
-    const existing = this.announced(database);
-    if (existing?.get(key) === from) existing.delete(key);
-  }
-
-  /** What we know of a database's random keys, also when it is not open here yet; null if its keys are not random. */
-  private announced(database: DatabaseId): Map<RecordKey, NodeId> | null {
-    const known = this.databases.get(database);
-    if (known !== undefined) return known.existing;
-    let early = this.announcedEarly.get(database);
-    if (early === undefined) this.announcedEarly.set(database, (early = new Map<RecordKey, NodeId>()));
-    return early;
-  }
-
-  /** An entry of our directory ended. */
-  private forgotten(database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)?.existing;
-    if (existing?.get(key) !== this.context.self) return;
-    existing.delete(key);
-    this.announce('gone', database, key);
+    this.randomKeys.existsAt(from, database, key);
   }
 
   private description(database: DatabaseId, key: RecordKey): RecordDescription {
@@ -560,14 +529,10 @@ export class Records {
   /** A peer restarted: its records, copies and promises are gone. */
   private peerReset(peer: NodeId, incarnation: Incarnation): void {
     this.barriers.peerGone(peer);
-    for (const [database, { existing }] of this.databases) {
-      for (const [key, home] of existing ?? []) if (home === peer) this.adoptRandomKey(database, key);
-    }
-    for (const early of this.announcedEarly.values()) {
-      for (const [key, home] of early) if (home === peer) early.delete(key);
-    }
-    this.directory.peerReset(peer);
-    this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer);
+    this.randomKeys.peerReset(peer);
+    const run = runNumber(incarnation);
+    this.directory.peerReset(peer, run);
+    this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer || ask.run === run);
     for (const database of this.databases.keys()) {
       for (const holding of [...this.holdings.all(database)]) {
         if (this.homeOf(database, holding.key) === peer) this.holdings.voidOrders(holding);
@@ -577,18 +542,6 @@ export class Records {
     // hears it has got all we gave. What we own is claimed when we have heard it from all of them.
     this.restarts.began(peer, incarnation);
   }
-
-  /** The creator of a random key forgot it. If we have the record, we are its home from now on. */
-  private adoptRandomKey(database: DatabaseId, key: RecordKey): void {
-    const existing = this.databases.get(database)!.existing!;
-    existing.delete(key);
-    const holding = this.holdings.get(database, key);
-    if (holding?.state !== 'owned') return;
-    existing.set(key, this.context.self);
-    this.directory.adopt(this.context.self, database, key, holding.turn);
-    this.announce('exists', database, key);
-  }
-
 }
 
 /** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */

@@ -13,6 +13,8 @@ export class Restarts {
   private readonly pending = new Map<NodeId, Incarnation>();
   /** Who else has seen the last restart of each server. */
   private readonly seen = new Map<NodeId, { incarnation: Incarnation; by: Set<NodeId> }>();
+  /** The runs that we are in contact with. */
+  private readonly met = new Map<NodeId, Incarnation>();
 
   constructor(
     private readonly context: CoreContext,
@@ -27,6 +29,17 @@ export class Restarts {
     for (const seen of this.seen.values()) seen.by.add(peer);
   }
 
+  /** We are in contact with this run: the others hear it, and it hears whom else we have met. */
+  tell(peer: NodeId, incarnation: Incarnation): void {
+    this.met.set(peer, incarnation);
+    for (const [other, run] of this.met) {
+      if (other === peer) continue;
+      this.post(other, { kind: 'reset-seen', server: peer, incarnation });
+      // it may have met an earlier run of the other's, and what we said then went to an earlier run of its own
+      this.post(peer, { kind: 'reset-seen', server: other, incarnation: run });
+    }
+  }
+
   /** A server came back as a new run; its old orders are void already. */
   began(server: NodeId, incarnation: Incarnation): void {
     this.pending.set(server, incarnation);
@@ -37,13 +50,16 @@ export class Restarts {
     for (const server of [...this.pending.keys()]) this.claimWhenSafe(server);
   }
 
-  /** Tells a home what we own of its keys, and what we keep as backup. */
+  /** Tells a home what we own of its keys, what we keep as backup, and what we have just erased. */
   sendClaims(peer: NodeId): void {
     for (const database of this.databases()) {
       for (const { key, state, turn } of this.holdings.all(database)) {
         if ((state !== 'owned' && state !== 'backup') || this.homeOf(database, key) !== peer) continue;
         this.post(peer, { kind: 'claim', database, key, turn, what: state === 'owned' ? 'owner' : 'backup' });
       }
+    }
+    for (const { database, key, turn } of this.holdings.erasures.all()) {
+      if (this.homeOf(database, key) === peer) this.post(peer, { kind: 'claim', database, key, turn, what: 'gone' });
     }
     this.post(peer, { kind: 'claims-done' });
   }
@@ -92,7 +108,7 @@ export class Restarts {
         const isCopy = holding.state === 'copy';
         if ((!isCopy && holding.arrived === null) || this.homeOf(database, holding.key) !== home) continue;
         left = true;
-        if (isCopy && holding.discard.length === 0) this.holdings.onDrop(database, holding.key, holding.turn);
+        if (isCopy && holding.discard.length === 0) this.holdings.dropCopy(holding);
       }
     }
     return left;

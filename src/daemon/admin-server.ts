@@ -26,7 +26,7 @@ export interface AdminSource {
   /** @throws Error (rejects) with a sentence when the record's home cannot say. */
   describeRecord(database: string, key: Uint8Array): Promise<RecordReport>;
   /** Absent: questions about locks are refused with that reason. */
-  witness?: LockWitness;
+  witness?: LockWitness | undefined;
 }
 
 export interface AdminServerOptions {

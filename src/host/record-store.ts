@@ -165,7 +165,7 @@ export class TdbRecordStore implements RecordStore {
     const found = this.find(tdb, key);
     switch (op.op) {
       case 'discard':
-        return this.discard(tdb, key, found, op.turn);
+        return this.discard(tdb, key, found, op);
       case 'reclaim':
         if (found === null) return { result: 'refused', why: 'absent' };
         return this.rewrite(tdb, key, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
@@ -203,7 +203,12 @@ export class TdbRecordStore implements RecordStore {
     }
   }
 
-  private discard(tdb: Tdb, key: Uint8Array, found: Found, turn: number): RecordOutcome {
+  private discard(
+    tdb: Tdb,
+    key: Uint8Array,
+    found: Found,
+    { turn, keep }: Extract<RecordOp, { op: 'discard' }>,
+  ): RecordOutcome {
     if (found === null) {
       // nothing, or bytes that are no record of ours to keep
       tdb.delete(key);
@@ -211,6 +216,7 @@ export class TdbRecordStore implements RecordStore {
     }
     if (found.header.dmaster === this.self) return { result: 'refused', why: 'ours' };
     if (found.header.rsn > turn) return { result: 'refused', why: 'other-turn' };
+    if (keep) return this.rewrite(tdb, key, found, { ...found.header, flags: 0 });
     tdb.delete(key);
     return { result: 'done' };
   }

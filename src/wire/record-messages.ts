@@ -22,6 +22,8 @@ export type RecordKind =
   /** A read copy; `owner` keeps the record. */
   | 'copy';
 
+export type Claim = 'backup' | 'owner' | 'gone';
+
 export type RecordMessage =
   /**
    * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names
@@ -64,13 +66,16 @@ export type RecordMessage =
   | { kind: 'exists'; database: DatabaseId; keys: RecordKey[] }
   /** Home to everybody: these random keys are gone. */
   | { kind: 'gone'; database: DatabaseId; keys: RecordKey[] }
+  /** Home to everybody: of this database's random keys it is home of those only that it announced in this run. */
+  | { kind: 'exists-all'; database: DatabaseId }
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
   /**
-   * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn.
+   * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn,
+   * or erased what it owned by this turn, so that no older backup must come back.
    */
-  | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: 'owner' | 'backup' }
+  | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: Claim }
   /** All claims of the sender have been sent. */
   | { kind: 'claims-done' }
   /** To everybody else: the sender knows that `server` started anew, and gives nothing on the old run's orders. */
@@ -99,6 +104,7 @@ const TYPES = {
   claim: 17,
   'claims-done': 18,
   'reset-seen': 19,
+  'exists-all': 20,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = new Map<number, RecordMessage['kind']>(
@@ -110,6 +116,7 @@ export const RECORD_MESSAGE_TYPE_MIN = 1;
 export const RECORD_MESSAGE_TYPE_MAX = 31;
 
 const RECORD_KINDS: readonly RecordKind[] = ['move', 'fresh', 'keep', 'copy'];
+const CLAIMS: readonly Claim[] = ['backup', 'owner', 'gone'];
 
 export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   const writer = new ByteWriter(message.kind === 'record' ? 64 + message.data.length : 64);
@@ -138,7 +145,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       writeTurn(writer, message);
       break;
     case 'claim':
-      writeTurn(writer, message).u8(message.what === 'owner' ? 1 : 0);
+      writeTurn(writer, message).u8(CLAIMS.indexOf(message.what));
       break;
     case 'claims-done':
       break;
@@ -150,6 +157,9 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
       writer.u32(message.database).u16(message.keys.length);
       for (const key of message.keys) writeKey(writer, key);
+      break;
+    case 'exists-all':
+      writer.u32(message.database);
       break;
     case 'barrier':
     case 'barrier-passed':
@@ -212,7 +222,7 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
       return { kind, database, key, turn };
     }
     case 'claim':
-      return { kind, ...readTurn(reader), what: readFlag(reader) ? 'owner' : 'backup' };
+      return { kind, ...readTurn(reader), what: readClaim(reader) };
     case 'claims-done':
       return { kind };
     case 'reset-seen':
@@ -222,6 +232,8 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
       const database = databaseId(reader.u32());
       return { kind, database, keys: readList(reader, () => readKey(reader)) };
     }
+    case 'exists-all':
+      return { kind, database: databaseId(reader.u32()) };
     case 'barrier':
     case 'barrier-passed':
       return { kind, number: reader.u53() };
@@ -262,6 +274,12 @@ function readNode(reader: ByteReader): NodeId {
 
 function readMode(reader: ByteReader): 'read' | 'write' {
   return readFlag(reader) ? 'write' : 'read';
+}
+
+function readClaim(reader: ByteReader): Claim {
+  const what = CLAIMS[reader.u8()];
+  if (what === undefined) throw new DecodeError('unknown-claim');
+  return what;
 }
 
 function readFlag(reader: ByteReader): boolean {

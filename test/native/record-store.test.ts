@@ -89,10 +89,20 @@ test('a copy is for reading only and is discarded up to its turn', (t) => {
   assert.deepEqual(f.header(), { rsn: 5, dmaster: OTHER, flags: FLAG_HAVE_READONLY });
   assert.equal(dataOf(f.perform({ op: 'peek', mode: 'read' })), 'payload');
   assert.deepEqual(f.perform({ op: 'peek', mode: 'write' }), refused('not-ours'));
-  assert.deepEqual(f.perform({ op: 'discard', turn: turn(4) }), refused('other-turn'));
-  assert.deepEqual(f.perform({ op: 'discard', turn: turn(5) }), DONE);
+  assert.deepEqual(f.perform({ op: 'discard', turn: turn(4), keep: false }), refused('other-turn'));
+  assert.deepEqual(f.perform({ op: 'discard', turn: turn(5), keep: false }), DONE);
   assert.equal(f.header(), null);
-  assert.deepEqual(f.perform({ op: 'discard', turn: turn(5) }), DONE, 'nothing there is done too');
+  assert.deepEqual(f.perform({ op: 'discard', turn: turn(5), keep: false }), DONE, 'nothing there is done too');
+});
+
+test('a copy that was stored over the backup becomes the backup', (t) => {
+  const f = new Fixture(t);
+  f.take(5, DATA, OTHER);
+  assert.deepEqual(f.perform({ op: 'discard', turn: turn(4), keep: true }), refused('other-turn'));
+  assert.equal(f.perform({ op: 'discard', turn: turn(6), keep: true }).result, 'done');
+  assert.deepEqual(f.header(), { rsn: 5, dmaster: OTHER, flags: 0 });
+  assert.deepEqual(f.perform({ op: 'peek', mode: 'read' }), refused('not-ours'));
+  assert.equal(dataOf(f.perform({ op: 'reclaim', turn: turn(7) })), 'payload');
 });
 
 test('erase removes only our own empty record of that turn', (t) => {
@@ -100,7 +110,7 @@ test('erase removes only our own empty record of that turn', (t) => {
   assert.deepEqual(f.perform({ op: 'erase', turn: turn(1) }), refused('absent'));
   f.take(3);
   assert.deepEqual(f.perform({ op: 'erase', turn: turn(3) }), refused('not-empty'));
-  assert.deepEqual(f.perform({ op: 'discard', turn: turn(3) }), refused('ours'));
+  assert.deepEqual(f.perform({ op: 'discard', turn: turn(3), keep: false }), refused('ours'));
   f.take(3, new Uint8Array(0));
   assert.deepEqual(f.perform({ op: 'erase', turn: turn(2) }), refused('other-turn'));
   assert.deepEqual(f.perform({ op: 'erase', turn: turn(3) }), DONE);
@@ -133,7 +143,7 @@ test('a chain held by a smbd makes every operation busy, and nothing changes', a
   const ops: RecordOp[] = [
     { op: 'take', turn: turn(2), data: DATA, copyOf: null },
     { op: 'give', turn: turn(2), to: OTHER },
-    { op: 'discard', turn: turn(2) },
+    { op: 'discard', turn: turn(2), keep: false },
     { op: 'reclaim', turn: turn(2) },
     { op: 'peek', mode: 'write' },
   ];

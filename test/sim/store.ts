@@ -162,7 +162,8 @@ export class SimulatedStore {
         if (record === null) return { result: 'done' };
         if (record.header.dmaster === this.self) return { result: 'refused', why: 'ours' };
         if (record.header.rsn > op.turn) return { result: 'refused', why: 'other-turn' };
-        this.remove(database, key, describeOp(op));
+        if (op.keep) this.put(database, key, { ...record.header, flags: 0 }, record.data, describeOp(op));
+        else this.remove(database, key, describeOp(op));
         return { result: 'done' };
       case 'reclaim':
         if (record === null) return { result: 'refused', why: 'absent' };
@@ -236,6 +237,8 @@ export function describeOp(op: RecordOp): string {
       return op.copyOf === null ? `take turn ${op.turn}` : `take copy of ${op.copyOf} turn ${op.turn}`;
     case 'give':
       return `give to ${op.to} turn ${op.turn}`;
+    case 'discard':
+      return `discard${op.keep ? ', keeping a backup,' : ''} turn ${op.turn}`;
     case 'peek':
       return `peek for ${op.mode}`;
     default:

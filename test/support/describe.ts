@@ -33,6 +33,8 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
       return `${message.kind} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
     case 'claims-done':
       return 'claims-done';
+    case 'exists-all':
+      return `exists-all ${name(message.database)}`;
     case 'reset-seen':
       return `reset-seen server ${message.server} incarnation ${message.incarnation}`;
     case 'barrier':

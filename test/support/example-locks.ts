@@ -32,7 +32,7 @@ export function exampleOpens(): OpenReport[] {
   const handle = { shareFileId: '77', persistentId: '9001', durable: false, directory: false, locks: [] };
   return [
     {
-      ...BOB, ...REPORT, ...handle, accessMask: 0x12019f, access: 'read write', sharing: 'r--', oplock: 'lease',
+      ...BOB, ...REPORT, ...handle, accessMask: 0x12019f, access: 'read, write', sharing: 'r--', oplock: 'lease',
       lease: 'RWH', durable: true, openMicrosAgo: 754_000_000,
       locks: [
         { start: '0', size: '100', type: 'write' },
@@ -46,7 +46,7 @@ export function exampleOpens(): OpenReport[] {
       oplock: 'level2', lease: '', openMicrosAgo: 90_000_000, locks: [{ start: '10', size: '5', type: 'read' }],
     },
     {
-      ...ANNA, path: 'docs', fileId: '1:4000:0', ...handle, accessMask: 0x100081, access: 'list', sharing: 'rwd',
+      ...ANNA, path: 'docs', fileId: '1:4000:0', ...handle, accessMask: 0x100081, access: 'read', sharing: 'rwd',
       oplock: 'none', lease: '', directory: true, openMicrosAgo: 4_000_000,
     },
   ];
@@ -57,20 +57,24 @@ export function exampleWaits(): WaitReport[] {
   const bob = { server: 1, serverName: 'beta', pid: 2302, what: 'holds lease RWH', alive: true };
   const carol = { server: 2, serverName: 'gamma', pid: 3403, what: 'holds 10 to 14 read', alive: false };
   return [
-    { ...ANNA, ...REPORT, what: 'break', wants: 'open, read write', waitMicros: 12_400_000, waitsFor: [bob] },
+    {
+      ...ANNA, ...REPORT, what: 'break', wants: 'open: read, write; lets others rwd; asks lease RWH',
+    waitMicros: 12_400_000, waitsFor: [bob] },
     { ...BOB, ...REPORT, what: 'range', wants: 'lock 0 to 49 write', waitMicros: 3_100_000, waitsFor: [carol] },
     {
-      ...CAROL, ...REPORT, path: 'report.odt', what: 'break', wants: 'open, delete', waitMicros: 40_000,
+      ...CAROL, ...REPORT, path: 'report.odt', what: 'break', wants: 'open: delete; lets others rwd; asks no oplock',
+      waitMicros: 40_000,
       waitsFor: [bob],
     },
     {
       ...ANNA, pid: 1202, user: 'OFFICE\\dora', client: 'ipv4:10.0.0.54:1', clientName: 'PC-DORA',
-      path: 'new.txt', fileId: '1:5000:0', what: 'records', wants: 'open, read', waitMicros: 1_800_000,
+      path: 'new.txt', fileId: '1:5000:0', what: 'records', wants: 'open: read; lets others rwd; asks no oplock',
+      waitMicros: 1_800_000,
       waitsFor: [{ server: 2, serverName: 'gamma', pid: 0, what: 'has to send the records', alive: false }],
     },
     {
       ...ANNA, pid: 1203, user: 'OFFICE\\emil', path: 'other.txt', fileId: '1:5001:0', what: 'records',
-      wants: 'open, read', waitMicros: 1_100_000, waitsFor: [],
+      wants: 'open: read; lets others rwd; asks no oplock', waitMicros: 1_100_000, waitsFor: [],
     },
   ];
 }
@@ -88,14 +92,14 @@ export function exampleEvents(): TraceEvent[] {
     ...more,
   });
   return [
-    event(0, { detail: 'read write, shares r--, wants lease RWH' }),
-    event(40, { kind: 'waiting', detail: 'for the records' }),
+    event(0, { detail: 'open: read, write; lets others rwd; asks lease RWH' }),
+    event(40, { kind: 'waiting', detail: 'records asked of beta' }),
     event(410, { kind: 'moved', tookMicros: 370, detail: 'locking record from beta' }),
-    event(415, { kind: 'home', tookMicros: 375 }),
-    event(700, { kind: 'break-sent', detail: 'to beta pid 2302, lease RWH to RH' }),
-    event(2_300, { ...BOB, kind: 'break-done', tookMicros: 1_600, detail: 'lease RH' }),
-    event(2_600, { kind: 'granted', tookMicros: 2_600, detail: 'lease R' }),
-    event(5_000_000, { ...CAROL, path: 'report.odt', detail: 'delete' }),
+    event(415, { kind: 'home', tookMicros: 375, detail: '3 records' }),
+    event(700, { ...BOB, kind: 'break-sent', detail: 'lease RWH to lease RH' }),
+    event(2_300, { ...BOB, kind: 'break-done', tookMicros: 1_600, detail: 'lease RWH to lease RH' }),
+    event(2_600, { kind: 'granted', tookMicros: 2_600, detail: 'read, write; lets others rwd; has lease R' }),
+    event(5_000_000, { ...CAROL, path: 'report.odt', detail: 'open: delete; lets others rwd; asks no oplock' }),
     event(5_000_090, { ...CAROL, path: 'report.odt', kind: 'refused', tookMicros: 90, status: 'SHARING_VIOLATION' }),
     event(6_000_000, { kind: 'lock', tookMicros: 12, detail: '0 to 99 write', dropped: 17 }),
     event(6_000_500, { kind: 'unlock', detail: '0 to 99' }),

@@ -79,7 +79,8 @@ export class TestServer {
     if (op.op === 'discard') {
       if (record !== undefined && ours) return { result: 'refused', why: 'ours' };
       if (record !== undefined && record.rsn > op.turn) return { result: 'refused', why: 'other-turn' };
-      this.store.delete(name);
+      if (op.keep && record !== undefined) record.flags = 0;
+      else this.store.delete(name);
       return { result: 'done' };
     }
     if (record === undefined) return { result: 'refused', why: 'absent' };

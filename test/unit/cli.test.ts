@@ -3,41 +3,22 @@
  * it says when the daemon is absent, mute or something else. Runs the compiled command as people do.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { AdminServer } from '../../src/daemon/admin-server.js';
 import { parseKey, recordText } from '../../src/cli/record.js';
 import { statusJson, statusText } from '../../src/cli/status.js';
 import { bytes, duration, table } from '../../src/cli/text.js';
 import type { StatusReport } from '../../src/ports/status.js';
+import { smbpool } from '../support/command-line.js';
 import { exampleRecord, exampleStatus } from '../support/example-status.js';
 import { assertGolden } from '../support/golden.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'smbpool-cli-'));
 after(() => rmSync(folder, { recursive: true }));
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-
-interface Ended {
-  status: number | null;
-  out: string;
-  err: string;
-}
-
-function smbpool(...options: string[]): Promise<Ended> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [MAIN, ...options], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let [out, err] = ['', ''];
-    child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
-    child.on('close', (status) => resolve({ status, out, err }));
-  });
-}
-
 /** A daemon in which each question finds one second gone and 25 more moves. */
 async function fakeDaemon(name: string): Promise<{ path: string; server: AdminServer }> {
   let asked = 0;
