@@ -71,4 +71,3 @@ export function incompleteText(answer: { missing: readonly number[]; truncated?:
   const more = truncated === true ? 'More matched than is shown: name a path, a user, a client or a share\n' : '';
   return silent + more;
 }
-
