@@ -47,10 +47,11 @@ export function numberParser(bounds: { min: number; max: number; whole?: true })
   };
 }
 
-/** '10.0.0.5:50123 (PC-ANNA)'. */
+/** '10.0.0.5:50123 (PC-ANNA)'; without the name where smbd knows the address only, and says it twice. */
 export function clientWords({ client, clientName }: Pick<ClientIdentity, 'client' | 'clientName'>): string {
-  const address = printable(client.replace(/^ipv[46]:/, ''));
-  return clientName === '' ? address : `${address} (${printable(clientName)})`;
+  const address = client.replace(/^ipv[46]:/, '');
+  const isNamed = clientName !== '' && !address.startsWith(`${clientName}:`) && address !== clientName;
+  return printable(isNamed ? `${address} (${clientName})` : address);
 }
 
 /** The root of a share has an empty path. */
@@ -60,7 +61,9 @@ export function pathWords(path: string): string {
 
 /** 'beta pid 2302'; pid 0 is the server itself. */
 export function processWords({ serverName, pid }: Pick<ClientIdentity, 'serverName' | 'pid'>): string {
-  return pid === 0 ? `server ${printable(serverName)}` : `${printable(serverName)} pid ${pid}`;
+  const name = printable(serverName);
+  if (pid !== 0) return `${name} pid ${pid}`;
+  return name.startsWith('server') ? name : `server ${name}`;
 }
 
 /** What is missing of an answer, one sentence a line; '' when it is whole. */

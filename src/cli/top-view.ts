@@ -103,7 +103,8 @@ function hotTable(files: readonly HotFile[], intervalMicros: number): string {
     file.holders,
     file.servers.join(' '),
     printable(file.share),
-    pathWords(file.path),
+    // only moved, not opened, in the interval: then nobody said its path
+    file.path === '' && file.share === '' ? `(file ${printable(file.fileId)})` : pathWords(file.path),
   ]);
   return table(head, rows);
 }

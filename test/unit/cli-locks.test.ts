@@ -7,6 +7,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileS
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { after } from 'node:test';
+import { clientWords, processWords } from '../../src/cli/lock-options.js';
 import { waitGraph } from '../../src/cli/wait-graph.js';
 import { waitsText } from '../../src/cli/waits.js';
 import { whoText } from '../../src/cli/who.js';
@@ -58,6 +59,16 @@ test('names of clients cannot move the cursor', () => {
   const text = whoText({ opens: [evil], waits: [], missing: [], truncated: false }, {});
   assert.doesNotMatch(text.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u);
   assert.match(text, /^a\\u\{1b\}\[2Jb\\u\{202e\}\\u\{a\} /m);
+});
+
+test('a client that is known by its address only is named once', () => {
+  const named = (client: string, clientName: string): string => clientWords({ client, clientName });
+  assert.equal(named('ipv4:10.0.0.1:39540', '10.0.0.1'), '10.0.0.1:39540');
+  assert.equal(named('10.0.0.1', '10.0.0.1'), '10.0.0.1');
+  assert.equal(named('10.0.0.1:39540', '10.0.0'), '10.0.0.1:39540 (10.0.0)');
+  assert.equal(named('10.0.0.1:39540', ''), '10.0.0.1:39540');
+  assert.equal(processWords({ serverName: 'server 2', pid: 0 }), 'server 2');
+  assert.equal(processWords({ serverName: 'gamma', pid: 0 }), 'server gamma');
 });
 
 test('smbpool waits shows the tree, the circle, and who is dead or stuck', async () => {

@@ -74,6 +74,13 @@ test('the screen and the table', () => {
   assertGolden('unit/cli-golden/top-idle.txt', topText(idle, START, 24, true));
 });
 
+test('a file that was moved but not opened is named by its id', () => {
+  const [file] = exampleHot().files;
+  const files = [{ ...file!, path: '', share: '' }, { ...file!, path: '' }];
+  const text = topText({ ...exampleHot(), files }, START, 24, false);
+  assert.match(text, / \(file 1:4711:0\)\n.* pool {3}\.\n/);
+});
+
 test('never more lines than there is room for', () => {
   const [file] = exampleHot().files;
   const files = Array.from({ length: 500 }, (_, index) => ({ ...file!, path: `file-${index}` }));
