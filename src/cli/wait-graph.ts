@@ -32,6 +32,8 @@ export interface WaitGraph {
   over: WaitReport[];
   /** Each waits for the next, the last for the first. */
   cycles: WaitNode[][];
+  /** Waits over the bound for another handle of the same client: it has to answer its own break. No circle. */
+  own: WaitReport[];
   /** Waits over the bound of which nobody knows for whom. */
   unknown: WaitReport[];
 }
@@ -50,7 +52,9 @@ export function waitGraph(answer: LocksAnswer, longerMicros: number): WaitGraph 
   builder.finish();
   const nodes = [...builder.nodes.values()];
   const unknown = over.filter(({ waitsFor }) => waitsFor.length === 0);
-  return { nodes, over, cycles: findCycles(builder.nodes, builder.edges), unknown };
+  const known = over.filter(({ waitsFor }) => waitsFor.length > 0);
+  const own = known.filter((wait) => wait.waitsFor.every((to) => keyOf(to) === keyOf(wait)));
+  return { nodes, over, cycles: findCycles(builder.nodes, builder.edges), own, unknown };
 }
 
 class Builder {
@@ -76,9 +80,11 @@ class Builder {
     for (let wait = queue.pop(); wait !== undefined; wait = queue.pop()) {
       if (this.added.has(wait)) continue;
       this.added.add(wait);
+      const others = wait.waitsFor.filter((target) => keyOf(target) !== keyOf(wait));
+      if (others.length === 0) continue;
       const waiter = this.node(wait);
       waiter.waits.push(wait);
-      for (const target of wait.waitsFor) {
+      for (const target of others) {
         const holder = this.node(target);
         if (!target.alive) holder.state = 'dead';
         if (!holder.holds.includes(target.what)) holder.holds.push(target.what);

@@ -107,15 +107,13 @@ class Tree {
   constructor(private readonly graph: WaitGraph) {}
 
   text(): string {
-    const { nodes, cycles, unknown } = this.graph;
+    const { nodes, cycles, own, unknown } = this.graph;
     const held = nodes.filter(({ waits, waiters }) => waits.length === 0 && waiters.length > 0);
     for (const root of held.sort((a, b) => reach(b) - reach(a))) this.addRoot(root);
     // who is left waits in a circle, or for one
     for (const [root] of cycles) if (root !== undefined && !this.shown.has(root)) this.addRoot(root);
-    if (unknown.length > 0) {
-      this.add('not known for whom');
-      for (const wait of unknown) this.add(`${INDENT}${waiterWords(wait)}: ${waitWords(wait)}`);
-    }
+    this.addGroup('themselves, by another handle', own);
+    this.addGroup('not known by whom', unknown);
     if (this.left > 0) this.lines.push(`... ${this.left} lines more; --json has all`);
     return `Held up by\n${this.lines.map((line) => `${INDENT}${line}\n`).join('')}`;
   }
@@ -125,6 +123,11 @@ class Tree {
     const state = root.state === 'alive' ? '' : `  ${root.state.toUpperCase()}`;
     this.add(`${nodeWords(root)}${holds}${state}`);
     this.addWaiters(root, 1);
+  }
+
+  private addGroup(title: string, waits: readonly WaitReport[]): void {
+    if (waits.length > 0) this.add(title);
+    for (const wait of waits) this.add(`${INDENT}${waiterWords(wait)}: ${waitWords(wait)}`);
   }
 
   private addWaiters(holder: WaitNode, depth: number): void {

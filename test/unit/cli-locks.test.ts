@@ -114,9 +114,15 @@ function cyclesOf(...waits: WaitReport[]): number[][] {
 test('circles are found wherever they are, and only circles', () => {
   assert.deepEqual(cyclesOf(waitOf(1, 2), waitOf(2, 3), waitOf(4, 3)), []);
   assert.deepEqual(cyclesOf(waitOf(1, 2), waitOf(2, 3), waitOf(3, 2)), [[2, 3]]);
-  assert.deepEqual(cyclesOf(waitOf(1, 1)), [[1]]);
+  assert.deepEqual(cyclesOf(waitOf(1, 1)), []);
+  assert.deepEqual(cyclesOf(waitOf(1, 1, 2), waitOf(2, 1)), [[1, 2]]);
   assert.deepEqual(cyclesOf(waitOf(1, 2), waitOf(2, 1), waitOf(3, 4, 1), waitOf(4, 5, 3)), [[1, 2], [3, 4]]);
   assert.deepEqual(cyclesOf(waitOf(1, 2), waitOf(1, 3), waitOf(3, 1)), [[1, 3]]);
+});
+
+test('a client that waits for its own other handle is no circle', () => {
+  const text = waitsText({ opens: [], waits: [waitOf(1, 1)], missing: [], truncated: false }, 0);
+  assert.match(text, /^1 waits\n\nHeld up by\n {2}themselves, by another handle\n {4}alpha pid 1, .* waits 1\.0 s /);
 });
 
 test('a chain or a crowd of ten thousand is shown in part, at once', () => {
