@@ -34,8 +34,6 @@ export interface Holding {
   shared: boolean;
   /** Not given away before. */
   holdUntil: Micros;
-  /** Of the payload as it arrived, to tell whether it was written since. */
-  arrivedFingerprint: number;
   /** Operations of the VFS module that need the record here, and until when each may keep it. */
   pins: Map<number, Micros> | null;
   /** Since when the home wants the record elsewhere, and how many operations were begun here since. */
@@ -75,7 +73,6 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     turn: toTurn(0),
     shared: false,
     holdUntil: 0,
-    arrivedFingerprint: 0,
     pins: null,
     giveSince: 0,
     cohort: 0,
@@ -101,11 +98,4 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
 /** Whether one run of a server comes after another, as they travel in asks; the numbers may wrap. */
 export function isLaterRun(run: number, other: number): boolean {
   return ((run - other) | 0) > 0;
-}
-
-/** FNV-1a; a collision only means one hold of the wrong length. */
-export function fingerprint(data: Uint8Array): number {
-  let hash = 0x811c9dc5;
-  for (const byte of data) hash = Math.imul(hash ^ byte, 0x01000193);
-  return hash ^ data.length;
 }

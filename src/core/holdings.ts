@@ -9,9 +9,9 @@ import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { BUSY_RETRY_MICROS_MIN, fingerprint, isLaterRun, newHolding } from './holding.js';
+import { BUSY_RETRY_MICROS_MIN, isLaterRun, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
-import { RecentGives } from './recent-gives.js';
+import { HoldTimes } from './hold-times.js';
 
 /** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */
 const BUSY_RETRY_MICROS_MAX = 1_000;
@@ -43,7 +43,7 @@ type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => vo
 export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
-  private readonly recentGives = new RecentGives();
+  private readonly holdTimes = new HoldTimes();
   readonly erasures = new RecentErasures();
   /** How long local processes waited for records of each database. */
   readonly waits = new Map<DatabaseId, Histogram>();
@@ -93,7 +93,8 @@ export class Holdings {
   /** Whether a local writer could use the record now. */
   isHome(database: DatabaseId, key: RecordKey): boolean {
     const holding = this.get(database, key);
-    return holding?.state === 'owned' && !holding.shared && holding.arrived === null && holding.reclaim === null;
+    if (holding?.state !== 'owned' || holding.shared) return false;
+    return holding.arrived === null && holding.reclaim === null && !isLeaving(holding.operation);
   }
 
   /** Keeps the record here for an operation, unless another server has waited for long enough already. */
@@ -118,6 +119,13 @@ export class Holdings {
   /** Requests not answered yet. */
   waiting(): number {
     return this.byToken.size;
+  }
+
+  /** A local process asks to own the record: anew, or because it left before the process was done with it. */
+  heldLongEnough(database: DatabaseId, key: RecordKey, isLongEnough: boolean): void {
+    if (isLongEnough) return this.holdTimes.longEnough(database, key);
+    this.context.count('record.hold.short');
+    this.holdTimes.tooShort(database, key, this.context.now());
   }
 
   /** A local process wants the record. */
@@ -303,8 +311,7 @@ export class Holdings {
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
-      const { op } = operation;
-      if (op === 'give' || op === 'share' || op === 'erase') this.events.leaving(holding.database, holding.key);
+      if (isLeaving(operation)) this.events.leaving(holding.database, holding.key);
       this.context.emit({ kind: 'record', database: holding.database, key: holding.key, op: operation });
       return;
     }
@@ -378,9 +385,6 @@ export class Holdings {
   private askFor(holding: Holding): void {
     const mode = holding.waiters.some((waiter) => waiter.mode === 'write') ? 'write' : 'read';
     holding.asked = mode;
-    if (this.recentGives.wantedAgain(holding.database, holding.key, this.context.now())) {
-      this.context.count('record.hold.short');
-    }
     holding.askedOf = this.ask(holding.database, holding.key, mode);
   }
 
@@ -413,9 +417,9 @@ export class Holdings {
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
-    holding.arrivedFingerprint = fingerprint(data);
     const now = this.context.now();
-    holding.holdUntil = now + (isCopy ? this.holdMicros : this.recentGives.holdMicros(database, key, this.holdMicros));
+    const times = { shortest: this.holdMicros, now };
+    holding.holdUntil = now + (isCopy ? this.holdMicros : this.holdTimes.holdMicros(database, key, times));
     this.context.count(`record.arrived.${what}`);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
@@ -509,7 +513,6 @@ export class Holdings {
       holding.state = 'backup';
       holding.shared = false;
       holding.turn = turn;
-      this.recentGives.gave(database, key, this.context.now(), fingerprint(data) !== holding.arrivedFingerprint);
     } else {
       holding.shared = true;
     }
@@ -573,6 +576,11 @@ export class Holdings {
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
     this.databases.get(holding.database)?.delete(holding.key);
   }
+}
+
+/** Whether local writers may not be able to use the record once this is done. */
+function isLeaving(operation: RecordOp | null): boolean {
+  return operation?.op === 'give' || operation?.op === 'share' || operation?.op === 'erase';
 }
 
 const EMPTY = new Uint8Array(0);

@@ -200,8 +200,12 @@ export class Records {
     if (this.randomKeys.open(database, name)) this.deletions.useShortLinger(database);
   }
 
-  /** A local process needs the record to be ours; answered by events.migrated, possibly within this call. */
-  migrate(database: DatabaseId, key: RecordKey, token: number): void {
+  /**
+   * A local process needs the record to be ours; answered by events.migrated, possibly within this call. `isAgain`: it
+   * asked for the same one just before, which left before it was done.
+   */
+  migrate(database: DatabaseId, key: RecordKey, token: number, isAgain = false): void {
+    this.holdings.heldLongEnough(database, key, !isAgain);
     this.want(database, key, 'write', token);
   }
 

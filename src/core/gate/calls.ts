@@ -56,7 +56,9 @@ export class Calls {
     client.calls.add(token);
     this.context.count(`gate.call.${what}`);
     const key = keyOf(packet.key);
-    if (what === 'migrate') this.records.migrate(database, key, token);
+    const isAgain = what === 'migrate' && client.lastMigrated === `${database}/${key}`;
+    client.lastMigrated = what === 'migrate' ? `${database}/${key}` : '';
+    if (what === 'migrate') this.records.migrate(database, key, token, isAgain);
     else this.records.fetch(database, key, token);
   }
 

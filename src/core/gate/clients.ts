@@ -17,6 +17,8 @@ export interface Client {
   readonly pid: number;
   /** How often each address was registered: twice delivers twice. */
   readonly srvids: Map<bigint, number>;
+  /** The record it asked to own in its last call, '' if that was another call: asked for twice, it left too early. */
+  lastMigrated: string;
   /** Tokens of calls under way. */
   readonly calls: Set<number>;
   /** What to do when the client is gone: messages it asked to be sent in its name. */
@@ -45,7 +47,7 @@ export class Clients {
       id,
       pid,
       srvids: new Map(),
-      calls: new Set(),
+      lastMigrated: '', calls: new Set(),
       notifies: new Map(),
       onClosed: new Set(),
     };

@@ -1,0 +1,58 @@
+/**
+ * How long a record stays before another server may have it. Normally the shortest hold; longer where that was too short:
+ * a smbd that asks for the same record twice in a row did not get to use it, or was not done, when it left. On a busy server
+ * a smbd may not even run before the shortest hold is over, and could otherwise lose each record before using it once.
+ * Bounded; forgets the oldest first. Used by core/holdings.
+ */
+import type { DatabaseId, RecordKey } from '../base/ids.js';
+import type { Micros } from './effects.js';
+
+/** Records remembered. Contended ones are few; a forgotten one only starts again at the shortest hold. */
+const REMEMBERED_MAX = 4096;
+/** The hold doubles up to this many times: 1 ms to 8 ms. */
+const LEVEL_MAX = 3;
+/** A record that was not lost too early for so long is held for the shortest time again. */
+const CALM_MICROS = 1_000_000;
+
+interface Level {
+  level: number;
+  at: Micros;
+}
+
+export class HoldTimes {
+  private readonly levels = new Map<string, Level>();
+
+  /** The record left before its user here was done. */
+  tooShort(database: DatabaseId, key: RecordKey, now: Micros): void {
+    const name = nameOf(database, key);
+    const level = Math.min(this.levelOf(name, now) + 1, LEVEL_MAX);
+    this.levels.delete(name);
+    this.levels.set(name, { level, at: now });
+    if (this.levels.size <= REMEMBERED_MAX) return;
+    const oldest = this.levels.keys().next();
+    if (!oldest.done) this.levels.delete(oldest.value);
+  }
+
+  /** Somebody here asks for it anew: those before were done. */
+  longEnough(database: DatabaseId, key: RecordKey): void {
+    const name = nameOf(database, key);
+    const known = this.levels.get(name);
+    if (known === undefined) return;
+    if (known.level > 1) known.level -= 1;
+    else this.levels.delete(name);
+  }
+
+  /** How long the record stays when it comes now. */
+  holdMicros(database: DatabaseId, key: RecordKey, times: { shortest: Micros; now: Micros }): Micros {
+    return times.shortest * 2 ** this.levelOf(nameOf(database, key), times.now);
+  }
+
+  private levelOf(name: string, now: Micros): number {
+    const known = this.levels.get(name);
+    return known === undefined || now - known.at > CALM_MICROS ? 0 : known.level;
+  }
+}
+
+function nameOf(database: DatabaseId, key: RecordKey): string {
+  return `${database}:${key}`;
+}
