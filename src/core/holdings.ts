@@ -221,6 +221,18 @@ export class Holdings {
     this.settle(holding);
   }
 
+  /**
+   * A local process emptied the record: its last user here is done with it, and whoever waits may have it at once.
+   * That it is as empty as it came does not mean that it was not used.
+   */
+  emptied(database: DatabaseId, key: RecordKey): void {
+    const holding = this.get(database, key);
+    if (holding?.state !== 'owned') return;
+    holding.arrivedFingerprint = NaN;
+    holding.holdUntil = this.context.now();
+    this.settle(holding);
+  }
+
   /** Deletes the record here if it is ours and empty. Returns false when it is in use just now: ask again later. */
   erase(holding: Holding): boolean {
     if (holding.state !== 'owned' || holding.asked !== null || holding.give !== null) return false;

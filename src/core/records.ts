@@ -237,7 +237,10 @@ export class Records {
 
   /** A local process emptied the record; it is removed everywhere if it is still empty after a while. */
   scheduleDeletion(database: DatabaseId, key: RecordKey): void {
-    if (this.databases.has(database)) this.deletions.schedule(database, key);
+    if (!this.databases.has(database)) return;
+    this.deletions.schedule(database, key);
+    this.holdings.emptied(database, key);
+    this.drain();
   }
 
   /** Asks the key's home where the record is; answered by events.described. */

@@ -101,6 +101,30 @@ test('a record is not given away before its hold is over', () => {
   assert.equal(answered(pool, 1, token), 'migrated');
 });
 
+test('a record that its last user emptied goes at once, and was used: its hold does not grow', () => {
+  const pool = new RecordsPool(2);
+  const key = keyWithHome(pool, 0);
+  for (let turn = 0; turn < 20; turn++) {
+    const server = turn % 2;
+    const token = migrate(pool, server, key);
+    pool.deliverAll();
+    assert.equal(answered(pool, server, token), 'migrated', `turn ${turn}`);
+    pool.advance(50);
+    write(pool, server, key, 'open');
+    write(pool, server, key, '');
+    pool.server(server).act((records) => records.scheduleDeletion(LOCKING, key));
+  }
+  // emptied while another waits already
+  migrate(pool, 0, key);
+  pool.deliverAll();
+  const token = migrate(pool, 1, key);
+  pool.deliverAll();
+  assert.equal(answered(pool, 1, token), undefined, 'held');
+  pool.server(0).act((records) => records.scheduleDeletion(LOCKING, key));
+  pool.deliverAll();
+  assert.equal(answered(pool, 1, token), 'migrated');
+});
+
 test('a chain held by a smbd delays the move and nothing else', () => {
   const pool = new RecordsPool(2);
   const key = keyWithHome(pool, 0);
