@@ -182,6 +182,7 @@ export class PoolHost implements LockWitness {
       epoch,
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
+      names: new Map(members.map(({ id, name }) => [id, name])),
       gate: {
         addresses: new Map(members.map(({ id, address }) => [id, address])),
         pid: process.pid,

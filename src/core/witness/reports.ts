@@ -131,12 +131,15 @@ export function rangeWords(start: bigint, size: bigint): string {
 export function findHolders(answer: LocksAnswer, all: readonly OpenReport[]): void {
   for (const wait of answer.waits) {
     if (wait.what === 'break') {
-      const holders = all.filter((open) => open.fileId === wait.fileId && canBreak(open) && !isSameProcess(open, wait));
+      const holders = all.filter((open) => open.fileId === wait.fileId && canBreak(open));
       wait.waitsFor = holders.map((open) => target(open, holdsWords(open)));
     } else if (wait.what === 'range') {
       const blocker = wait.waitsFor[0]?.what;
-      const holder = all.find((open) => open.fileId === wait.fileId && open.persistentId === blocker);
-      wait.waitsFor = holder === undefined ? [] : [target(holder, holdsRangesWords(holder))];
+      const others = all.filter((open) => open.fileId === wait.fileId && open.locks.length > 0);
+      const named = others.filter((open) => open.persistentId === blocker);
+      // an SMB1 lock names its holder by a number that no open has: everybody else with locks on the file may be it
+      const holders = named.length > 0 ? named : others.filter((open) => !isSameProcess(open, wait));
+      wait.waitsFor = holders.map((open) => target(open, holdsRangesWords(open)));
     }
   }
 }

@@ -18,8 +18,12 @@ const ACCESS_WORDS: [number, string][] = [
   [0x8000_0000, 'read'],
 ];
 
+/** FILE_ALL_ACCESS. */
+const FULL_ACCESS = 0x001f_01ff;
+
 /** 'read, write', or 'attributes' for an open that reads and writes no data. */
 export function accessWords(mask: number): string {
+  if ((mask & FULL_ACCESS) === FULL_ACCESS) return 'full control';
   const words = ACCESS_WORDS.filter(([bit]) => (mask & bit) !== 0).map(([, word]) => word);
   return words.length === 0 ? 'attributes' : [...new Set(words)].join(', ');
 }
