@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { databaseIdOf } from '../../src/base/jenkins.js';
+import type { DatabaseId } from '../../src/base/ids.js';
 import { keyOf } from '../../src/base/ids.js';
 import {
   CALL_ID,
@@ -155,6 +156,18 @@ describe('calls', () => {
     assert.ok(fetch?.kind === 'reply-call' && textOf(fetch.data) === 'value');
     const absent = client.reply(call(client, CALL_ID.fetch, 'absent'));
     assert.ok(absent?.kind === 'reply-call' && absent.data.length === 0);
+  });
+
+  test('to read a share mode record move it: smbd writes it under the chain it reads it under', () => {
+    const pool = new GatePool(1);
+    const server = pool.server(0);
+    const client = server.connect(100);
+    attach(pool, client);
+    attach(pool, client, 'brlock.tdb');
+    const read = (key: string, database: DatabaseId) => client.reply(call(client, CALL_ID.fetch, key, database));
+    assert.equal(read('moved', LOCKING)?.kind, 'reply-call');
+    assert.equal(read('copied', databaseIdOf('brlock.tdb'))?.kind, 'reply-call');
+    assert.deepEqual([...server.records.owned.keys()], [keyOf(bytes('moved'))]);
   });
 
   test('of an unknown database, an unknown function, or that fail are answered with an error', () => {

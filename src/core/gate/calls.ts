@@ -2,8 +2,9 @@
  * REQ_CALL: a local process wants to own a record (migrate) or to read it (fetch). Hands the wish to the record engine
  * and sends the answer back. Every call is answered once: smbd waits for ever otherwise.
  */
-import type { DatabaseId } from '../../base/ids.js';
+import type { DatabaseId, RecordKey } from '../../base/ids.js';
 import { databaseId, keyOf } from '../../base/ids.js';
+import { databaseIdOf } from '../../base/jenkins.js';
 import { CALL_ID } from '../../wire/ctdb.js';
 import type { CtdbPacketOf } from '../../wire/ctdb.js';
 import { KEY_BYTES_MAX } from '../../wire/record-messages.js';
@@ -17,7 +18,17 @@ import type { Tokens } from './tokens.js';
 /** What clients find in `status` of a refused call; they only look whether it is 0. */
 const CALL_FAILED = 0xffff_ffff;
 
+/**
+ * Databases whose records move to a reader instead of being copied. smbd reads a share mode record under its chain and,
+ * from inside that, writes the same record to wake those who wait for it (g_lock_wake_watchers within g_lock_dump).
+ * While the record is owned and not shared it does so without asking us. With a copy, or with a record that is shared
+ * with readers, it would ask: and we could never answer, because we store under the chain that it holds until we have.
+ */
+const MOVED_TO_READERS: ReadonlySet<DatabaseId> = new Set([databaseIdOf('locking.tdb'), databaseIdOf('g_lock.tdb')]);
+
 interface Call {
+  database: DatabaseId;
+  key: RecordKey;
   client: Client;
   requestId: number;
   what: 'migrate' | 'fetch' | 'fetch-with-header';
@@ -52,13 +63,13 @@ export class Calls {
     if (packet.key.length > KEY_BYTES_MAX) return this.refuse(client, packet.requestId, 'key-too-long');
     if (client.calls.size >= CALLS_PER_CLIENT_MAX) return this.refuse(client, packet.requestId, 'too-many-calls');
     const token = this.tokens.next();
-    this.pending.set(token, { client, requestId: packet.requestId, what });
+    const key = keyOf(packet.key);
+    this.pending.set(token, { database, key, client, requestId: packet.requestId, what });
     client.calls.add(token);
     this.context.count(`gate.call.${what}`);
-    const key = keyOf(packet.key);
     const isAgain = what === 'migrate' && client.lastMigrated === `${database}/${key}`;
     client.lastMigrated = what === 'migrate' ? `${database}/${key}` : '';
-    if (what === 'migrate') this.records.migrate(database, key, token, isAgain);
+    if (what === 'migrate' || MOVED_TO_READERS.has(database)) this.records.migrate(database, key, token, isAgain);
     else this.records.fetch(database, key, token);
   }
 
@@ -69,6 +80,12 @@ export class Calls {
 
   /** True when the token was one of ours. */
   migrated(token: number): boolean {
+    const call = this.pending.get(token);
+    if (call !== undefined && call.what !== 'migrate') {
+      // it came for a reader: it is here now, and is read before anybody else gets it
+      this.records.fetch(call.database, call.key, token);
+      return true;
+    }
     return this.answer(token, new Uint8Array(0));
   }
 
