@@ -103,6 +103,8 @@ export class Pins {
     operation.names = [...operation.names, ...added].sort(compareNames);
     operation.ready = ready;
     operation.tries = 0;
+    // an operation that waits again does not end; what it has stays by partial pins
+    operation.timer?.cancel();
     if (operation.names.length > KEYS_PER_OPERATION_MAX) this.answer(operation, false);
     else this.collect(operation);
   }

@@ -4,7 +4,7 @@
  * repeat it.
  */
 import { Command, InvalidArgumentError } from 'commander';
-import { describeSettings, settingsOf } from './settings.js';
+import { SABOTAGES, describeSettings, settingsOf } from './settings.js';
 import type { Sabotage, Settings } from './settings.js';
 import type { RunResult } from './run.js';
 import { simulate } from './run.js';
@@ -29,8 +29,8 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const restarts = options.restarts ? ' --restarts' : '';
-  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${restarts}`);
+  const extras = `${options.restarts ? ' --restarts' : ''}${options.modules ? ' --modules' : ''}`;
+  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
 }
 
 const program = new Command('sim')
@@ -38,8 +38,9 @@ const program = new Command('sim')
   .option('--seed <number>', 'seed of the first run; the others follow', wholeNumber, Date.now() % 1_000_000)
   .option('--runs <number>', 'how many runs', wholeNumber, 1)
   .option('--node <kind>', 'pool: the whole core; bare: links and records only', 'pool')
-  .option('--sabotage <kind>', 'a planted bug: forget-delegations, keep-copies or give-old-payload', 'none')
+  .option('--sabotage <kind>', `a planted bug: ${SABOTAGES.join(', ')}`, 'none')
   .option('--restarts', 'let daemons die and start anew too', false)
+  .option('--modules', 'smbds have the VFS module', false)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();
@@ -51,14 +52,16 @@ const options = program.opts<{
   trace: number;
   keepGoing: boolean;
   restarts: boolean;
+  modules: boolean;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const settings = { ...settingsOf(seed, options.restarts), sabotage: options.sabotage };
-    const result = simulate(settings, nodeFactory(options.node));
+    const { restarts, modules, sabotage } = options;
+    const settings = settingsOf(seed, { restarts, modules, sabotage });
+    const result = simulate(settings, nodeFactory(options.node, sabotage));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
     console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);
     if (result.violations.length === 0) continue;

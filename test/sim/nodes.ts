@@ -2,20 +2,24 @@
 import { PoolNode } from '../../src/core/node.js';
 import { BareNode } from './bare-node.js';
 import type { NodeFactory, NodeOptions, SteppedNode } from './server.js';
+import type { Sabotage } from './settings.js';
 
 export type NodeKind = 'pool' | 'bare';
 
 /** A frame that carries some dozen records, and a ring small enough that windows matter. */
 const FRAME_BODY_BYTES_MAX = 1400;
 const RECEIVE_FRAMES_MAX = 512;
+/** How much longer than promised the planted bug keeps records. */
+const PINS_TOO_LONG_MICROS = 50_000;
 
-export function makePoolNode(options: NodeOptions): SteppedNode {
+export function makePoolNode(options: NodeOptions, sabotage: Sabotage = 'none'): SteppedNode {
   const node = new PoolNode({
     ...options,
     frameBodyBytesMax: FRAME_BODY_BYTES_MAX,
     receiveFramesMax: RECEIVE_FRAMES_MAX,
     gate: { addresses: new Map(), pid: 1, wallClockOriginMicros: 0 },
   });
+  plant(node, sabotage);
   return {
     step: (input, now) => node.step(input, now),
     deadline: () => node.deadline(),
@@ -23,6 +27,33 @@ export function makePoolNode(options: NodeOptions): SteppedNode {
   };
 }
 
-export function nodeFactory(kind: NodeKind): NodeFactory {
-  return kind === 'pool' ? makePoolNode : (options) => new BareNode(options);
+/** Plants a bug in the core's pins, which the canary tests must find. */
+function plant(node: PoolNode, sabotage: Sabotage): void {
+  const records = partOf(node, 'records');
+  const holdings = partOf(records, 'holdings');
+  const pins = partOf(records, 'pins');
+  const method = (of: object, name: string): ((...given: unknown[]) => unknown) =>
+    (Reflect.get(of, name) as (...given: unknown[]) => unknown).bind(of);
+  if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
+  if (sabotage === 'ready-too-early') {
+    const answer = method(pins, 'answer');
+    Reflect.set(pins, 'collect', (operation: unknown) => answer(operation, true));
+  }
+  if (sabotage === 'keep-pins') {
+    const pinnedUntil = method(holdings, 'pinnedUntil');
+    Reflect.set(holdings, 'pinnedUntil', (holding: unknown) => {
+      const until = pinnedUntil(holding) as number;
+      return until === 0 ? 0 : until + PINS_TOO_LONG_MICROS;
+    });
+  }
+}
+
+function partOf(whole: object, name: string): object {
+  const part: unknown = Reflect.get(whole, name);
+  if (typeof part !== 'object' || part === null) throw new TypeError(`the core has no ${name} to plant a bug in`);
+  return part;
+}
+
+export function nodeFactory(kind: NodeKind, sabotage: Sabotage = 'none'): NodeFactory {
+  return kind === 'pool' ? (options) => makePoolNode(options, sabotage) : (options) => new BareNode(options);
 }

@@ -9,9 +9,10 @@ import { Prng } from '../../src/base/prng.js';
 import type { Micros, RecordOp } from '../../src/core/effects.js';
 import { SimulatedTime } from '../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
-import { describeFrame, isDataFrame } from '../support/describe.js';
+import { describeFrame, describeKey, isDataFrame } from '../support/describe.js';
 import type { Violation } from './checker.js';
 import { Checker } from './checker.js';
+import { PinChecker } from './pin-checker.js';
 import type { NodeFactory, ServerWorld } from './server.js';
 import { SimulatedServer } from './server.js';
 import type { Settings } from './settings.js';
@@ -103,6 +104,7 @@ class Run {
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
     server.store.sabotage = sabotageOf(settings, this.prng);
+    if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
     this.stores.set(self, server.store);
     // smbd comes up some time after the daemon; until then the databases are not open here
@@ -111,6 +113,20 @@ class Run {
         if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
       });
     }
+  }
+
+  private watchPins(server: SimulatedServer): PinChecker {
+    const { wire, partitions, stalls, restarts } = this.settings;
+    const isWireGood = wire.lossProbability + wire.duplicateProbability + wire.reorderProbability === 0;
+    const label = (database: DatabaseId, key: RecordKey): string => `${this.name(database)}/${describeKey(key)}`;
+    return new PinChecker(
+      server.self,
+      server.store,
+      () => this.time.now,
+      isWireGood && partitions + stalls + restarts === 0,
+      label,
+      (rule, text, record) => this.checker.fail(rule, text, record),
+    );
   }
 
   /** A daemon died: so do its smbds; after a while it is started anew. */
@@ -218,6 +234,7 @@ class Run {
     this.stopFaults();
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
     if (this.broken()) return;
+    for (const server of this.servers) server.pins?.finish();
     for (const smbd of [...this.smbds]) this.bury(smbd);
     // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
     this.advance(ANNOUNCE_MICROS);
@@ -277,6 +294,17 @@ class Run {
     });
   }
 
+  private pinSummary(): string[] {
+    if (!this.settings.modules) return [];
+    let [batches, ready, longest] = [0, 0, 0];
+    for (const { pins } of this.servers) {
+      batches += pins?.totals.batches ?? 0;
+      ready += pins?.totals.ready ?? 0;
+      longest = Math.max(longest, pins?.totals.longestMicros ?? 0);
+    }
+    return [`${batches} batches (${ready} ready, at most after ${Math.round(longest / 1000)} ms)`];
+  }
+
   private summary(): string {
     for (const smbd of [...this.smbds]) this.bury(smbd);
     const { operations, migrations, attemptsMax, deaths, restarts } = this.totals;
@@ -290,21 +318,22 @@ class Run {
       `${deaths} deaths`,
       `${restarts} restarts`,
       `${this.wire.totals.sent} frames`,
+      ...this.pinSummary(),
     ].join(', ');
   }
 }
 
-/** The planted bugs of the canary tests: which operations the store adapter gets wrong. */
+/** The planted bugs of the canary tests in the store: which operations the store adapter gets wrong. */
 function sabotageOf(settings: Settings, prng: Prng): ((op: RecordOp) => boolean) | null {
   switch (settings.sabotage) {
-    case 'none':
-      return null;
     case 'forget-delegations':
       return (op) => op.op === 'share' && prng.chance(0.2);
     case 'keep-copies':
       return (op) => op.op === 'discard' && prng.chance(0.2);
     case 'give-old-payload':
       return (op) => op.op === 'take' && op.copyOf === null && op.data.length > 0 && prng.chance(0.1);
+    default:
+      return null;
   }
 }
 

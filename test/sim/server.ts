@@ -11,6 +11,7 @@ import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedWire } from '../support/simulated-wire.js';
 import { describeKey } from '../support/describe.js';
+import type { PinChecker } from './pin-checker.js';
 import { SimulatedStore, describeOp } from './store.js';
 import type { Trace } from './trace.js';
 
@@ -45,6 +46,13 @@ export interface ServerWorld {
   socketMicrosMax: Micros;
 }
 
+/** One module's ring: messages keep their order, each way. */
+interface Ring {
+  receive: (op: number, payload: Uint8Array) => void;
+  lastToDaemon: Micros;
+  lastToClient: Micros;
+}
+
 /** One smbd's socket: packets keep their order, each way. */
 interface Connection {
   receive: (packet: Uint8Array) => void;
@@ -61,6 +69,10 @@ export class SimulatedServer {
   private wakeAt: Micros = Infinity;
   private nextClient = 1;
   private readonly clients = new Map<ClientId, Connection>();
+  private nextAttachment = 1;
+  private readonly rings = new Map<number, Ring>();
+  /** Hears what goes in and out, if there are modules. */
+  pins: PinChecker | null = null;
   /** While above now, the daemon is stuck: turns wait. */
   stuckUntil: Micros = 0;
   /** The daemon is gone and with it its smbds and its files; a later run is another object. */
@@ -98,6 +110,7 @@ export class SimulatedServer {
     this.world.trace.add(this.world.time.now, () => `server ${this.self} dies`);
     this.world.wire.detach(this.self);
     this.clients.clear();
+    this.rings.clear();
     this.onDeath?.();
   }
 
@@ -131,6 +144,42 @@ export class SimulatedServer {
 
   disconnect(client: ClientId): void {
     if (this.clients.delete(client)) this.input({ kind: 'client-closed', client });
+  }
+
+  // --- the VFS modules' side
+
+  attachRing(pid: number, receive: (op: number, payload: Uint8Array) => void): number {
+    const attachment = this.nextAttachment++;
+    this.rings.set(attachment, { receive, lastToDaemon: 0, lastToClient: 0 });
+    this.input({ kind: 'ring-attached', attachment, pid });
+    return attachment;
+  }
+
+  sendRing(attachment: number, op: number, payload: Uint8Array): void {
+    const ring = this.rings.get(attachment);
+    if (ring === undefined) return;
+    const { time } = this.world;
+    const arrival = Math.max(ring.lastToDaemon, time.now + this.socketMicros());
+    ring.lastToDaemon = arrival;
+    time.after(arrival - time.now, () => {
+      if (this.rings.has(attachment)) this.input({ kind: 'ring-message', attachment, op, payload });
+    });
+  }
+
+  detachRing(attachment: number): void {
+    if (this.rings.delete(attachment)) this.input({ kind: 'ring-detached', attachment, bad: false });
+  }
+
+  private performRing(effect: Extract<Effect, { kind: 'ring-send' }>): void {
+    this.pins?.sent(effect);
+    const { attachment, op } = effect;
+    const ring = this.rings.get(attachment);
+    if (ring === undefined) return;
+    const { time } = this.world;
+    const payload = Uint8Array.prototype.slice.call(effect.payload);
+    const arrival = Math.max(ring.lastToClient, time.now + 1 + this.socketMicros());
+    ring.lastToClient = arrival;
+    time.after(arrival - time.now, () => this.rings.get(attachment)?.receive(op, payload));
   }
 
   // --- turns
@@ -173,7 +222,8 @@ export class SimulatedServer {
     const { time } = this.world;
     if (due === Infinity || (this.wakeAt <= due && this.wakeAt > time.now)) return;
     this.wakeAt = due;
-    time.after(due - time.now, () => {
+    // the core's times are whole microseconds, as those of the host's clock; its estimates are not
+    time.after(Math.ceil(due - time.now), () => {
       if (this.dead) return;
       if (time.now >= this.wakeAt) this.wakeAt = Infinity;
       if (this.node.deadline() <= time.now) this.setTurn();
@@ -186,9 +236,11 @@ export class SimulatedServer {
     const inputs: Input[] = [first];
     for (let input = inputs.shift(); input !== undefined; input = inputs.shift()) {
       this.counters.steps++;
+      this.pins?.input(input);
       const effects = this.node.step(input, this.world.time.now);
       if (input.kind === 'frame') input.body.fill(0xee);
       if (input.kind === 'client-packet') input.packet.fill(0xee);
+      if (input.kind === 'ring-message') input.payload.fill(0xee);
       for (const effect of effects) {
         if (this.effectsUntilDeath-- <= 0) return this.die();
         this.perform(effect, inputs);
@@ -224,6 +276,7 @@ export class SimulatedServer {
       case 'record': {
         const { database, key, op } = effect;
         const outcome = this.store.perform(database, key, op);
+        this.pins?.stored(effect, outcome);
         const record = `${this.world.name(database)}/${describeKey(key)}`;
         const result = outcome.result === 'refused' ? `refused: ${outcome.why}` : outcome.result;
         trace.add(time.now, () => `server ${this.self} store ${record} ${describeOp(op)}: ${result}`);
@@ -241,9 +294,10 @@ export class SimulatedServer {
           result: { ok: true, rows: [], sequence: 0 },
         });
         return;
-      // nobody asks here, and there are no VFS modules
-      case 'record-answer':
       case 'ring-send':
+        return this.performRing(effect);
+      // nobody asks here, and modules have no pages to look at
+      case 'record-answer':
       case 'home':
       case 'latency':
       case 'witness-answer':

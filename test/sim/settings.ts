@@ -7,7 +7,18 @@ import type { Micros } from '../../src/core/effects.js';
 import type { WireFaults } from '../support/simulated-wire.js';
 
 /** Faults planted by the canary tests; 'none' in every real run. */
-export type Sabotage = 'none' | 'forget-delegations' | 'keep-copies' | 'give-old-payload';
+export const SABOTAGES = [
+  'none',
+  // the store adapter errs
+  'forget-delegations',
+  'keep-copies',
+  'give-old-payload',
+  // the core errs with its pins
+  'ready-too-early',
+  'keep-pins',
+  'no-pins',
+] as const;
+export type Sabotage = (typeof SABOTAGES)[number];
 
 export interface Settings {
   seed: number;
@@ -33,11 +44,21 @@ export interface Settings {
   stalls: number;
   /** How often a daemon dies, with all smbds of its server, and is started anew with empty files. */
   restarts: number;
+  /** smbds have the VFS module, and open files by way of it. */
+  modules: boolean;
   sabotage: Sabotage;
 }
 
-/** The settings that belong to a seed; with `restarts`, daemons may die too. */
-export function settingsOf(seed: number, restarts = false): Settings {
+/** What a batch of runs has besides what the seed says. */
+export interface Extras {
+  /** Daemons may die. */
+  restarts?: boolean;
+  modules?: boolean;
+  sabotage?: Sabotage;
+}
+
+/** The settings that belong to a seed. */
+export function settingsOf(seed: number, extras: Extras = {}): Settings {
   const prng = new Prng(seed);
   const bad = prng.chance(0.5);
   return {
@@ -62,8 +83,9 @@ export function settingsOf(seed: number, restarts = false): Settings {
     deathProbability: prng.pick([0, 0, 0.01]),
     partitions: prng.pick([0, 0, 0, 1, 2]),
     stalls: prng.pick([0, 0, 1, 3]),
-    restarts: restarts ? prng.pick([0, 1, 2]) : 0,
-    sabotage: 'none',
+    restarts: extras.restarts === true ? prng.pick([0, 1, 2]) : 0,
+    modules: extras.modules ?? false,
+    sabotage: extras.sabotage ?? 'none',
   };
 }
 
@@ -81,6 +103,7 @@ export function describeSettings(settings: Settings): string {
     `${settings.partitions} partitions`,
     `${settings.stalls} stalls`,
     `${settings.restarts} restarts`,
+    ...(settings.modules ? ['with modules'] : []),
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
   ].join(', ');

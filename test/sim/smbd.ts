@@ -14,6 +14,8 @@ import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import { encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
 import { encodeRecordHeader } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
+import { RING_OP } from '../../src/wire/ring-ops.js';
+import { encodeClose, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd } from '../support/ring-messages.js';
 import { describeData, describeKey } from '../support/describe.js';
 import type { Checker } from './checker.js';
 import type { ServerWorld, SimulatedServer } from './server.js';
@@ -26,7 +28,8 @@ const ATTEMPTS_MAX = 25;
 export type Wait =
   | { for: 'time'; micros: Micros }
   | { for: 'chain'; database: DatabaseId; key: RecordKey }
-  | { for: 'reply'; requestId: number };
+  | { for: 'reply'; requestId: number }
+  | { for: 'ready'; operation: bigint };
 
 export type Steps<Result> = Generator<Wait, Result, CtdbPacket | undefined>;
 
@@ -57,6 +60,10 @@ export class SimulatedSmbd {
   private awaiting: number | null = null;
   private nextRequest = 1;
   private readonly cache = new Map<string, Cached>();
+  /** The module's ring, if it has one. */
+  private attachment: number | null = null;
+  private lastOperation = 0n;
+  private awaitingOperation: bigint | null = null;
 
   constructor(
     readonly name: string,
@@ -92,6 +99,7 @@ export class SimulatedSmbd {
     this.steps = null;
     this.server.store.releaseAll(this.name);
     this.server.disconnect(this.client);
+    if (this.attachment !== null) this.server.detachRing(this.attachment);
   }
 
   /** A line in the trace. */
@@ -124,6 +132,9 @@ export class SimulatedSmbd {
         return;
       case 'reply':
         this.awaiting = wait.requestId;
+        return;
+      case 'ready':
+        this.awaitingOperation = wait.operation;
         return;
     }
   }
@@ -186,6 +197,47 @@ export class SimulatedSmbd {
     id.writeUInt32LE(database);
     yield* this.exchange({ ...control, opcode: CONTROL.enableSequenceNumber, data: id });
     return database;
+  }
+
+  // --- the VFS module: what an open needs, in one batch
+
+  /** Loads the module. */
+  attachModule(): void {
+    this.attachment = this.server.attachRing(this.pid, (op, payload) => {
+      if (this.dead || op !== RING_OP.openReady) return;
+      if (Buffer.from(payload).readBigUInt64LE(0) !== this.awaitingOperation) return;
+      this.awaitingOperation = null;
+      this.note(() => `hears that its open ${Buffer.from(payload).readUInt32LE(8) === 0 ? 'is ready' : 'gave up'}`);
+      this.resume(undefined);
+    });
+  }
+
+  get hasModule(): boolean {
+    return this.attachment !== null;
+  }
+
+  /** Begins an open of a file, or of a stream of `base`; returns its number. */
+  beginOpen(file: RecordKey, base: RecordKey | null, wantsReply: boolean): bigint {
+    const operation = ++this.lastOperation;
+    const names = [file, ...(base === null ? [] : [base])].map(describeKey).join(' and ');
+    this.note(() => `begins open ${operation} of ${names}${wantsReply ? '' : ', and does not wait'}`);
+    this.sendRing(RING_OP.openBegin, encodeOpenBegin(operation, file, base, wantsReply));
+    return operation;
+  }
+
+  endOpen(operation: bigint, file: RecordKey): void {
+    this.note(() => `ends open ${operation}`);
+    this.sendRing(RING_OP.openEnd, encodeOpenEnd(operation, file, 1));
+    this.sendRing(RING_OP.close, encodeClose(file, operation));
+  }
+
+  cancelOpen(operation: bigint): void {
+    this.note(() => `cancels open ${operation}`);
+    this.sendRing(RING_OP.openCancel, encodeOpenCancel(operation));
+  }
+
+  private sendRing(op: number, payload: Uint8Array): void {
+    if (this.attachment !== null) this.server.sendRing(this.attachment, op, payload);
   }
 
   // --- records, as dbwrap_ctdb does them

@@ -39,7 +39,9 @@ export function* attachAll(smbd: SimulatedSmbd): Steps<Databases> {
 }
 
 function sharedKey({ settings, prng }: Shared): RecordKey {
-  return `k${prng.below(settings.keys)}` as RecordKey;
+  const name = `k${prng.below(settings.keys)}`;
+  // modules name files, whose records have 24 bytes of key
+  return (settings.modules ? name.padEnd(24, '.') : name) as RecordKey;
 }
 
 function* work(shared: Shared): Steps<void> {
@@ -144,6 +146,30 @@ function* reconnect(shared: Shared, smbd: SimulatedSmbd, databases: Databases): 
   smbd.unlock(gone);
 }
 
+/** An open by way of the module: its records come in one batch, then smbd locks each of them some times. */
+function* moduleOpen(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  const { prng } = shared;
+  const file = sharedKey(shared);
+  const other = sharedKey(shared);
+  const base = other !== file && prng.chance(0.5) ? other : null;
+  const waits = prng.chance(0.85);
+  const operation = smbd.beginOpen(file, base, waits);
+  if (prng.chance(0.03)) return smbd.cancelOpen(operation);
+  if (waits) yield { for: 'ready', operation };
+  for (const key of base === null ? [file] : [file, base, file]) {
+    const record = yield* locked(shared, smbd, databases.locking, key);
+    yield* work(shared);
+    smbd.store(record, nextText(shared, smbd));
+    smbd.unlock(record);
+    if (prng.chance(0.5)) continue;
+    const ranges = yield* locked(shared, smbd, databases.brlock, key);
+    if (prng.chance(0.5)) smbd.store(ranges, nextText(shared, smbd));
+    smbd.unlock(ranges);
+  }
+  // an end that is lost must not keep the records
+  if (prng.chance(0.97)) smbd.endOpen(operation, file);
+}
+
 type Operation = (shared: Shared, smbd: SimulatedSmbd, databases: Databases) => Steps<void>;
 
 const OPERATIONS: readonly { name: string; weight: number; run: Operation }[] = [
@@ -156,14 +182,22 @@ const OPERATIONS: readonly { name: string; weight: number; run: Operation }[] = 
   { name: 'close', weight: 2, run: close },
   { name: 'reconnect', weight: 1, run: reconnect },
 ];
+/** Of all operations while there are modules. */
+const MODULE_OPEN_SHARE = 0.5;
 const WEIGHTS = OPERATIONS.reduce((sum, { weight }) => sum + weight, 0);
+
+function choose({ settings, prng }: Shared): (typeof OPERATIONS)[number] {
+  if (settings.modules && prng.chance(MODULE_OPEN_SHARE)) return { name: 'open by module', weight: 0, run: moduleOpen };
+  let at = prng.below(WEIGHTS);
+  return OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
+}
 
 /** The life of one smbd: attaches, then works until `stop` says so. */
 export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
   const databases = yield* attachAll(smbd);
+  if (shared.settings.modules) smbd.attachModule();
   while (!stop()) {
-    let at = shared.prng.below(WEIGHTS);
-    const chosen = OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
+    const chosen = choose(shared);
     // without a barrier that reaches everybody, another server's random keys may not be known yet
     if (chosen.run === reconnect && shared.settings.partitions > 0) continue;
     smbd.doing = chosen.name;

@@ -292,8 +292,8 @@ export class Witness {
       const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - names.length);
       const leases = holders.map((key) => ({ database: LEASES, key }));
       const whole = [...names, ...leases];
-      if (leases.every((name) => this.records.isHome(name))) this.openReady(attachment, wait, whole, true);
-      else this.records.extendOperation(wait.number, leases, (ok) => this.openReady(attachment, wait, whole, ok));
+      // without leases too: a record may have left, and the pins may be half over, while a chain was waited for
+      this.records.extendOperation(wait.number, leases, (ok) => this.openReady(attachment, wait, whole, ok));
     });
   }
 
@@ -402,12 +402,14 @@ export class Witness {
     if (open === undefined) return;
     const before = cachingWords(message.oplockBefore, message.leaseBefore);
     const after = cachingWords(message.oplockAfter, message.leaseAfter);
-    const isBreak = message.change === LEASE_CHANGE.breakSent;
+    // the module sees states, not messages: one with more rights than before is an upgrade, whatever came first
+    const isUpgrade = (message.leaseAfter & ~message.leaseBefore) !== 0;
+    const isBreak = message.change === LEASE_CHANGE.breakSent && !isUpgrade;
     if (!isBreak) {
       open.oplock = message.oplockAfter;
       open.leaseState = message.leaseAfter;
     }
-    const kind = isBreak ? 'break-sent' : 'break-done';
+    const kind = isBreak ? 'break-sent' : isUpgrade ? 'granted' : 'break-done';
     this.tell(attachment, open, { kind, tookMicros: null, status: '', detail: `${before} to ${after}` });
   }
 

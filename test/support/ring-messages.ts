@@ -1,0 +1,37 @@
+/** What a smbd's module writes into its ring when it opens a file, as bytes; mirrors the decoder in wire/ring-ops. */
+import { ByteWriter } from '../../src/base/bytes.js';
+import { keyBytes } from '../../src/base/ids.js';
+import type { FileId } from '../../src/wire/ring-ops.js';
+import { OPEN_FLAG } from '../../src/wire/ring-ops.js';
+
+const NO_FILE = '\0'.repeat(24) as FileId;
+const TREE = 1n;
+const PATH = Buffer.from('file');
+/** FILE_READ_DATA | FILE_WRITE_DATA, all sharing, open-if. */
+const TERMS = { accessMask: 3, shareAccess: 7, disposition: 3, oplock: 0, leaseState: 0 };
+
+/** `base`: the file whose stream is opened; its records are needed too. */
+export function encodeOpenBegin(operation: bigint, file: FileId, base: FileId | null, wantsReply: boolean): Uint8Array {
+  const flags = (wantsReply ? OPEN_FLAG.wantsReply : OPEN_FLAG.home) | (base === null ? 0 : OPEN_FLAG.hasBase);
+  const writer = new ByteWriter(160).u64(operation).u64(TREE);
+  writer.raw(keyBytes(file)).raw(keyBytes(base ?? NO_FILE)).raw(new Uint8Array(16));
+  writer.u32(flags).u32(500).u32(TERMS.accessMask).u32(TERMS.shareAccess).u32(TERMS.disposition).u32(0);
+  writer.u32(TERMS.oplock).u32(TERMS.leaseState).u16(PATH.length).raw(new Uint8Array(6)).raw(PATH);
+  return writer.finish().slice();
+}
+
+export function encodeOpenCancel(operation: bigint): Uint8Array {
+  return new ByteWriter(8).u64(operation).finish().slice();
+}
+
+export function encodeOpenEnd(operation: bigint, file: FileId, tookMicros: number): Uint8Array {
+  const writer = new ByteWriter(160).u64(operation).u64(TREE).raw(keyBytes(file));
+  writer.u64(operation).u64(operation).u64(0n).raw(new Uint8Array(16));
+  writer.u32(0).u32(0).u32(TERMS.accessMask).u32(TERMS.shareAccess).u32(TERMS.disposition).u32(1);
+  writer.u32(TERMS.oplock).u32(TERMS.leaseState).u16(PATH.length).u16(0).u32(tookMicros).raw(PATH);
+  return writer.finish().slice();
+}
+
+export function encodeClose(file: FileId, operation: bigint): Uint8Array {
+  return new ByteWriter(64).raw(keyBytes(file)).u64(operation).u64(operation).u64(0n).u32(0).u32(0).finish().slice();
+}
