@@ -223,12 +223,10 @@ export class Holdings {
 
   /**
    * A local process emptied the record: its last user here is done with it, and whoever waits may have it at once.
-   * That it is as empty as it came does not mean that it was not used.
    */
   emptied(database: DatabaseId, key: RecordKey): void {
     const holding = this.get(database, key);
     if (holding?.state !== 'owned') return;
-    holding.arrivedFingerprint = NaN;
     holding.holdUntil = this.context.now();
     this.settle(holding);
   }
