@@ -169,7 +169,7 @@ export class Holdings {
       return;
     }
     const holding = this.get(message.database, message.key);
-    if (holding === undefined || holding.state !== 'owned' || message.turn <= holding.turn) {
+    if (holding === undefined || !isOwner(holding) || message.turn <= holding.turn) {
       const { database, key, turn } = message;
       this.context.count('record.give.missing');
       this.postHome(database, key, { kind: 'missing', database, key, turn });
@@ -204,12 +204,6 @@ export class Holdings {
   onDrop(database: DatabaseId, key: RecordKey, turn: Turn): void {
     const holding = this.holdingOf(database, key);
     holding.discard.push({ turn, confirm: false, keep: false });
-    this.settle(holding);
-  }
-
-  /** A copy goes because the home that knows of it lost its memory. */
-  dropCopy(holding: Holding): void {
-    holding.discard.push({ turn: holding.turn, confirm: false, keep: true });
     this.settle(holding);
   }
 
@@ -525,6 +519,7 @@ export class Holdings {
       holding.turn = turn;
     } else {
       holding.shared = true;
+      holding.sharedTurn = turn;
     }
     const owner = mode === 'write' ? to : this.context.self;
     this.context.count(`record.given.${what}`);
@@ -541,7 +536,8 @@ export class Holdings {
     }
     holding.state = 'none';
     this.context.count('record.erased');
-    this.erasures.erased(database, key, turn, this.context.now());
+    const lastTurn = holding.sharedTurn > turn ? holding.sharedTurn : turn;
+    this.erasures.erased(database, key, lastTurn, this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
   }
 
@@ -586,6 +582,11 @@ export class Holdings {
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
     this.databases.get(holding.database)?.delete(holding.key);
   }
+}
+
+/** Whether we own the record, or shall when what arrived could be stored. */
+function isOwner({ state, arrived }: Holding): boolean {
+  return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
 }
 
 /** Whether local writers may not be able to use the record once this is done. */
