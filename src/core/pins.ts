@@ -10,12 +10,13 @@ import type { Timer } from './timers.js';
 
 /** How long the records of a running operation stay: an open takes smbd well below a millisecond once they are here. */
 export const PIN_MICROS = 10_000;
-/**
- * Records that came early wait for the others of their operation no longer than this, so that no two wait in a circle.
- */
+/** Records that came early wait for the others of their operation no longer than this. */
 const PARTIAL_PIN_MICROS = 20_000;
-/** A record that left before the others came is asked for again so often; then smbd goes the slow way. */
-const TRIES_MAX = 3;
+/**
+ * A record that left before the others came is asked for again so often; then smbd goes the slow way. Each time the
+ * operation keeps at least one more, while partial pins last.
+ */
+const TRIES_MAX = 8;
 /** Keys of one operation: a file's records and the leases of its holders; more holders than this go the slow way. */
 export const KEYS_PER_OPERATION_MAX = 64;
 
@@ -72,7 +73,7 @@ export class Pins {
     this.end(number);
     const operation: Operation = {
       number,
-      // one fixed order for everybody, so that two operations never wait for each other in a circle
+      // one fixed order for everybody: see keepFirst
       names: [...names].sort(compareNames),
       missing: new Map(),
       tries: 0,
@@ -128,10 +129,21 @@ export class Pins {
     const operation = this.byToken.get(token);
     if (operation === undefined) return;
     this.byToken.delete(token);
-    const name = operation.missing.get(token);
     operation.missing.delete(token);
-    if (name !== undefined) this.records.pin(name, operation.number, this.context.now() + PARTIAL_PIN_MICROS);
     if (operation.missing.size === 0) this.collect(operation);
+    else this.keepFirst(operation);
+  }
+
+  /**
+   * Keeps what came before the first record that is missing, in the order that all operations share. Whoever keeps a
+   * record waits only for later ones, so no two operations wait for each other in a circle.
+   */
+  private keepFirst({ number, names }: Operation): void {
+    const until = this.context.now() + PARTIAL_PIN_MICROS;
+    for (const name of names) {
+      if (!this.records.isHome(name)) return;
+      this.records.pin(name, number, until);
+    }
   }
 
   failed(token: number): void {
@@ -159,9 +171,7 @@ export class Pins {
       this.answer(operation, false);
       return;
     }
-    for (const name of names) {
-      if (!away.includes(name)) this.records.pin(name, number, now + PARTIAL_PIN_MICROS);
-    }
+    this.keepFirst(operation);
     const asked: [number, RecordName][] = away.map((name) => [this.nextToken(), name]);
     for (const [token, name] of asked) {
       operation.missing.set(token, name);

@@ -28,13 +28,15 @@ interface Operation {
   /** When it was told that all records are here. */
   ready: Micros | null;
   answered: boolean;
+  /** Too many ran already while another server waited: its records may leave. */
+  isLate: boolean;
 }
 
 /** The home asked for the record. */
 interface Give {
   turn: number;
   since: Micros;
-  /** Operations told to be ready since then. */
+  /** Operations that ran then or began since: at most so many may be of the cohort. */
   operations: number;
   /** A smbd held the chain meanwhile. */
   wasBusy: boolean;
@@ -93,7 +95,7 @@ export class PinChecker {
     operation.ready = this.now();
     for (const { database, key } of operation.records) {
       const give = this.gives.get(nameOf(database, key));
-      if (give !== undefined) give.operations++;
+      if (give !== undefined && give.operations > COHORT_OPERATIONS_MAX) operation.isLate = true;
       const header = this.store.get(database, key)?.header;
       if (header !== undefined && usableBySmbd(header, this.server, 'write')) continue;
       const record = this.label(database, key);
@@ -139,9 +141,9 @@ export class PinChecker {
   private judgePins(database: DatabaseId, key: RecordKey, give: Give): void {
     const now = this.now();
     if (now - give.since >= COHORT_MICROS || give.operations > COHORT_OPERATIONS_MAX) return;
-    for (const { records, ready } of this.operations.values()) {
-      if (ready === null || now - ready >= PIN_MICROS) continue;
-      if (!records.some((other) => other.database === database && other.key === key)) continue;
+    for (const operation of this.operations.values()) {
+      const { ready, isLate } = operation;
+      if (ready === null || isLate || now - ready >= PIN_MICROS || !concerns(operation, database, key)) continue;
       const record = this.label(database, key);
       const text = `${record} leaves server ${this.server} ${now - ready} us after an operation was told it is here`;
       this.fail('pinned-records-stay', text, record);
@@ -168,7 +170,11 @@ export class PinChecker {
     ]);
     const wantsReply = (message.flags & OPEN_FLAG.wantsReply) !== 0;
     if (wantsReply) this.totals.batches++;
-    const operation = { records, since: this.now(), ready: null, answered: !wantsReply };
+    const operation = { records, since: this.now(), ready: null, answered: !wantsReply, isLate: false };
+    for (const { database, key } of records) {
+      const give = this.gives.get(nameOf(database, key));
+      if (give !== undefined) give.operations++;
+    }
     this.operations.set(`${attachment}/${message.operation}`, operation);
   }
 
@@ -184,9 +190,15 @@ export class PinChecker {
       const rsn = this.store.get(message.database, message.key)?.header.rsn ?? 0;
       // frames that are sent again bring old orders
       if (message.turn <= (known?.turn ?? rsn)) continue;
-      this.gives.set(name, { turn: message.turn, since: this.now(), operations: 0, wasBusy: false });
+      const { database, key, turn } = message;
+      const operations = [...this.operations.values()].filter((one) => concerns(one, database, key)).length;
+      this.gives.set(name, { turn, since: this.now(), operations, wasBusy: false });
     }
   }
+}
+
+function concerns({ records }: Operation, database: DatabaseId, key: RecordKey): boolean {
+  return records.some((other) => other.database === database && other.key === key);
 }
 
 function nameOf(database: DatabaseId, key: RecordKey): string {

@@ -218,6 +218,13 @@ export class RecordsPool {
     if (message !== undefined) this.server(wire.to).act((records) => records.onMessage(wire.from, message));
   }
 
+  /** Takes the next message from a wire, to be delivered by the test. */
+  take(name: string): Uint8Array {
+    const message = this.wires.get(name)!.queue.shift();
+    if (message === undefined) throw new RangeError(`nothing is on the wire ${name}`);
+    return message;
+  }
+
   deliverAll(): void {
     for (let busy = this.busyWires(); busy.length > 0; busy = this.busyWires()) this.deliver(busy[0]!);
   }
