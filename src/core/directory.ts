@@ -91,6 +91,13 @@ export class Directory {
     return this.databases.get(database)?.has(key) ?? false;
   }
 
+  /** null: nobody; undefined: not known until claims, restores or a move under way are done. */
+  ownerOf(database: DatabaseId, key: RecordKey): NodeId | null | undefined {
+    const entry = this.databases.get(database)?.get(key);
+    if (entry === undefined) return this.ready ? null : undefined;
+    return entry.owner ?? undefined;
+  }
+
   describe(database: DatabaseId, key: RecordKey): DirectoryEntryView | null {
     const entry = this.databases.get(database)?.get(key);
     if (entry === undefined) return null;

@@ -1,8 +1,8 @@
 /**
- * How long a record stays before another server may have it. Normally the shortest hold; longer where that was too short:
- * a smbd that asks for the same record twice in a row did not get to use it, or was not done, when it left. On a busy server
- * a smbd may not even run before the shortest hold is over, and could otherwise lose each record before using it once.
- * Bounded; forgets the oldest first. Used by core/holdings.
+ * How long a record stays before another server may have it. Normally the shortest hold; longer where that was too
+ * short: a smbd that asks for the same record twice in a row did not get to use it, or was not done, when it left. On
+ * a busy server a smbd may not even run before the shortest hold is over, and could otherwise lose each record before
+ * using it once. Bounded; forgets the oldest first. Used by core/holdings.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { Micros } from './effects.js';

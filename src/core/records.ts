@@ -19,6 +19,7 @@ import { Holdings } from './holdings.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
 import type { RecordName } from './pins.js';
+import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
 import { Restarts } from './restarts.js';
@@ -83,6 +84,7 @@ export class Records {
   private readonly deletions: Deletions;
   private readonly barriers: Barriers;
   private readonly pins: Pins;
+  private readonly looks: Looks;
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
   /** Messages to ourselves, handled before the step ends. */
   private readonly mailbox: RecordMessage[] = [];
@@ -131,6 +133,18 @@ export class Records {
       (database, key) => this.homeOf(database, key),
       post,
     );
+    this.looks = new Looks(context, this.run, {
+      homeOf: (database, key) => this.homeOf(database, key),
+      ownerOf: (database, key) => this.directory.ownerOf(database, key),
+      isOwned: (database, key) => this.holdings.get(database, key)?.state === 'owned',
+      inspect: (name, then) => this.inspect(name, then),
+      fetched: (token, data) => this.events?.fetched(token, data),
+      fetch: (database, key, token) => this.fetch(database, key, token),
+      post: (to, message) => {
+        this.post(to, message);
+        this.drain();
+      },
+    });
     this.pins = new Pins(context, {
       isHome: ({ database, key }) => this.holdings.isHome(database, key),
       want: ({ database, key }, token) => this.holdings.want(database, key, 'write', token),
@@ -219,6 +233,11 @@ export class Records {
     this.want(database, key, 'read', token);
   }
 
+  /** A listing wants to know what is in the record now: nothing moves. Answered by events.fetched, as by `fetch`. */
+  look(database: DatabaseId, key: RecordKey, token: number): void {
+    this.looks.look(database, key, token);
+  }
+
   /** Reads the record if it is ours, for a traversal; answered by events.fetched, with no bytes if it is not. */
   peek(database: DatabaseId, key: RecordKey, token: number): void {
     this.holdings.want(database, key, 'owned', token);
@@ -231,6 +250,7 @@ export class Records {
 
   /** The asking process is gone; it gets no answer. */
   cancel(token: number): void {
+    this.looks.cancel(token);
     this.holdings.cancel(token);
     this.drain();
   }
@@ -443,6 +463,10 @@ export class Records {
         return this.claimsDone(from);
       case 'reset-seen':
         return this.restarts.seenBy(from, message.server, message.incarnation);
+      case 'look':
+        return this.looks.onLook(message);
+      case 'looked':
+        return this.looks.onLooked(message);
       case 'describe': {
         const text = JSON.stringify(this.description(message.database, message.key));
         return this.post(from, { kind: 'description', number: message.number, text });
@@ -567,6 +591,8 @@ function serverNamed(message: RecordMessage): NodeId | null {
       return message.owner;
     case 'reset-seen':
       return message.server;
+    case 'look':
+      return message.asker;
     default:
       return null;
   }

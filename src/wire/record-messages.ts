@@ -80,6 +80,10 @@ export type RecordMessage =
   | { kind: 'claims-done' }
   /** To everybody else: the sender knows that `server` started anew, and gives nothing on the old run's orders. */
   | { kind: 'reset-seen'; server: NodeId; incarnation: Incarnation }
+  /** To the home, and from there to the owner: what is in the record? Nothing moves. The answer goes to `asker`. */
+  | { kind: 'look'; database: DatabaseId; key: RecordKey; asker: NodeId; run: number; number: number }
+  /** 'away': neither home nor owner could tell just now. */
+  | { kind: 'looked'; number: number; run: number; what: 'data' | 'away'; data: Uint8Array }
   /** A person asks the home about a record; `text` is the JSON of the answer. */
   | { kind: 'describe'; database: DatabaseId; key: RecordKey; number: number }
   | { kind: 'description'; number: number; text: string };
@@ -105,6 +109,8 @@ const TYPES = {
   'claims-done': 18,
   'reset-seen': 19,
   'exists-all': 20,
+  look: 21,
+  looked: 22,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = new Map<number, RecordMessage['kind']>(
@@ -160,6 +166,13 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       break;
     case 'exists-all':
       writer.u32(message.database);
+      break;
+    case 'look':
+      writeKey(writer.u32(message.database), message.key).u16(message.asker).u32(message.run).u53(message.number);
+      break;
+    case 'looked':
+      writer.u53(message.number).u32(message.run).u8(message.what === 'data' ? 1 : 0);
+      writer.u32(message.data.length).raw(message.data);
       break;
     case 'barrier':
     case 'barrier-passed':
@@ -234,6 +247,17 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     }
     case 'exists-all':
       return { kind, database: databaseId(reader.u32()) };
+    case 'look': {
+      const database = databaseId(reader.u32());
+      const key = readKey(reader);
+      return { kind, database, key, asker: readNode(reader), run: reader.u32(), number: reader.u53() };
+    }
+    case 'looked': {
+      const number = reader.u53();
+      const run = reader.u32();
+      const what = readFlag(reader) ? 'data' : 'away';
+      return { kind, number, run, what, data: reader.copy(reader.u32()) };
+    }
     case 'barrier':
     case 'barrier-passed':
       return { kind, number: reader.u53() };

@@ -40,6 +40,10 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
     case 'barrier':
     case 'barrier-passed':
       return `${message.kind} ${message.number}`;
+    case 'look':
+      return `look ${recordOf(message, name)} for ${message.asker}`;
+    case 'looked':
+      return `looked ${message.what === 'away' ? 'away' : describeData(message.data)}`;
     case 'describe':
       return `describe ${recordOf(message, name)}`;
     case 'description':

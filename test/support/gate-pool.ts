@@ -46,6 +46,9 @@ export class FakeRecords implements RecordsForGate {
       events.migrated(token);
     });
   }
+  look(database: DatabaseId, key: RecordKey, token: number): void {
+    this.fetch(database, key, token);
+  }
   fetch(_database: DatabaseId, key: RecordKey, token: number): void {
     this.answer(token, (events) => events.fetched(token, this.owned.get(key) ?? new Uint8Array(0)));
   }

@@ -166,6 +166,50 @@ test('a reader gets a copy; the owner cannot write before the copy is gone', () 
   write(pool, 0, key, 'v2');
 });
 
+test('a look at a record moves and copies nothing, and finds what the owner wrote last', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  migrate(pool, 0, key);
+  pool.deliverAll();
+  write(pool, 0, key, 'v1');
+  const look = (server: number): number => {
+    const token = ++lastToken;
+    pool.server(server).act((records) => records.look(LOCKING, key, token));
+    return token;
+  };
+  const looks = [look(0), look(1), look(2)];
+  pool.deliverAll();
+  looks.forEach((token, server) => assert.equal(answered(pool, server, token), 'fetched v1'));
+  assert.equal(pool.find(0, LOCKING, key)?.flags, 0, 'the owner writes on without asking');
+  for (const server of [1, 2]) assert.equal(pool.find(server, LOCKING, key), undefined);
+
+  const nothing = ++lastToken;
+  pool.server(2).act((records) => records.look(LOCKING, keyWithHome(pool, 0), nothing));
+  pool.deliverAll();
+  assert.equal(answered(pool, 2, nothing), 'fetched');
+  for (const server of pool.servers) assert.equal(server.records.status().get(LOCKING)?.owned, server.id === 0 ? 1 : 0);
+});
+
+test('a look at a record under way is asked again until it has arrived', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  migrate(pool, 0, key);
+  pool.deliverAll();
+  write(pool, 0, key, 'v1');
+  pool.advance(2_000);
+  const move = migrate(pool, 2, key);
+  pool.deliver('2>1');
+  pool.deliver('1>0');
+  const token = ++lastToken;
+  pool.server(1).act((records) => records.look(LOCKING, key, token));
+  pool.deliver('1>0');
+  pool.deliver('0>1');
+  assert.equal(answered(pool, 1, token), undefined, 'the former owner cannot tell');
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, move), 'migrated');
+  assert.equal(answered(pool, 1, token), 'fetched v1');
+});
+
 test('an emptied record disappears everywhere', () => {
   const pool = new RecordsPool(3);
   const key = keyWithHome(pool, 1);

@@ -69,8 +69,13 @@ export class Calls {
     this.context.count(`gate.call.${what}`);
     const isAgain = what === 'migrate' && client.lastMigrated === `${database}/${key}`;
     client.lastMigrated = what === 'migrate' ? `${database}/${key}` : '';
-    if (what === 'migrate' || MOVED_TO_READERS.has(database)) this.records.migrate(database, key, token, isAgain);
-    else this.records.fetch(database, key, token);
+    if (what === 'migrate') client.hasMigrated = true;
+    if (what === 'migrate') this.records.migrate(database, key, token, isAgain);
+    else if (MOVED_TO_READERS.has(database)) {
+      // smbd lists over a connection of its own, on which it never takes a record and after which it keeps nothing
+      if (client.hasMigrated) this.records.migrate(database, key, token, false);
+      else this.records.look(database, key, token);
+    } else this.records.fetch(database, key, token);
   }
 
   private refuse(client: Client, requestId: number, why: string): void {

@@ -19,6 +19,8 @@ export interface Client {
   readonly srvids: Map<bigint, number>;
   /** The record it asked to own in its last call, '' if that was another call: asked for twice, it left too early. */
   lastMigrated: string;
+  /** Whether it ever asked to own a record on this connection. */
+  hasMigrated: boolean;
   /** Tokens of calls under way. */
   readonly calls: Set<number>;
   /** What to do when the client is gone: messages it asked to be sent in its name. */
@@ -47,7 +49,9 @@ export class Clients {
       id,
       pid,
       srvids: new Map(),
-      lastMigrated: '', calls: new Set(),
+      lastMigrated: '',
+      hasMigrated: false,
+      calls: new Set(),
       notifies: new Map(),
       onClosed: new Set(),
     };

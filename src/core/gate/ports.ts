@@ -11,12 +11,14 @@ export interface RecordsForGate {
   /** A volatile database exists here from now on; its 'database-open' effect was emitted just before. */
   addDatabase(database: DatabaseId, name: string): void;
   /**
-   * A local process wants to own the record; answered by `migrated`. `isAgain`: it asked for the same one just before, so
-   * it had left before the process was done with it.
+   * A local process wants to own the record; answered by `migrated`. `isAgain`: it asked for the same one just
+   * before, so it had left before the process was done with it.
    */
   migrate(database: DatabaseId, key: RecordKey, token: number, isAgain: boolean): void;
   /** A local process wants the payload; answered by `fetched`. */
   fetch(database: DatabaseId, key: RecordKey, token: number): void;
+  /** A local process looks once and keeps nothing; answered by `fetched`. */
+  look(database: DatabaseId, key: RecordKey, token: number): void;
   /** The asker is gone: no answer is wanted. */
   cancel(token: number): void;
   /** A local process emptied the record. A hint: it may be stale. */
