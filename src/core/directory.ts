@@ -40,6 +40,8 @@ interface Entry {
   turn: Turn;
   /** The former owner whose tdb keeps the payload as it was handed over. */
   backup: NodeId | null;
+  /** In which turn it gave the record away; only known of claims. */
+  backupTurn: Turn;
   /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */
   lost: boolean;
   /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
@@ -106,7 +108,7 @@ export class Directory {
   /** An owner tells us, who started anew, what it owns. Comes before any ask is answered (core/records). */
   adopt(owner: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.entryOf(database, key);
-    this.turnCounter = Math.max(this.turnCounter, turn);
+    this.claimedTurn(entry, turn);
     if (entry.owner !== null && entry.owner !== owner) {
       this.context.count('record.claim.conflict');
       const claims = { database, key: hex(key), owner: entry.owner, claimant: owner };
@@ -122,18 +124,31 @@ export class Directory {
   /** A former owner tells us, who started anew, that it keeps what it gave away in this turn. */
   adoptBackup(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.entryOf(database, key);
-    this.turnCounter = Math.max(this.turnCounter, turn);
-    if (entry.backup !== null && entry.backup !== keeper && entry.turn > turn) {
+    this.claimedTurn(entry, turn);
+    if (entry.backup !== null && entry.backup !== keeper && entry.backupTurn > turn) {
       this.send(keeper, { kind: 'drop', database, key, turn });
       return;
     }
     if (entry.backup !== keeper) this.dropBackup(entry);
     entry.backup = keeper;
-    entry.turn = turn;
+    entry.backupTurn = turn;
     if (entry.owner === null) entry.lost = true;
   }
 
-  /** An owner tells us, who started anew, that it erased what it owned by this turn. */
+  /** A reader tells us, who started anew, of its copy. */
+  adoptReader(reader: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.entryOf(database, key);
+    this.claimedTurn(entry, turn);
+    entry.readers.add(reader);
+    if (entry.owner === null) entry.lost = true;
+  }
+
+  private claimedTurn(entry: Entry, turn: Turn): void {
+    this.turnCounter = Math.max(this.turnCounter, turn);
+    if (entry.turn < turn) entry.turn = turn;
+  }
+
+  /** An owner tells us, who started anew, that it erased the record, and in which turn it last handed out anything. */
   adoptGone(database: DatabaseId, key: RecordKey, turn: Turn): void {
     this.turnCounter = Math.max(this.turnCounter, turn);
     this.gone.push({ database, key, turn });
@@ -293,6 +308,7 @@ export class Directory {
         ownerTurn: toTurn(0),
         turn: toTurn(0),
         backup: null,
+        backupTurn: toTurn(0),
         lost: false,
         maybe: null,
         readers: new Set(),

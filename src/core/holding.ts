@@ -32,6 +32,8 @@ export interface Holding {
   turn: Turn;
   /** Owned, but others have read copies: local writers must ask. */
   shared: boolean;
+  /** The last turn in which a copy was given. */
+  sharedTurn: Turn;
   /** Not given away before. */
   holdUntil: Micros;
   /** Operations of the VFS module that need the record here, and until when each may keep it. */
@@ -72,6 +74,7 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     state: 'none',
     turn: toTurn(0),
     shared: false,
+    sharedTurn: toTurn(0),
     holdUntil: 0,
     pins: null,
     giveSince: 0,

@@ -169,7 +169,7 @@ export class Holdings {
       return;
     }
     const holding = this.get(message.database, message.key);
-    if (holding === undefined || holding.state !== 'owned' || message.turn <= holding.turn) {
+    if (holding === undefined || !isOwner(holding) || message.turn <= holding.turn) {
       const { database, key, turn } = message;
       this.context.count('record.give.missing');
       this.postHome(database, key, { kind: 'missing', database, key, turn });
@@ -207,12 +207,6 @@ export class Holdings {
     this.settle(holding);
   }
 
-  /** A copy goes because the home that knows of it lost its memory. */
-  dropCopy(holding: Holding): void {
-    holding.discard.push({ turn: holding.turn, confirm: false, keep: true });
-    this.settle(holding);
-  }
-
   onReclaim(database: DatabaseId, key: RecordKey, turn: Turn): void {
     const holding = this.holdingOf(database, key);
     // The asker for whom we were told to give is lost.
@@ -223,12 +217,10 @@ export class Holdings {
 
   /**
    * A local process emptied the record: its last user here is done with it, and whoever waits may have it at once.
-   * That it is as empty as it came does not mean that it was not used.
    */
   emptied(database: DatabaseId, key: RecordKey): void {
     const holding = this.get(database, key);
     if (holding?.state !== 'owned') return;
-    holding.arrivedFingerprint = NaN;
     holding.holdUntil = this.context.now();
     this.settle(holding);
   }
@@ -527,6 +519,7 @@ export class Holdings {
       holding.turn = turn;
     } else {
       holding.shared = true;
+      holding.sharedTurn = turn;
     }
     const owner = mode === 'write' ? to : this.context.self;
     this.context.count(`record.given.${what}`);
@@ -543,7 +536,8 @@ export class Holdings {
     }
     holding.state = 'none';
     this.context.count('record.erased');
-    this.erasures.erased(database, key, turn, this.context.now());
+    const lastTurn = holding.sharedTurn > turn ? holding.sharedTurn : turn;
+    this.erasures.erased(database, key, lastTurn, this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
   }
 
@@ -588,6 +582,11 @@ export class Holdings {
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
     this.databases.get(holding.database)?.delete(holding.key);
   }
+}
+
+/** Whether we own the record, or shall when what arrived could be stored. */
+function isOwner({ state, arrived }: Holding): boolean {
+  return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
 }
 
 /** Whether local writers may not be able to use the record once this is done. */

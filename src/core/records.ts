@@ -263,7 +263,6 @@ export class Records {
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
     this.holdings.onDone(database, key, operation, outcome);
     this.drain();
-    this.restarts.advance();
   }
 
   /** A message of a peer. Throws DecodeError. */
@@ -462,6 +461,7 @@ export class Records {
     if (what === 'gone') return this.directory.adoptGone(database, key, turn);
     this.randomKeys.take(database, key);
     if (what === 'owner') this.directory.adopt(from, database, key, turn);
+    else if (what === 'reader') this.directory.adoptReader(from, database, key, turn);
     else this.directory.adoptBackup(from, database, key, turn);
   }
 

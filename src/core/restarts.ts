@@ -1,12 +1,13 @@
 /**
  * What a survivor does when another server started anew and lost its memory: it waits until nothing that was given on
- * the old run's orders can still be under way, drops the copies the old run arranged, tells the new run what it owns
- * of its keys, and asks it again for what it had asked of the old one. Used by core/records.
+ * the old run's orders can still be under way, tells the new run what it has of its keys, and asks it again for what it
+ * had asked of the old one. Never waits for a chain, whose holder may wait for the new run. Used by core/records.
  */
-import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 import type { CoreContext } from './context.js';
+import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
-import type { RecordMessage } from '../wire/record-messages.js';
+import type { Claim, RecordMessage } from '../wire/record-messages.js';
 
 export class Restarts {
   /** Restarts whose claims we have not sent yet. */
@@ -45,7 +46,7 @@ export class Restarts {
     this.pending.set(server, incarnation);
   }
 
-  /** Something was stored or a server was met: claims that waited for it may go out. */
+  /** A server was met: claims that waited for it may go out. */
   advance(): void {
     for (const server of [...this.pending.keys()]) this.claimWhenSafe(server);
   }
@@ -53,15 +54,27 @@ export class Restarts {
   /** Tells a home what we own of its keys, what we keep as backup, and what we have just erased. */
   sendClaims(peer: NodeId): void {
     for (const database of this.databases()) {
-      for (const { key, state, turn } of this.holdings.all(database)) {
-        if ((state !== 'owned' && state !== 'backup') || this.homeOf(database, key) !== peer) continue;
-        this.post(peer, { kind: 'claim', database, key, turn, what: state === 'owned' ? 'owner' : 'backup' });
+      for (const holding of this.holdings.all(database)) {
+        if (this.homeOf(database, holding.key) === peer) this.claim(peer, holding);
       }
     }
     for (const { database, key, turn } of this.holdings.erasures.all()) {
       if (this.homeOf(database, key) === peer) this.post(peer, { kind: 'claim', database, key, turn, what: 'gone' });
     }
     this.post(peer, { kind: 'claims-done' });
+  }
+
+  /** What has arrived and is not stored yet counts as stored: only a chain is in its way. */
+  private claim(home: NodeId, { database, key, state, turn, arrived, isBackupToo }: Holding): void {
+    const post = (what: Claim, of: Turn): void => this.post(home, { kind: 'claim', database, key, turn: of, what });
+    const isKept = state === 'backup' || isBackupToo;
+    if (arrived !== null && arrived.what !== 'copy') post('owner', arrived.turn);
+    else if (state === 'owned') post('owner', turn);
+    else {
+      if (isKept) post('backup', turn);
+      if (arrived !== null) post('reader', arrived.turn);
+      else if (state === 'copy') post('reader', turn);
+    }
   }
 
   /** Another server has seen this restart: all it gave before that is here. */
@@ -87,7 +100,7 @@ export class Restarts {
         member !== server &&
         !(seen?.incarnation === incarnation && seen.by.has(member)),
     );
-    if (missing || this.unsettled(server)) return;
+    if (missing) return;
     this.pending.delete(server);
     this.sendClaims(server);
     for (const database of this.databases()) {
@@ -95,22 +108,5 @@ export class Restarts {
         this.holdings.askAgain(holding, server);
       }
     }
-  }
-
-  /**
-   * Before we claim: what arrived must be stored, and copies must go, since a home that lost its memory cannot revoke
-   * them. Returns whether something is left to do.
-   */
-  private unsettled(home: NodeId): boolean {
-    let left = false;
-    for (const database of this.databases()) {
-      for (const holding of [...this.holdings.all(database)]) {
-        const isCopy = holding.state === 'copy';
-        if ((!isCopy && holding.arrived === null) || this.homeOf(database, holding.key) !== home) continue;
-        left = true;
-        if (isCopy && holding.discard.length === 0) this.holdings.dropCopy(holding);
-      }
-    }
-    return left;
   }
 }

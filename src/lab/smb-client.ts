@@ -57,8 +57,8 @@ export interface LockRequest {
   length: number;
   exclusive?: boolean;
   unlock?: boolean;
-  /** Wait until the range is free instead of failing at once. */
-  wait?: boolean;
+  /** Wait until the range is free instead of failing at once, but no longer than this. */
+  waitMs?: number;
 }
 
 type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; event?: string };
@@ -139,10 +139,15 @@ export class SmbClient {
     this.waiting.clear();
   }
 
-  /** Sends a request; the answer may take as long as smbd lets it wait. */
-  request(op: string, fields: object): Promise<Answer> {
+  /**
+   * Sends a request; the answer may take as long as smbd lets it wait, or `giveUpMs`: then the request is cancelled, and
+   * answered CANCELLED unless its own answer was quicker.
+   */
+  request(op: string, fields: object, giveUpMs = Infinity): Promise<Answer> {
     if (this.lost) return Promise.reject(this.lost);
     const id = this.nextId++;
+    const cancel = () => void this.child.stdin.write(`${JSON.stringify({ id: 0, op: 'cancel', request: id })}\n`);
+    const giveUp = Number.isFinite(giveUpMs) ? setTimeout(cancel, giveUpMs) : undefined;
     return new Promise<Answer>((resolve, reject) => {
       const deadline = setTimeout(() => {
         this.waiting.delete(id);
@@ -150,6 +155,7 @@ export class SmbClient {
       }, ANSWER_MILLIS_MAX);
       const settle = <T>(done: (value: T) => void) => (value: T) => {
         clearTimeout(deadline);
+        clearTimeout(giveUp);
         done(value);
       };
       this.waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
@@ -174,8 +180,8 @@ export class SmbClient {
     return this.request('close', { handle });
   }
 
-  lock(handle: number, what: LockRequest): Promise<Answer> {
-    return this.request('lock', { handle, ...what });
+  lock(handle: number, { waitMs, ...what }: LockRequest): Promise<Answer> {
+    return this.request('lock', { handle, wait: waitMs !== undefined, ...what }, waitMs);
   }
 
   read(handle: number): Promise<Answer> {

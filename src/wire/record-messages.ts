@@ -22,7 +22,7 @@ export type RecordKind =
   /** A read copy; `owner` keeps the record. */
   | 'copy';
 
-export type Claim = 'backup' | 'owner' | 'gone';
+export type Claim = 'backup' | 'owner' | 'gone' | 'reader';
 
 export type RecordMessage =
   /**
@@ -73,7 +73,7 @@ export type RecordMessage =
   | { kind: 'barrier-passed'; number: number }
   /**
    * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn,
-   * or erased what it owned by this turn, so that no older backup must come back.
+   * or reads a copy of this turn, or erased what was handed out until this turn, so that nothing older must come back.
    */
   | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: Claim }
   /** All claims of the sender have been sent. */
@@ -116,7 +116,7 @@ export const RECORD_MESSAGE_TYPE_MIN = 1;
 export const RECORD_MESSAGE_TYPE_MAX = 31;
 
 const RECORD_KINDS: readonly RecordKind[] = ['move', 'fresh', 'keep', 'copy'];
-const CLAIMS: readonly Claim[] = ['backup', 'owner', 'gone'];
+const CLAIMS: readonly Claim[] = ['backup', 'owner', 'gone', 'reader'];
 
 export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   const writer = new ByteWriter(message.kind === 'record' ? 64 + message.data.length : 64);

@@ -18,7 +18,8 @@ import time
 from impacket.smb3 import SMB3
 from impacket.smb3structs import SMB2_DIALECT_30
 
-CREATE, CLOSE, READ, WRITE, LOCK, BREAK, SET_INFO = 5, 6, 8, 9, 10, 18, 17
+CREATE, CLOSE, READ, WRITE, LOCK, CANCEL, BREAK, SET_INFO = 5, 6, 8, 9, 10, 12, 18, 17
+ASYNC_FLAG = 2
 PENDING = 0x103
 UNSOLICITED = 0xFFFFFFFFFFFFFFFF
 HEADER_BYTES = 64
@@ -91,6 +92,7 @@ class Client:
         self.net = self.smb._NetBIOSSession
         self.session = self.smb._Session['SessionID']
         self.message = self.smb._Connection['SequenceWindow']
+        self.waiting = {}    # message id -> the number smbd gave a request that waits
         self.pending = {}    # message id -> (request, function that reads the answer, time sent)
         self.handles = {}    # our number -> file id, 16 bytes
         self.levels = {}     # our number -> oplock level held
@@ -191,6 +193,15 @@ class Client:
                            request['length'], flags, 0)
         self.send(LOCK, body, request, lambda data: {})
 
+    def do_cancel(self, request):
+        """Gives up a request that waits, "request" its id; that is then answered CANCELLED, unless it was quicker."""
+        for message, (waiting, _, _) in self.pending.items():
+            if waiting['id'] == request['request'] and message in self.waiting:
+                self.net.send_packet(struct.pack('<4sHHIHHIIQQQ16s', b'\xfeSMB', 64, 0, 0, CANCEL, 0, ASYNC_FLAG, 0,
+                                                 message, self.waiting[message], self.session, b'') +
+                                     struct.pack('<HH', 4, 0))
+        emit({'id': request['id'], 'status': 'OK', 'at': time.monotonic()})
+
     def set_info(self, request, information_class, buffer):
         body = struct.pack('<HBBIHHI16s', 33, 1, information_class, len(buffer), HEADER_BYTES + 32, 0, 0,
                            self.handles[request['handle']]) + buffer
@@ -241,8 +252,12 @@ class Client:
         message = struct.unpack_from('<Q', packet, 24)[0]
         if message == UNSOLICITED:
             return self.on_break(packet[HEADER_BYTES:])
-        if status == PENDING or message not in self.pending:
+        if message not in self.pending:
             return None
+        if status == PENDING:
+            self.waiting[message] = struct.unpack_from('<Q', packet, 32)[0]
+            return None
+        self.waiting.pop(message, None)
         request, read, sent = self.pending.pop(message)
         answer = {'id': request['id'], 'status': status_name(status), 'sent': sent, 'at': time.monotonic()}
         if status == 0:
