@@ -4,6 +4,7 @@
 #   SEED=N                repeats the random tests of a run
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
 #   SMBPOOL_FULL=1        all of the suites also over UDP, on one and five servers, and with losses (20 minutes more)
+#   SMBPOOL_KEEP=1        a lab in which a test failed stays up; "npx smbpool lab down" ends it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +24,7 @@ bash scripts/setup.sh
 LAB_ROOT=/tmp/smbpool-test
 reports=$(mktemp -d)
 finish() {
-  if [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
+  if [ "${SMBPOOL_KEEP:-}" != 1 ] && [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
     node dist/src/cli/main.js lab down --root "$LAB_ROOT" --wipe || true
   fi
   rm -rf "$reports"

@@ -13,7 +13,8 @@ import type { ServerPlace } from './layout.js';
 import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE } from './layout.js';
 import { explanation } from './logs.js';
 import {
-  bridgeExists, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge, removeNamespace,
+  bridgeExists, bridgeFilterHint, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge,
+  removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
 import { isAlive, signal, start, startTicks } from './processes.js';
@@ -276,7 +277,8 @@ export class Lab {
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
     if (inTime && !dead()) return;
     const why = explanation(place, (file) => file === place.daemonLog) ?? `${place.daemonLog} is empty`;
-    throw new LabError(`smbpoold of ${place.name} ${dead() ? 'ended' : 'did not get ready'}: ${why}`);
+    const hint = dead() ? '' : bridgeFilterHint();
+    throw new LabError(`smbpoold of ${place.name} ${dead() ? 'ended' : 'did not get ready'}: ${why}${hint}`);
   }
 
   private async startSmbd(place: ServerPlace): Promise<void> {

@@ -2,7 +2,7 @@
  * The lab's network: one bridge in the root namespace, one network namespace per server, a veth pair between them. Only
  * things whose names start with the lab's prefix are ever made or removed.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { LabError } from './errors.js';
 import {
   BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, LAB_PREFIX, PREFIX_LENGTH, SERVER_INTERFACE, hostInterface,
@@ -51,6 +51,16 @@ export async function refuseForeignNetwork(): Promise<void> {
   if (foreign.length > 0) {
     throw new LabError(`this machine already has a route for the lab's addresses 10.77.0.0/24: ${foreign[0]}`);
   }
+}
+
+/**
+ * Where Docker or libvirt let the firewall judge bridged packets, servers may not reach each other by IP (raw Ethernet
+ * frames pass): a sentence for when they do not, empty where that cannot be the cause.
+ */
+export function bridgeFilterHint(): string {
+  const file = '/proc/sys/net/bridge/bridge-nf-call-iptables';
+  if (!existsSync(file) || readFileSync(file, 'utf8').trim() !== '1') return '';
+  return `; this machine's firewall judges bridged packets (${file} is 1) and may drop the lab's: set it to 0`;
 }
 
 /** Processes inside a namespace; all of them are the lab's, or somebody's who went in through `lab exec`. */

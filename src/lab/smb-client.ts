@@ -140,8 +140,8 @@ export class SmbClient {
   }
 
   /**
-   * Sends a request; the answer may take as long as smbd lets it wait, or `giveUpMs`: then the request is cancelled, and
-   * answered CANCELLED unless its own answer was quicker.
+   * Sends a request; the answer may take as long as smbd lets it wait, or `giveUpMs`: then the request is cancelled,
+   * and answered CANCELLED unless its own answer was quicker.
    */
   request(op: string, fields: object, giveUpMs = Infinity): Promise<Answer> {
     if (this.lost) return Promise.reject(this.lost);

@@ -16,9 +16,9 @@ const DATABASES = new Map([
 
 let lastToken = 0;
 
-/** A key whose home is the given server. */
-function keyWithHome(pool: RecordsPool, home: number): RecordKey {
-  for (let i = 0; ; i++) {
+/** A key whose home is the given server; another one with `from`. */
+function keyWithHome(pool: RecordsPool, home: number, from = 0): RecordKey {
+  for (let i = from * 1000; ; i++) {
     const key = `file-${i}` as RecordKey;
     if (rendezvousHome(LOCKING, key, pool.members) === home) return key;
   }
@@ -362,3 +362,131 @@ function checkOwners(pool: RecordsPool, context: string): void {
     assert.equal(usable.get(name)?.length, 1, `${context}: a reader beside the writer of ${name}`);
   }
 }
+
+/** A server dies and comes back; the others meet it again one after the other. */
+function restart(pool: RecordsPool, id: number): void {
+  pool.restart(pool.members[id]!);
+  reconnectAll(pool);
+}
+
+function reconnectAll(pool: RecordsPool): void {
+  for (const [a, b] of pool.cutPairs()) {
+    pool.reconnect(a, b);
+    pool.deliverAll();
+  }
+  pool.advance(2_000);
+}
+
+/** Migrates, and writes `data` over what is there; returns that. */
+function use(pool: RecordsPool, server: number, key: RecordKey, data: string, database = LOCKING): string {
+  const token = migrate(pool, server, key, database);
+  pool.deliverAll();
+  pool.advance(3_000);
+  assert.equal(answered(pool, server, token), 'migrated');
+  const found = pool.find(server, database, key)!.data;
+  write(pool, server, key, data, database);
+  return found;
+}
+
+test('a random key whose creator starts anew is not made twice', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'made', OPENS);
+  use(pool, 1, key, 'taken over', OPENS);
+  pool.restart(pool.members[0]!);
+  pool.reconnect(pool.members[0]!, pool.members[2]!);
+  // neither the new run nor who just met it may take the key for a new one
+  const tokens = [migrate(pool, 2, key, OPENS), migrate(pool, 0, key, OPENS)];
+  pool.deliverAll();
+  assert.deepEqual([answered(pool, 2, tokens[0]!), answered(pool, 0, tokens[1]!)], [undefined, undefined]);
+  reconnectAll(pool);
+  pool.advance(10_000);
+  assert.deepEqual([answered(pool, 2, tokens[0]!), answered(pool, 0, tokens[1]!)], ['migrated', 'migrated']);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'taken over');
+});
+
+test('a random key comes back from the backup when its creator dies as its owner', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  use(pool, 1, key, 'v2', OPENS);
+  use(pool, 0, key, 'v3', OPENS);
+  restart(pool, 0);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'v2');
+});
+
+test('random keys that died with all who had them are forgotten', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  restart(pool, 0);
+  const token = fetch(pool, 2, key, OPENS);
+  assert.equal(answered(pool, 2, token), 'fetched', 'at once, since it exists nowhere');
+  assert.deepEqual(pool.busyWires(), []);
+});
+
+test('what was erased just before its home died does not come back from an older backup', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'old');
+  use(pool, 0, key, '');
+  pool.server(0).act((records) => records.scheduleDeletion(LOCKING, key));
+  // the release is on its way when the home dies
+  pool.passTime(1_100_000);
+  assert.equal(pool.find(0, LOCKING, key), undefined);
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'old', 'the backup');
+  restart(pool, 1);
+  assert.equal(use(pool, 2, key, 'new'), '');
+});
+
+test('a copy that was stored over the backup serves as backup when it is revoked', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  const read = fetch(pool, 2, key);
+  pool.deliverAll();
+  assert.equal(answered(pool, 2, read), 'fetched v2');
+  pool.advance(2_000);
+  use(pool, 0, key, 'v3');
+  restart(pool, 0);
+  assert.equal(use(pool, 1, key, 'on'), 'v2');
+});
+
+test('when the asker dies during a move and then the giver, the older backup is still known', () => {
+  const pool = new RecordsPool(4);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  migrate(pool, 3, key);
+  pool.deliver('3>1');
+  pool.restart(pool.members[3]!);
+  pool.reconnect(pool.members[1]!, pool.members[3]!);
+  pool.restart(pool.members[0]!);
+  reconnectAll(pool);
+  assert.equal(use(pool, 1, key, 'on'), 'v1');
+});
+
+test('a home that starts anew does not wait for a chain whose holder waits for it', () => {
+  const pool = new RecordsPool(3);
+  const held = keyWithHome(pool, 1);
+  const wanted = keyWithHome(pool, 1, 1);
+  use(pool, 2, held, 'v1');
+  // the record comes while its chain is held, by a smbd that needs another record of the same home
+  const token = migrate(pool, 0, held);
+  pool.server(0).heldChains.add(`${LOCKING}/${held}`);
+  pool.advance(5_000);
+  pool.restart(pool.members[1]!);
+  const other = migrate(pool, 0, wanted);
+  reconnectAll(pool);
+  assert.equal(answered(pool, 0, other), 'migrated');
+  const elsewhere = migrate(pool, 2, held);
+  pool.advance(3_000);
+  assert.equal(answered(pool, 2, elsewhere), undefined);
+  pool.server(0).heldChains.clear();
+  pool.advance(3_000);
+  assert.equal(answered(pool, 0, token), 'migrated');
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, elsewhere), 'migrated');
+  assert.equal(pool.find(2, LOCKING, held)?.data, 'v1');
+});
