@@ -34,6 +34,7 @@ export function place(root: string, system: System, id: number): ServerPlace {
     daemonConfig: join(directory, system === 'ctdb' ? 'ctdb.conf' : 'smbpoold.yaml'),
     socket: system === 'ctdb' ? join(directory, 'run', 'ctdbd.socket') : join(directory, 'ctdbd.socket'),
     adminSocket: join(directory, 'admin.socket'),
+    ringSocket: join(directory, 'ring.socket'),
     logs: join(directory, 'log'),
     daemonLog: join(directory, 'log', 'daemon.log'),
     // not on tmpfs: user attributes work there only since Linux 6.6

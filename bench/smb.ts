@@ -53,7 +53,8 @@ function prepare(place: ServerPlace): void {
   }
   chmodSync(join(place.directory, 'private'), 0o700);
   for (const folder of [place.share, join(place.share, 'folder')]) chmodSync(folder, 0o1777);
-  writeFileSync(place.smbConf, sambaConfig(place, labOptions({})));
+  // without our module: the same smbd in the same configuration for all, so that only the daemons differ
+  writeFileSync(place.smbConf, sambaConfig(place, labOptions({ module: false })));
 }
 
 /** Where the clients of a system connect to: always as many as a pool has servers. */

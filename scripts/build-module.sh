@@ -33,7 +33,7 @@ done
 needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
   libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
   libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
-  liburing-dev zlib1g-dev xsltproc libcmocka-dev"
+  liburing-dev zlib1g-dev libcmocka-dev"
 if [ "$print_packages" ]; then
   echo "$needed_packages" | xargs -n1
   exit 0
@@ -55,7 +55,6 @@ generated=$source/bin/default
 check_packages() {
   local missing=
   for name in $needed_packages; do
-    [ "$name" = xsltproc ] && continue # configure looks for it, nothing uses it
     [ "$name" = libcmocka-dev ] && continue # for the tests
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing="$missing $name"
   done

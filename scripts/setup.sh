@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # npm run setup: everything that `npm run demo` and `npm test` need, on a fresh Debian 12 with Node 20. Both call it
-# first. Does only what is missing: seconds when nothing changed. Never starts, stops or changes a Samba service that
-# was there.
+# first. Does only what is missing: seconds when nothing changed; the first time some minutes, half of them for the
+# source of the installed Samba, which the VFS module is built against. Never starts, stops or changes a Samba service
+# that was there.
+#   SMBPOOL_NO_MODULE=1  without the VFS module; demo, tests and labs then do without it too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,6 +12,10 @@ cd "$(dirname "$0")/.."
 # holds handles open (src/lab/client).
 packages=(samba samba-vfs-modules samba-testsuite smbclient ctdb libtdb-dev tdb-tools build-essential pkg-config
   iproute2 python3 python3-impacket)
+# and what the VFS module is built with
+if [ "${SMBPOOL_NO_MODULE:-}" != 1 ]; then
+  mapfile -t -O "${#packages[@]}" packages < <(bash scripts/build-module.sh --print-packages)
+fi
 NODE_MAJOR_MIN=20
 
 say() { echo "setup: $*"; }
@@ -70,4 +76,34 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$lock_sum" ]; then
 fi
 
 bash scripts/build.sh || stop "the build failed; its message is above"
+
+# What the module is made of, and for which Samba.
+module_fingerprint() {
+  {
+    dpkg-query -W -f '${Version}' samba
+    cat scripts/build-module.sh
+    find samba-module native/shared -type f -name '*.[ch]' | sort | xargs cat
+  } | sha256sum | cut -d' ' -f1
+}
+
+# Whether the files in smbd's folder are the ones built here: another copy of the repository may have installed its own.
+module_is_installed() {
+  local folder file
+  folder=$(smbd -b | sed -n 's/^ *MODULESDIR: *//p')/vfs
+  for file in dist/module/smbpool*.so; do cmp -s "$file" "$folder/$(basename "$file")" || return 1; done
+}
+
+module_stamp=dist/module/.fingerprint
+if [ "${SMBPOOL_NO_MODULE:-}" = 1 ]; then
+  say "without the VFS module, as SMBPOOL_NO_MODULE=1 says"
+else
+  fingerprint=$(module_fingerprint)
+  if [ "$(cat "$module_stamp" 2>/dev/null || true)" != "$fingerprint" ] || ! module_is_installed; then
+    say "building the VFS module (the first time for this Samba its source is fetched: a minute or two)"
+    bash scripts/build-module.sh --install ||
+      stop "the VFS module could not be built; its message is above. Put that right and run this again, or go" \
+        "without the module, with slower opens: SMBPOOL_NO_MODULE=1 npm run demo (or setup, test, lab up)"
+    echo "$fingerprint" >"$module_stamp"
+  fi
+fi
 say "ready"

@@ -8,6 +8,12 @@
 /* A break is over after smbd's own time-out (35 s): no watch lasts longer. */
 #define WATCH_MS_MAX 40000u
 
+/* What the client was asked to go down to; smbd keeps the old level until the client answers. */
+static uint32_t asked_level(const struct files_struct *fsp) {
+  if (fsp->lease != NULL || fsp->sent_oplock_break == NO_BREAK_SENT) return (uint32_t)fsp->oplock_type;
+  return fsp->sent_oplock_break == LEVEL_II_BREAK_SENT ? LEVEL_II_OPLOCK : NO_OPLOCK;
+}
+
 void smbpool_open_refresh(struct smbpool_open *open) {
   struct files_struct *fsp = open->fsp;
   uint32_t oplock = (uint32_t)fsp->oplock_type;
@@ -26,6 +32,7 @@ void smbpool_open_refresh(struct smbpool_open *open) {
   if (fsp->op != NULL) message.persistent_id = fsp->op->global->open_persistent_id;
   if (fsp->lease != NULL) memcpy(message.lease_key, &fsp->lease->lease.lease_key, sizeof(message.lease_key));
   message.kind = breaking && !open->breaking ? SMBPOOL_LEASE_BREAK_SENT : SMBPOOL_LEASE_CHANGED;
+  if (message.kind == SMBPOOL_LEASE_BREAK_SENT) message.oplock_after = asked_level(fsp);
   open->oplock = oplock;
   open->lease_state = lease_state;
   open->breaking = breaking;

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { describeLab } from '../lab/describe.js';
+import type { ServerDescription } from '../lab/describe.js';
 import { LabError } from '../lab/errors.js';
 import { Lab, clearWithoutState, requireRoot } from '../lab/lab.js';
 import { LAB_PASSWORD, LAB_USER, SERVER_COUNT_DEFAULT } from '../lab/layout.js';
@@ -14,6 +15,8 @@ import { labOptions } from '../lab/options.js';
 import { cleaningUpOnSignal } from '../lab/signals.js';
 
 interface UpFlags extends Partial<Omit<LabOptions, 'vfs' | 'shareOptions' | 'globalOptions' | 'lossPercent'>> {
+  /** False only with --no-module. */
+  module: boolean;
   smbOption: string[];
   globalOption: string[];
   vfs?: string;
@@ -42,7 +45,8 @@ export function registerLab(program: Command): void {
     .option('--fresh', "wipe an earlier lab's files first")
     .option('--smb-option <line>', "'name = value' for the share; repeatable", collect, [])
     .option('--global-option <line>', "'name = value' for [global]; repeatable", collect, [])
-    .option('--vfs <modules>', "VFS modules for the share, in front of fileid: 'acl_xattr streams_xattr'")
+    .option('--no-module', "without smbpool's own VFS module")
+    .option('--vfs <modules>', "other VFS modules for the share, in front of fileid: 'acl_xattr streams_xattr'")
     .option('--baseline', 'also one unclustered smbd with the same share options, at 10.77.0.200')
     .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
     .option('--loss <percent>', 'frames each server loses on purpose', number)
@@ -68,13 +72,14 @@ export function registerLab(program: Command): void {
 }
 
 async function up(servers: number, flags: UpFlags): Promise<void> {
-  const { smbOption, globalOption, vfs, loss, duplicate, ...rest } = flags;
+  const { smbOption, globalOption, module, vfs, loss, duplicate, ...rest } = flags;
   const options = labOptions({
     ...rest,
     servers,
     shareOptions: smbOption,
     globalOptions: globalOption,
     vfs: vfs?.split(/[\s,]+/).filter((word) => word !== '') ?? [],
+    ...(module ? {} : { module }),
     ...(loss === undefined ? {} : { lossPercent: loss }),
     ...(duplicate === undefined ? {} : { duplicatePercent: duplicate }),
   });
@@ -107,13 +112,19 @@ async function status(flags: { json?: true }): Promise<void> {
     say(`lab below ${lab.layout.root}, transport ${lab.options.transport}`);
     for (const one of servers) {
       const daemon = one.smbpoold === null ? 'unclustered' : `smbpoold ${one.smbpoold}`;
-      say(`${one.name.padEnd(9)}  ${one.address.padEnd(11)}  ${daemon}, smbd ${one.smbd}`);
+      say(`${one.name.padEnd(9)}  ${one.address.padEnd(11)}  ${daemon}, smbd ${one.smbd}${moduleWords(one)}`);
     }
   } else {
     say('there is no lab up; "npx smbpool lab up" makes one');
   }
   const healthy = servers.every((one) => one.smbd === 'serves' && (one.smbpoold ?? 'runs') === 'runs');
   if (!lab || !healthy) process.exitCode = 1;
+}
+
+function moduleWords({ module }: ServerDescription): string {
+  if (module === null) return '';
+  if (module === 'off') return ', without the VFS module';
+  return `, ${module.attachments} of its processes with the module, ${module.opens} open files`;
 }
 
 async function exec(server: string, words: string[]): Promise<void> {

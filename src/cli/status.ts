@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
-import type { StatusReport } from '../ports/status.js';
+import type { ModulesReport, StatusReport } from '../ports/status.js';
 import { addAdminOptions, adminSocket, ask } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
 import { bytes, duration, percent, perSecond, plural, table } from './text.js';
@@ -98,8 +98,15 @@ function heading(report: StatusReport): string {
     `smbpoold ${report.version}, process ${report.pid}, up ${duration(report.uptimeMicros)}, ` +
     `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}\n` +
     `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
+    moduleText(report.modules) +
     (report.awaiting.length === 0 ? '' : awaitingText(report.awaiting))
   );
+}
+
+function moduleText({ attachments, opens, operations }: ModulesReport): string {
+  if (attachments === 0) return 'VFS module: attached by no smbd\n';
+  const words = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}, ${plural(operations, 'open')} under way`;
+  return `VFS module: ${words}\n`;
 }
 
 function awaitingText(servers: readonly number[]): string {

@@ -57,6 +57,8 @@ export interface NodeStatus {
   waitingRequests: number;
   gate: GateStatus;
   witness: WitnessStatus;
+  /** Of the VFS modules, begun and not ended: their records are held here. */
+  operations: number;
   persistent: PersistentStatus[];
   counters: Record<string, number>;
 }
@@ -143,6 +145,7 @@ export class PoolNode {
       waitingRequests: this.records.waiting(),
       gate: this.gate.status(),
       witness: this.witness.status(),
+      operations: this.records.operations(),
       persistent: this.persistent.status(),
       counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
     };

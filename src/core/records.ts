@@ -174,6 +174,11 @@ export class Records {
     this.watcher = watcher;
   }
 
+  /** Operations of the VFS modules that have begun and not ended. */
+  operations(): number {
+    return this.pins.size;
+  }
+
   /**
    * An operation of the VFS module begins: brings all these records here at once and keeps them for its length.
    * `ready` is called once, with false if they could not all be had; null only keeps those that are here.

@@ -6,6 +6,7 @@ import type { NodeStatus } from '../core/node.js';
 import type {
   DatabaseReport,
   LinkReport,
+  ModulesReport,
   PersistentReport,
   ServerStatus,
   StatusReport,
@@ -39,6 +40,7 @@ export function reportStatus({ config, node, version, uptimeMicros }: ReportSour
     databases: reportDatabases(node),
     persistent: node.persistent.map(reportPersistent),
     clients: node.gate.clients,
+    modules: reportModules(node),
     waitingRequests: node.waitingRequests,
     waits: node.records.flatMap(reportWait),
     counters: node.counters,
@@ -80,6 +82,11 @@ function reportPersistent(database: NodeStatus['persistent'][number]): Persisten
   if (leader === null) return { name, sequence, term, inSync, leader };
   const { phase, holders, waiting } = leader;
   return { name, sequence, term, inSync, leader: { phase, holders, waiting } };
+}
+
+function reportModules({ witness, operations }: NodeStatus): ModulesReport {
+  const { attachments, opens, waits } = witness;
+  return { attachments, opens, waits, operations };
 }
 
 function reportWait({ name, wait }: NodeStatus['records'][number]): WaitReport[] {

@@ -24,6 +24,7 @@ import { TdbPersistentStore } from './persistent-store.js';
 import { Pump } from './pump.js';
 import type { RingOptions } from './pump.js';
 import { clearVolatileDirectory, TdbRecordStore } from './record-store.js';
+import { wallClockOriginMicros } from './wall-clock.js';
 import { WitnessDesk } from './witness.js';
 
 /** Fits every path: Ethernet's 1500 bytes without the headers of IP and UDP. */
@@ -111,7 +112,7 @@ export class PoolHost implements LockWitness {
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
-    this.node = this.makeNode(now());
+    this.node = this.makeNode(now);
     this.witness = new WitnessDesk({
       input: (input) => this.loop.inputOutsideTurn(input),
       later: (action) => setImmediate(action),
@@ -173,7 +174,7 @@ export class PoolHost implements LockWitness {
     };
   }
 
-  private makeNode(now: Micros): PoolNode {
+  private makeNode(now: () => Micros): PoolNode {
     const { self, members, incarnation, epoch } = this.options;
     return new PoolNode({
       self,
@@ -186,7 +187,7 @@ export class PoolHost implements LockWitness {
       gate: {
         addresses: new Map(members.map(({ id, address }) => [id, address])),
         pid: process.pid,
-        wallClockOriginMicros: Date.now() * 1000 - now,
+        wallClockOriginMicros: wallClockOriginMicros(now),
       },
     });
   }

@@ -27,6 +27,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     directories: daemonFolders(place),
     socket: place.socket,
     adminSocket: place.adminSocket,
+    ringSocket: place.ringSocket,
     transport: { kind: options.transport },
     ...(faults
       ? {

@@ -2,19 +2,27 @@
  * The steps of `npm run demo`, each a promise of the pool shown with real SMB clients: what was expected, what was
  * seen. The integration tests run the same steps as assertions. Every step cleans up its own handles.
  */
-import { SmbClient } from './smb-client.js';
+import { Recording, smbpool } from './commands.js';
+import type { RecordedEvent } from './commands.js';
 import type { Lab } from './lab.js';
+import { waitUntil } from './run.js';
+import { SmbClient } from './smb-client.js';
+import type { Answer, Opened } from './smb-client.js';
 import { createUnixUser, removeUnixUser, setSmbUser, unixUserExists } from './users.js';
 
 export interface Seen {
   held: boolean;
   /** In words, for people; names what differed when it did not hold. */
   seen: string;
+  /** What a command printed, to be shown as it is. */
+  output?: string;
 }
 
 export interface DemoStep {
   title: string;
   expected: string;
+  /** It shows what only the VFS module can tell. */
+  needsModule?: true;
   see: (lab: Lab) => Promise<Seen>;
 }
 
@@ -94,29 +102,97 @@ async function byteRangeLock(lab: Lab): Promise<Seen> {
   });
 }
 
-async function breakOf(lab: Lab, path: string, how: { oplock: 'batch' } | { lease: string }): Promise<Seen> {
+type Caching = { oplock: 'batch' } | { lease: string };
+
+interface BreakSeen extends Seen {
+  held: boolean;
+  opened: Opened;
+  answer: Answer | null;
+}
+
+/** `holder` is granted `how`, `opener` opens too, `holder` is asked and gives up after `meanwhile`. */
+async function breakBetween(
+  [holder, opener]: [SmbClient, SmbClient],
+  path: string,
+  how: Caching,
+  meanwhile: () => Promise<void>,
+): Promise<BreakSeen> {
+  await holder.request('automatic', { on: false });
+  const opened = await holder.mustOpen(path, how);
+  let answered = false;
+  const second = opener.open(path).then((answer) => {
+    answered = true;
+    return answer;
+  });
+  const broken = await holder.nextBreak(BREAK_MILLIS_MAX);
+  if (!broken) return { held: false, seen: 'no break reached the holder on server 0', opened, answer: null };
+  await new Promise((resolve) => setTimeout(resolve, WAIT_SHOWN_MILLIS));
+  await meanwhile();
+  const waited = !answered;
+  const which = broken.leaseKey === undefined ? { handle: opened.handle } : { leaseKey: broken.leaseKey };
+  const acknowledged = await holder.request('acknowledge', { ...which, to: broken.to });
+  const answer = await second;
+  const granted = opened.lease ?? opened.oplock ?? 'nothing';
+  return {
+    held: waited && acknowledged.status === 'OK' && answer.status === 'OK' && answer.at >= broken.at,
+    seen: `server 0 had granted ${granted}, was asked for ${broken.to || 'none'}; the open on server 2 ` +
+      `${waited ? 'waited' : 'did not wait'}, then ${answer.status}`,
+    opened,
+    answer,
+  };
+}
+
+async function breakOf(lab: Lab, path: string, how: Caching): Promise<Seen> {
+  return withClients(lab, [0, 2], async (clients) => {
+    const { held, seen } = await breakBetween([pick(clients, 0), pick(clients, 1)], path, how, async () => {});
+    return { held, seen };
+  });
+}
+
+/** Asked on server 1, which has nothing to do with it. */
+async function whoWaits(lab: Lab): Promise<Seen> {
+  return withClients(lab, [0, 2], async (clients) => {
+    const asked = lab.server(1 % lab.options.servers);
+    let output = '';
+    const { held, seen } = await breakBetween(
+      [pick(clients, 0), pick(clients, 1)],
+      'demo-who.txt',
+      { oplock: 'batch' },
+      async () => void (output = await smbpool(asked, 'who', 'demo-who.txt')),
+    );
+    const names = /held by[^]*server-0[^]*batch[^]*waiting[^]*server-2[^]*break[^]*server-0 pid \d+/.test(output);
+    if (!held) return { held, seen, output };
+    const said = names ? 'both are named, and who waits for whom' : 'somebody is not named';
+    return { held: names, seen: `"smbpool who demo-who.txt" on server 1: ${said}`, output };
+  });
+}
+
+function eventsOf(recording: Recording, path: string): RecordedEvent[] {
+  return recording.events().filter((event) => event.path === path);
+}
+
+async function traceOfBreak(lab: Lab): Promise<Seen> {
+  const path = 'demo-trace.txt';
   return withClients(lab, [0, 2], async (clients) => {
     const [holder, opener] = [pick(clients, 0), pick(clients, 1)];
-    await holder.request('automatic', { on: false });
-    const held = await holder.mustOpen(path, how);
-    let answered = false;
-    const second = opener.open(path).then((answer) => {
-      answered = true;
-      return answer;
-    });
-    const broken = await holder.nextBreak(BREAK_MILLIS_MAX);
-    if (!broken) return { held: false, seen: 'no break reached the holder on server 0' };
-    await new Promise((resolve) => setTimeout(resolve, WAIT_SHOWN_MILLIS));
-    const waited = !answered;
-    const which = broken.leaseKey === undefined ? { handle: held.handle } : { leaseKey: broken.leaseKey };
-    const acknowledged = await holder.request('acknowledge', { ...which, to: broken.to });
-    const answer = await second;
-    const granted = held.lease ?? held.oplock ?? 'nothing';
-    return {
-      held: waited && acknowledged.status === 'OK' && answer.status === 'OK' && answer.at >= broken.at,
-      seen: `server 0 had granted ${granted}, was asked for ${broken.to || 'none'}; the open on server 2 ` +
-        `${waited ? 'waited' : 'did not wait'}, then ${answer.status}`,
-    };
+    const recording = await Recording.start(lab, lab.server(1 % lab.options.servers), clients);
+    const { held, seen, opened, answer } = await breakBetween([holder, opener], path, { oplock: 'batch' }, async () => {});
+    // the module sees smbd's states, not its messages: the holder's answer some milliseconds late
+    const done = () => eventsOf(recording, path).some(({ kind }) => kind === 'break-done');
+    await waitUntil(done, BREAK_MILLIS_MAX);
+    if (answer?.handle !== undefined) await opener.closeHandle(answer.handle);
+    await holder.closeHandle(opened.handle);
+    await recording.stop();
+    const output = await recording.text(path);
+    const step = (kind: string, server: number) => `${kind} on server ${server}`;
+    const told = new Set(eventsOf(recording, path).map(({ kind, server }) => step(kind, server)));
+    const ofHolder = ['granted', 'break-sent', 'break-done', 'close'].map((kind) => step(kind, 0));
+    const ofOpener = ['waiting', 'granted'].map((kind) => step(kind, 2 % lab.options.servers));
+    const wanted = [...ofHolder, ...ofOpener];
+    const missing = wanted.filter((what) => !told.has(what));
+    const complete = missing.length === 0;
+    const said = complete ? 'every step is there, of both servers' : `"${missing.join('", "')}" is missing`;
+    return { held: held && complete, seen: held ? `the trace recorded on server 1: ${said}` : seen, output };
   });
 }
 
@@ -193,5 +269,17 @@ export const DEMO_STEPS: DemoStep[] = [
     title: 'smbstatus on any server shows the opens of all',
     expected: 'one open on each server, all of them listed on each',
     see: statusOfAll,
+  },
+  {
+    title: 'smbpool who, on server 1: a batch oplock on server 0, and an open on server 2 that waits for it',
+    expected: 'the holder, the waiter, and that the one waits for the other',
+    needsModule: true,
+    see: whoWaits,
+  },
+  {
+    title: 'smbpool trace, on server 1: an open on server 2 breaks a batch oplock on server 0',
+    expected: 'granted, a waiting open, break sent, break done, granted, closed',
+    needsModule: true,
+    see: traceOfBreak,
   },
 ];

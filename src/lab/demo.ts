@@ -3,6 +3,7 @@
  * crossed the wire, and takes the pool down. Exit status 0 only when everything held. With --keep the pool stays up.
  */
 import { DEMO_STEPS } from './demo-steps.js';
+import type { Seen } from './demo-steps.js';
 import { messageOf } from './errors.js';
 import { Lab } from './lab.js';
 import { LAB_PASSWORD, LAB_USER } from './layout.js';
@@ -18,11 +19,13 @@ const say = (line = ''): void => void process.stdout.write(`${line}\n`);
 
 async function showSteps(lab: Lab): Promise<boolean> {
   let all = true;
-  for (const [index, step] of DEMO_STEPS.entries()) {
+  for (const [index, step] of DEMO_STEPS.filter((one) => lab.options.module || !one.needsModule).entries()) {
     say(`${index + 1}. ${step.title}`);
     say(`   expected  ${step.expected}`);
-    const { held, seen } = await step.see(lab).catch((error: unknown) => ({ held: false, seen: messageOf(error) }));
+    const failed = (error: unknown): Seen => ({ held: false, seen: messageOf(error) });
+    const { held, seen, output } = await step.see(lab).catch(failed);
     say(`   seen      ${seen}`);
+    if (output !== undefined) for (const line of ['', ...output.trimEnd().split('\n'), '']) say(`     ${line}`.trimEnd());
     say(`   ${held ? '✔' : '✘ NOT HELD'}`);
     say();
     all &&= held;
@@ -36,6 +39,7 @@ async function main(): Promise<void> {
   const keep = process.argv.includes('--keep');
   const options = labOptions({ root: DEMO_ROOT, fresh: true });
   say('A pool of three: stock smbd and smbpoold on each server, one shared folder, a network namespace per server.');
+  if (!options.module) say('Without the VFS module, as SMBPOOL_NO_MODULE=1 says: what only it can tell is not shown.');
   const held = await cleaningUpOnSignal(
     async () => {
       const lab = await Lab.up(options, say);

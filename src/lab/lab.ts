@@ -172,6 +172,7 @@ export class Lab {
 
   private async build(say: Say): Promise<void> {
     await refuseForeignNetwork();
+    if (this.options.module) await requireModule();
     await this.makeNetwork();
     this.checkWanted();
     await run('mount', ['-t', 'tmpfs', '-o', 'mode=0755,size=4g', 'smbpool-lab', this.layout.volatile]);
@@ -234,9 +235,20 @@ export class Lab {
     }
   }
 
+  /** Of its kind and server it takes the place of one that ended. */
   private remember(process_: LabProcess): void {
+    const { kind, server } = process_;
+    this.state.processes = this.state.processes.filter((one) => one.kind !== kind || one.server !== server);
     this.state.processes.push(process_);
     saveState(this.layout, this.state);
+  }
+
+  /** Starts smbpoold and smbd of this server again, after they ended, and waits until it serves. */
+  async startAgain(place: ServerPlace): Promise<void> {
+    await this.startDaemon(place);
+    await this.waitForDaemon(place);
+    await this.startSmbd(place);
+    await this.waitForShare(place);
   }
 
   private async startDaemon(place: ServerPlace): Promise<void> {
@@ -260,7 +272,7 @@ export class Lab {
       if (dead()) return true;
       const status = await daemonStatus(place.adminSocket);
       if (!status || status.awaiting.length > 0 || status.servers.some((server) => !server.up)) return false;
-      return accepts({ path: place.socket });
+      return existsSync(place.ringSocket) && (await accepts({ path: place.socket }));
     };
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
     if (inTime && !dead()) return;
@@ -292,10 +304,18 @@ export class Lab {
     const inTime = await waitUntil(listening, SMBD_START_MILLIS_MAX, 100);
     if (inTime && !dead()) {
       const listing = await this.smbclient(place, 'ls');
-      if (listing.status === 0) return;
+      if (listing.status === 0) return this.checkModule(place);
       throw this.smbdFailure(place, `does not serve (smbclient: ${listing.stdout.trim() || listing.stderr.trim()})`);
     }
     throw this.smbdFailure(place, dead() ? 'ended' : 'does not accept connections');
+  }
+
+  /** That the listing's smbd attached: with a ring that cannot be reached everything works, only slower. */
+  private async checkModule(place: ServerPlace): Promise<void> {
+    if (!this.options.module || place.id === null) return;
+    const status = await daemonStatus(place.adminSocket);
+    if ((status?.counters['witness.attached'] ?? 0) > 0) return;
+    throw this.smbdFailure(place, 'serves, but its VFS module did not reach smbpoold');
   }
 
   private smbdFailure(place: ServerPlace, what: string): LabError {
@@ -313,6 +333,18 @@ export class Lab {
     const environment = this.environment(place);
     return tryRun('ip', ['netns', 'exec', place.namespace, command, ...args], { environment, timeoutMs });
   }
+}
+
+/** smbd says only "bad network name" to a client when a module is missing, and refuses the share. */
+async function requireModule(): Promise<void> {
+  const said = await run('smbd', ['-b']);
+  const folder = /^\s*MODULESDIR:\s*(\S+)/m.exec(said)?.[1] ?? '/usr/lib/samba';
+  const file = join(folder, 'vfs', 'smbpool.so');
+  if (existsSync(file)) return;
+  throw new LabError(
+    `smbpool's VFS module is not installed (${file} is missing): "npm run setup" builds and installs it; ` +
+      '"lab up --no-module" makes a pool without',
+  );
 }
 
 export function requireRoot(): void {

@@ -59,6 +59,8 @@ export interface ServerPlace {
   /** smbd's `ctdbd socket`. */
   socket: string;
   adminSocket: string;
+  /** Where the VFS module finds smbpoold. */
+  ringSocket: string;
   logs: string;
   daemonLog: string;
   share: string;
@@ -110,6 +112,7 @@ export class Layout {
       daemonConfig: join(directory, 'smbpoold.yaml'),
       socket: join(directory, 'ctdbd.socket'),
       adminSocket: join(directory, 'admin.socket'),
+      ringSocket: join(directory, 'ring.socket'),
       logs,
       daemonLog: join(logs, 'smbpoold.log'),
       share,

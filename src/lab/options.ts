@@ -17,7 +17,9 @@ export interface LabOptions {
   shareOptions: string[];
   /** Lines `name = value` for [global]. */
   globalOptions: string[];
-  /** VFS modules in front of fileid, in their order. */
+  /** With our VFS module on the pool's servers; it is the first of the list. */
+  module: boolean;
+  /** VFS modules between ours and fileid, in their order. */
   vfs: string[];
   /** Wipe what an earlier lab left below the root, the shared files too. */
   fresh: boolean;
@@ -40,6 +42,8 @@ const DEFAULTS: LabOptions = {
   servers: SERVER_COUNT_DEFAULT,
   shareOptions: [],
   globalOptions: [],
+  // the set-up's own switch: where the module could not be built, nothing asks for it
+  module: process.env['SMBPOOL_NO_MODULE'] !== '1',
   vfs: [],
   fresh: false,
   transport: 'ethernet',

@@ -62,6 +62,19 @@ const SHARE_COMMON = [
   'fileid:algorithm = fsname',
 ];
 
+/**
+ * Our module first, so that it sees a request before any other, and reports what the client asked for; fileid last, as
+ * it makes the ids. Without a volume id of ours the modules between see the kernel's st_dev, which streams_xattr makes
+ * the inode numbers of streams from: right here, where all servers have one mount.
+ */
+function modules(place: ServerPlace, options: LabOptions): string[] {
+  if (place.id === null || !options.module) return [`vfs objects = ${[...options.vfs, 'fileid'].join(' ')}`];
+  return [
+    `vfs objects = ${['smbpool', ...options.vfs, 'fileid'].join(' ')}`,
+    `smbpool:socket = ${place.ringSocket}`,
+  ];
+}
+
 /** The configuration of one smbd; `place.id` null means unclustered. Options given by the user come last and so win. */
 export function sambaConfig(place: ServerPlace, options: LabOptions): string {
   const global = [
@@ -80,7 +93,7 @@ export function sambaConfig(place: ServerPlace, options: LabOptions): string {
   const share = [
     `path = ${place.share}`,
     ...SHARE_COMMON,
-    `vfs objects = ${[...options.vfs, 'fileid'].join(' ')}`,
+    ...modules(place, options),
     ...options.shareOptions,
   ];
   return `${section('global', global)}\n${section(SHARE, share)}`;

@@ -63,6 +63,17 @@ export interface PersistentReport {
   leader: { phase: string; holders: number[]; waiting: number } | null;
 }
 
+/** What the VFS modules of this server's smbds have told, now. All 0 where no share has the module. */
+export interface ModulesReport {
+  /** smbds that have it attached. */
+  attachments: number;
+  opens: number;
+  /** Opens that wait for records, or for somebody else's oplock or lease to be given up. */
+  waits: number;
+  /** Opens under way, whose records are held here until they end. */
+  operations: number;
+}
+
 /** How long local processes waited, since the daemon started; quantiles are at most an eighth too high. */
 export interface WaitReport {
   name: string;
@@ -90,6 +101,7 @@ export interface StatusReport {
   persistent: PersistentReport[];
   /** Processes connected to the CTDB client socket. */
   clients: number;
+  modules: ModulesReport;
   /** Requests of those processes for records that are not answered yet. */
   waitingRequests: number;
   waits: WaitReport[];

@@ -53,17 +53,27 @@ test("the smb.conf is clustered for the pool's servers only", () => {
   assert.equal(alone.has('ctdbd socket'), false);
 });
 
-test('options of the command line come last and so win; modules go in front of fileid', () => {
+test('options of the command line come last and so win; modules go in front of fileid, ours first', () => {
   const options = labOptions({
+    module: true,
     vfs: ['acl_xattr', 'streams_xattr'],
     shareOptions: ['create mask = 0700'],
     globalOptions: ['server min protocol = NT1', 'smbd getinfo ask sharemode = yes'],
   });
   const text = sambaConfig(layout.server(0), options);
-  assert.equal(section(text, 'pool').get('vfs objects'), 'acl_xattr streams_xattr fileid');
+  assert.equal(section(text, 'pool').get('vfs objects'), 'smbpool acl_xattr streams_xattr fileid');
+  assert.equal(section(text, 'pool').get('smbpool:socket'), '/tmp/lab/server-0/ring.socket');
   assert.equal(section(text, 'pool').get('create mask'), '0700');
   assert.equal(section(text, 'global').get('server min protocol'), 'NT1');
   assert.equal(section(text, 'global').get('smbd getinfo ask sharemode'), 'yes');
+});
+
+test('our module is left out where it was not wanted, and on the unclustered smbd', () => {
+  const without = section(sambaConfig(layout.server(0), labOptions({ module: false })), 'pool');
+  assert.equal(without.get('vfs objects'), 'fileid');
+  assert.equal(without.has('smbpool:socket'), false);
+  const alone = section(sambaConfig(layout.baseline(), labOptions({ module: true })), 'pool');
+  assert.equal(alone.get('vfs objects'), 'fileid');
 });
 
 test('smbpoold accepts what the lab writes for it', () => {
