@@ -7,6 +7,8 @@ import type { Epoch, NodeId } from '../base/ids.js';
 import type { Effect, LogLevel, Micros } from './effects.js';
 import type { Timers } from './timers.js';
 
+export type SendMode = 'wait' | 'drop' | 'ride';
+
 export interface CoreContext {
   readonly self: NodeId;
   /** The configured servers, ascending, ourselves included. Fixed until membership changes arrive with views. */
@@ -19,9 +21,10 @@ export interface CoreContext {
   /**
    * Queues a message for a peer; it travels reliably and in order with the other messages to that peer, in a frame made
    * at the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
-   * While the peer has not been reached yet the message waits; `whenDown: 'drop'` loses it instead (returns false).
+   * While the peer has not been reached yet the message waits; the mode 'drop' loses it instead (returns false). With
+   * 'ride' nobody waits for it: it travels with the next message or acknowledgement, or a few milliseconds later.
    */
-  send(peer: NodeId, message: Uint8Array, whenDown?: 'wait' | 'drop'): boolean;
+  send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean;
   /** Whether the peer has been heard of lately; ourselves always. */
   isUp(peer: NodeId): boolean;
   log(level: LogLevel, event: string, fields?: Record<string, unknown>): void;

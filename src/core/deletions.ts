@@ -14,6 +14,8 @@ const LINGER_MICROS = 1_000_000;
 const LINGER_RANDOM_KEY_MICROS = 10_000;
 /** A record nobody has written yet is of use as long as its file is open here; it is looked at this often. */
 const LINGER_UNWRITTEN_MICROS = 5_000_000;
+/** Those due within this time are handled together: one round, one announcement, one frame. */
+const GATHER_MICROS = 10_000;
 /** Records handled in one step; the rest follows a millisecond later, so that others are served in between. */
 const SLICE = 256;
 const SLICE_PAUSE_MICROS = 1_000;
@@ -39,7 +41,9 @@ class Queue {
     const first = this.items[this.head];
     if (this.armed || first === undefined) return;
     this.armed = true;
-    this.context.timers.at(first.due, () => {
+    const now = this.context.now();
+    const at = first.due <= now ? now + SLICE_PAUSE_MICROS : first.due + GATHER_MICROS;
+    this.context.timers.at(at, () => {
       this.armed = false;
       this.run();
     });
@@ -53,8 +57,6 @@ class Queue {
       this.head++;
       this.visit(item.database, item.key);
     }
-    const next = this.items[this.head];
-    if (next !== undefined && next.due <= now) next.due = now + SLICE_PAUSE_MICROS;
     if (this.head > SLICE) {
       this.items.splice(0, this.head);
       this.head = 0;

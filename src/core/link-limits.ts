@@ -20,6 +20,12 @@ export const SILENCE_MICROS_MAX = 1_000_000;
 export const ACK_DELAY_MICROS = 1_000;
 
 /**
+ * A message that nobody waits for waits so long for something to ride on. A frame of its own would wake the peer, which
+ * costs more than the message; on a busy link there is always company.
+ */
+export const RIDE_MICROS = 5_000;
+
+/**
  * So many frames received without an acknowledgement sent: acknowledge now, so that the sender's window never runs
  * dry.
  */

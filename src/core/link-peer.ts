@@ -21,6 +21,7 @@ import {
   RETRANSMIT_FRAMES_MAX,
   RETRANSMIT_MICROS_MAX,
   RETRANSMIT_MICROS_MIN,
+  RIDE_MICROS,
   RTT_DEVIATION_SMOOTHING,
   RTT_MICROS_INITIAL,
   RTT_MICROS_MAX,
@@ -104,6 +105,9 @@ export class PeerLink {
   private framesUnacked = 0;
   private ackNow = false;
   private ackTimer: Timer | null = null;
+  /** All that is queued can wait for company. */
+  private onlyRiders = false;
+  private rideTimer: Timer | null = null;
   private echoOf = 0;
   private echoHeardAt: Micros = 0;
   private rttMicros: number | null = null;
@@ -143,11 +147,14 @@ export class PeerLink {
   }
 
   /** Queues a message. When too much waits already, everything is given up and the link starts again. */
-  push(message: Uint8Array): boolean {
+  push(message: Uint8Array, canWait = false): boolean {
     if (this.sending.queuedBytes + message.length > QUEUE_BYTES_MAX) {
       this.overflow();
       return false;
     }
+    // whatever is queued behind one that can wait takes it along: streams stay in order
+    if (!canWait) this.onlyRiders = false;
+    else if (!this.sending.hasQueued) this.onlyRiders = true;
     this.sending.push(message);
     this.totals.messagesSent++;
     return true;
@@ -326,19 +333,34 @@ export class PeerLink {
   flush(): void {
     if (this.up) {
       if (this.sending.hasLost) for (const frame of this.sending.lostFrames()) this.transmit(frame);
-      for (;;) {
-        const frame = this.sending.next(this.remoteWindow);
-        if (frame === null) break;
-        this.transmit(frame);
-      }
+      if (this.onlyRiders && this.sending.hasQueued) this.waitForCompany();
+      else this.sendQueued();
     }
     if (this.framesUnacked === 0) return;
     if (this.ackNow) this.sendAck();
     else this.ackTimer ??= this.context.timers.at(this.context.now() + ACK_DELAY_MICROS, () => this.onAckTimer());
   }
 
+  private sendQueued(): void {
+    for (;;) {
+      const frame = this.sending.next(this.remoteWindow);
+      if (frame === null) return;
+      this.transmit(frame);
+    }
+  }
+
+  private waitForCompany(): void {
+    this.rideTimer ??= this.context.timers.at(this.context.now() + RIDE_MICROS, () => {
+      this.rideTimer = null;
+      this.onlyRiders = false;
+    });
+  }
+
   private onAckTimer(): void {
     this.ackTimer = null;
+    if (this.framesUnacked === 0) return;
+    // what waits for company has it now: data carries the acknowledgement
+    if (this.up && this.onlyRiders && this.sending.hasQueued) this.sendQueued();
     if (this.framesUnacked > 0) this.sendAck();
   }
 

@@ -9,6 +9,7 @@ import { DecodeError } from '../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
 import type { Frame } from '../wire/frame.js';
 import { decodeFrame } from '../wire/frame.js';
+import type { SendMode } from './context.js';
 import type { Micros } from './effects.js';
 import {
   HEARTBEAT_INTERVAL_MICROS,
@@ -56,10 +57,10 @@ export class Links {
 
   /**
    * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the peer
-   * is down and `whenDown` is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then the
+   * is down and the mode is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then the
    * link starts again and peerUp follows). All three are counted.
    */
-  send(peer: NodeId, message: Uint8Array, whenDown: 'wait' | 'drop' = 'wait'): boolean {
+  send(peer: NodeId, message: Uint8Array, mode: SendMode = 'wait'): boolean {
     const link = this.peers.get(peer);
     assert(link !== undefined, `no link to server ${peer}`);
     assert(message.length > 0, 'a message has a type');
@@ -68,11 +69,11 @@ export class Links {
       this.context.log('error', 'link.message.too-large', { peer, bytes: message.length, bytesMax: MESSAGE_BYTES_MAX });
       return false;
     }
-    if (whenDown === 'drop' && !link.up) {
+    if (mode === 'drop' && !link.up) {
       this.context.count('link.message.dropped');
       return false;
     }
-    return link.push(message);
+    return link.push(message, mode === 'ride');
   }
 
   /** Takes an authentic frame. Whatever is wrong with its body is counted, never thrown. */

@@ -267,7 +267,7 @@ export class PoolNode {
       timers: this.timers,
       now: () => this.time,
       emit: (effect) => this.effects.push(effect),
-      send: (peer, message, whenDown) => this.links.send(peer, message, whenDown),
+      send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => peer === self || this.links.isUp(peer),
       log: (level, event, fields) => this.log(level, event, fields),
       count: (name, by = 1) => this.count(name, by),

@@ -36,6 +36,9 @@ const TURNS_PER_INCARNATION = 4096;
  */
 const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
 
+/** What the other server only notes; streams are in order, so it has it before anything that follows from it. */
+const NOBODY_WAITS_FOR = new Set<RecordMessage['kind']>(['exists', 'gone', 'drop']);
+
 export interface RecordsEvents {
   /** The record is ours and in the tdb. */
   migrated(token: number): void;
@@ -410,7 +413,7 @@ export class Records {
 
   private post(to: NodeId, message: RecordMessage): void {
     if (to === this.context.self) this.mailbox.push(message);
-    else this.context.send(to, encodeRecordMessage(message));
+    else this.context.send(to, encodeRecordMessage(message), NOBODY_WAITS_FOR.has(message.kind) ? 'ride' : 'wait');
   }
 
   private drain(): void {

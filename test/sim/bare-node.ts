@@ -34,7 +34,7 @@ export class BareNode implements SteppedNode {
       timers: this.timers,
       now: () => this.time,
       emit: (effect) => void this.effects.push(effect),
-      send: (peer, message, whenDown) => this.links.send(peer, message, whenDown),
+      send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => this.links.isUp(peer),
       log: (level, event, fields = {}) => void this.effects.push({ kind: 'log', level, event, fields }),
       count: () => undefined,

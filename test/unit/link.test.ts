@@ -7,9 +7,10 @@ import { test } from 'node:test';
 import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
+import type { SendMode } from '../../src/core/context.js';
 import { Links } from '../../src/core/link.js';
 import {
-  MESSAGE_BYTES_MAX, PROBE_MICROS_MIN, QUEUE_BYTES_MAX, SILENCE_MICROS_MAX,
+  ACK_DELAY_MICROS, MESSAGE_BYTES_MAX, PROBE_MICROS_MIN, QUEUE_BYTES_MAX, RIDE_MICROS, SILENCE_MICROS_MAX,
 } from '../../src/core/link-limits.js';
 import { Timers } from '../../src/core/timers.js';
 import { decodeFrame } from '../../src/wire/frame.js';
@@ -79,10 +80,10 @@ class Station {
     this.arm();
   }
 
-  send(peer: NodeId, message: Uint8Array): boolean {
+  send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean {
     let sent = false;
     this.turn(() => {
-      sent = this.links.send(peer, message);
+      sent = this.links.send(peer, message, mode);
     });
     return sent;
   }
@@ -218,6 +219,31 @@ test('nothing is sent again on a link that is only slow, and few acknowledgement
     assert.equal(stations[0]!.links.status()[0]!.retransmitted, 0, `delay ${delay}`);
     assert.ok(stations[1]!.links.status()[0]!.framesSent - before <= 520, 'one for two frames at most, and heartbeats');
   }
+});
+
+test('what can wait rides with the next message or acknowledgement, in order, and goes alone at last', () => {
+  const { time, stations } = world(1, 2);
+  time.advance(1_000);
+  const [from, to] = [stations[0]!, stations[1]!];
+  const frames = (): number => from.links.status()[0]!.framesSent;
+  const quiet = frames();
+  from.send(one, text('can wait'), 'ride');
+  time.advance(RIDE_MICROS - 500);
+  assert.deepEqual(to.texts(zero), []);
+  assert.equal(frames(), quiet);
+  from.send(one, text('now'));
+  time.advance(200);
+  assert.deepEqual(to.texts(zero), ['can wait', 'now']);
+  assert.equal(frames(), quiet + 1, 'one frame for both');
+  time.advance(3_000);
+  from.send(one, text('with the acknowledgement'), 'ride');
+  to.send(zero, text('to be acknowledged'));
+  time.advance(ACK_DELAY_MICROS + 500);
+  assert.equal(to.texts(zero).length, 3);
+  time.advance(3_000);
+  from.send(one, text('alone'), 'ride');
+  time.advance(RIDE_MICROS + 500);
+  assert.equal(to.texts(zero).length, 4);
 });
 
 test('a lost frame costs a round trip when others follow, and a probe when it was the last', () => {
