@@ -120,17 +120,19 @@ class Bench {
       node: process.version,
       processors: `everything on processor ${processors}`,
       transport: `smbpool: ${transport}, CTDB: TCP; one bridge, state on tmpfs`,
-      repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns`,
+      repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, after one that does not count`,
       seed,
       load: loadavg()[0]!.toFixed(2),
     };
   }
 
-  private async measureAll(plan: Plan, workloads: readonly Workload[]): Promise<Row[]> {
+  private async measureAll(plan: Plan, all: readonly Workload[]): Promise<Row[]> {
     const { only } = this.options;
+    const workloads = all.filter(({ name }) => only === undefined || only.includes(name));
+    process.stderr.write('  warming up\n');
+    for (const workload of workloads) await measure({ ...plan, repetitions: 1, seed: plan.seed + 1000 }, workload);
     const rows: Row[] = [];
     for (const workload of workloads) {
-      if (only !== undefined && !only.includes(workload.name)) continue;
       process.stderr.write(`  measuring ${workload.name}\n`);
       rows.push({ workload, samples: await measure(plan, workload) });
     }
@@ -157,7 +159,7 @@ class Bench {
     const plan: Plan = {
       ...length, root: ROOT, seed: Number(seed), processors, systems,
       command: ({ name }, system) =>
-        ['python3', client, name, `${length.seconds}`, USER, PASSWORD, ...addresses(ROOT, system)],
+        ['/usr/bin/python3', client, name, `${length.seconds}`, USER, PASSWORD, ...addresses(ROOT, system)],
     };
     return this.measureAll(plan, SMB_WORKLOADS);
   }

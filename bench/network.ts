@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, readdirSync } from 'node:fs';
+import { LabError } from '../src/lab/errors.js';
 import { run, tryRun, waitUntil } from '../src/lab/run.js';
 import { BRIDGE, HOST_ADDRESS, PREFIX } from './places.js';
 
@@ -12,6 +13,11 @@ const NAMESPACE_FOLDER = '/run/netns';
 const TERMINATE_MILLIS_MAX = 5000;
 
 export async function createBridge(): Promise<void> {
+  const network = HOST_ADDRESS.replace(/\d+$/, '0/24');
+  const foreign = (await run('ip', ['-4', 'route', 'show', 'root', network])).split('\n').filter((line) => line !== '');
+  if (foreign.some((line) => !line.startsWith('default'))) {
+    throw new LabError(`this machine already has a route for the benchmark's addresses ${network}: ${foreign.join(', ')}`);
+  }
   await run('ip', ['link', 'add', 'name', BRIDGE, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0']);
   await run('ip', ['addr', 'add', `${HOST_ADDRESS}/24`, 'dev', BRIDGE]);
   await run('ip', ['link', 'set', BRIDGE, 'up']);

@@ -10,7 +10,7 @@ export type System = 'smbpool' | 'ctdb' | 'single';
 
 export const PREFIX = 'bn';
 export const BRIDGE = 'bnbr0';
-export const HOST_ADDRESS = '10.79.0.1';
+export const HOST_ADDRESS = '10.83.0.1';
 export const SERVERS = 3;
 /** The account that the SMB load logs on with; created if there is none of that name, and removed again. */
 export const USER = 'smbpoolbench';
@@ -27,7 +27,7 @@ export function place(root: string, system: System, id: number): ServerPlace {
     id: system === 'single' ? null : id,
     name,
     namespace: `${PREFIX}${LETTER[system]}${id}`,
-    address: `10.79.0.${FIRST_ADDRESS[system] + id}`,
+    address: `10.83.0.${FIRST_ADDRESS[system] + id}`,
     directory,
     volatile: join(directory, 'volatile'),
     smbConf: join(directory, 'smb.conf'),

@@ -32,19 +32,19 @@ export async function startSmbds(root: string, systems: readonly System[], proce
     const all = places(root, system);
     for (const place of all) prepare(place);
     await setSmbUser(all[0]!, USER, PASSWORD);
-    for (const place of all) {
-      const args = ['--foreground', '--no-process-group', `--configfile=${place.smbConf}`];
-      const outputFile = join(place.logs, 'smbd.out');
-      startIn({ namespace: place.namespace, processors, command: 'smbd', args, outputFile });
-    }
-    for (const { name, address, logs } of all) {
-      const serves = () => accepts({ host: address, port: 445 });
-      if (!(await waitUntil(serves, SMBD_START_MILLIS_MAX))) {
-        throw new LabError(`the smbd of ${name} does not serve; see ${logs}`);
-      }
-    }
+    // one after the other: each finds its databases made by the one before
+    for (const place of all) await startSmbd(place, processors);
   }
   return created;
+}
+
+async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlace, processors: string): Promise<void> {
+  const args = ['--foreground', '--no-process-group', `--configfile=${smbConf}`];
+  startIn({ namespace, processors, command: 'smbd', args, outputFile: join(logs, 'smbd.out') });
+  const serves = () => accepts({ host: address, port: 445 });
+  if (!(await waitUntil(serves, SMBD_START_MILLIS_MAX))) {
+    throw new LabError(`the smbd of ${name} does not serve; see ${logs}`);
+  }
 }
 
 function prepare(place: ServerPlace): void {
