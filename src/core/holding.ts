@@ -49,6 +49,8 @@ export interface Holding {
   /** The answer to our ask, to be stored. */
   arrived: Extract<RecordMessage, { kind: 'record' }> | null;
   give: PendingGive | null;
+  /** The order that the store operation under way obeys; it may be void by the time the store answers. */
+  giving: PendingGive | null;
   /**
    * A copy or backup to be deleted; `confirm`: the home waits for 'revoked'; `keep`: a copy that took the place of the
    * backup becomes the backup.
@@ -85,6 +87,7 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     waiters: [],
     arrived: null,
     give: null,
+    giving: null,
     discard: [],
     isBackupToo: false,
     reclaim: null,
@@ -101,4 +104,14 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
 /** Whether one run of a server comes after another, as they travel in asks; the numbers may wrap. */
 export function isLaterRun(run: number, other: number): boolean {
   return ((run - other) | 0) > 0;
+}
+
+/** Whether we own the record, or shall when what arrived could be stored. */
+export function isOwner({ state, arrived }: Holding): boolean {
+  return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
+}
+
+/** Whether local writers may not be able to use the record once this is done. */
+export function isLeaving(operation: RecordOp | null): boolean {
+  return operation?.op === 'give' || operation?.op === 'share' || operation?.op === 'erase';
 }

@@ -9,7 +9,7 @@ import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { BUSY_RETRY_MICROS_MIN, isLaterRun, newHolding } from './holding.js';
+import { BUSY_RETRY_MICROS_MIN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import { HoldTimes } from './hold-times.js';
 
@@ -315,6 +315,7 @@ export class Holdings {
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
+      holding.giving = holding.give;
       if (isLeaving(operation)) this.events.leaving(holding.database, holding.key);
       this.context.emit({ kind: 'record', database: holding.database, key: holding.key, op: operation });
       return;
@@ -504,8 +505,15 @@ export class Holdings {
 
   private given(holding: Holding, outcome: RecordOutcome): void {
     const { database, key } = holding;
-    const { turn, to, run, mode } = holding.give!;
-    holding.give = null;
+    const { turn, to, run, mode } = holding.giving!;
+    const isVoid = holding.give !== holding.giving;
+    if (!isVoid) holding.give = null;
+    if (outcome.result === 'done' && isVoid) {
+      // In the same step we were told otherwise, and may have told others: it stays here after all.
+      if (mode === 'read') holding.shared = true;
+      else holding.reclaim ??= holding.turn;
+      return;
+    }
     if (outcome.result !== 'done') {
       holding.state = 'none';
       this.postHome(database, key, { kind: 'missing', database, key, turn });
@@ -582,16 +590,6 @@ export class Holdings {
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
     this.databases.get(holding.database)?.delete(holding.key);
   }
-}
-
-/** Whether we own the record, or shall when what arrived could be stored. */
-function isOwner({ state, arrived }: Holding): boolean {
-  return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
-}
-
-/** Whether local writers may not be able to use the record once this is done. */
-function isLeaving(operation: RecordOp | null): boolean {
-  return operation?.op === 'give' || operation?.op === 'share' || operation?.op === 'erase';
 }
 
 const EMPTY = new Uint8Array(0);

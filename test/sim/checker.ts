@@ -30,6 +30,8 @@ interface History {
    * place in `versions`. What is read next must not be older. Null: the last version written is the only right one.
    */
   floor: number | null;
+  /** No survivor had any version: it may be gone. */
+  mayBeGone: boolean;
 }
 
 export interface Violation {
@@ -68,7 +70,7 @@ export class Checker {
     const id = `${database}/${key}`;
     let history = this.histories.get(id);
     if (history === undefined) {
-      history = { versions: [{ text: '', since: 0 }], floor: null };
+      history = { versions: [{ text: '', since: 0 }], floor: null, mayBeGone: false };
       this.histories.set(id, history);
     }
     return history;
@@ -76,7 +78,8 @@ export class Checker {
 
   /** Whether `text` may be what the record holds now. */
   private mayBe(history: History, text: string): boolean {
-    const { versions, floor } = history;
+    const { versions, floor, mayBeGone } = history;
+    if (floor !== null && mayBeGone && text === '') return true;
     if (floor === null) return text === versions.at(-1)!.text;
     return versions.slice(floor).some((version) => version.text === text);
   }
@@ -106,7 +109,9 @@ export class Checker {
         if (text === '') continue;
         newest = Math.max(newest, history.versions.findLastIndex((version) => version.text === text));
       }
-      if (!owned) history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
+      if (owned) continue;
+      history.mayBeGone ||= newest === 0;
+      history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
     }
   }
 
@@ -159,6 +164,7 @@ export class Checker {
       this.fail('last-version-under-the-lock', what, record);
     } else if (history.floor !== null) {
       history.floor = null;
+      history.mayBeGone = false;
       this.push(history, text);
     }
   }
