@@ -116,6 +116,7 @@ export class RandomKeys {
 
   /** Sends the announcements of this turn. */
   flush(): void {
+    if (this.announcements.size === 0) return;
     const announcements = [...this.announcements.values()];
     this.announcements.clear();
     for (const message of announcements) this.postToAll(message);

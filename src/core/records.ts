@@ -321,8 +321,10 @@ export class Records {
 
   /** Called at the end of the turn: sends the asks and announcements that were collected. */
   flush(): void {
-    for (const { home, message } of this.asks.values()) this.post(home, message);
-    this.asks.clear();
+    if (this.asks.size > 0) {
+      for (const { home, message } of this.asks.values()) this.post(home, message);
+      this.asks.clear();
+    }
     this.randomKeys.flush();
   }
 
