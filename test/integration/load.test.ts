@@ -111,7 +111,7 @@ test('conflicting grants are noticed', () => {
   assert.equal(conflicts([open(1, 0, 5), open(2, 1, 6)]).length, 0);
   assert.equal(conflicts([open(1, 0, 5, none), open(2, 5, 6)]).length, 0);
   assert.equal(conflicts([open(1, 0, 5, none), open(2, 4, 6)]).length, 1);
-  const exclusive: ExclusiveHolding = { ...who(1, 0, 3), kind: 'exclusive' };
+  const exclusive: ExclusiveHolding = { ...who(1, 0, 3), kind: 'exclusive', granted: 'batch', ended: 'close' };
   assert.equal(conflicts([open(1, 0, 9), exclusive, open(2, 3, 6)]).length, 0);
   assert.equal(conflicts([open(1, 0, 9), exclusive, open(2, 2, 6)]).length, 1);
   const lock = (client: number, start: number, isExclusive: boolean): LockHolding => ({
@@ -134,6 +134,7 @@ test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP 
     const before = await memory(lab);
     const result = await running;
     const after = await memory(lab);
+    process.stdout.write(`memory of the daemons in kB: ${before.join(', ')}, at the end ${after.join(', ')}\n`);
     assertWorked(result);
     assert.deepEqual(conflicts(result.holdings), [], 'two clients were granted what excludes each other');
     assertNoPanics(lab);

@@ -64,7 +64,7 @@ export interface LoadResult {
 class LoadClient {
   private readonly handles: Handle[] = [];
   /** Breaks that came before the answer that told us of the handle. */
-  private readonly earlyBreaks = new Map<number, number>();
+  private readonly earlyBreaks = new Map<number, BreakEvent>();
 
   private constructor(
     private readonly index: number,
@@ -102,8 +102,8 @@ class LoadClient {
     const exclusive = this.handles.find((handle) => handle.number === event.handle)?.exclusive;
     // a break that only takes H away leaves the rest as exclusive as it was
     if (event.to.includes('W')) return;
-    if (exclusive) exclusive.to = Math.min(exclusive.to, event.at);
-    else this.earlyBreaks.set(event.handle, event.at);
+    if (exclusive) endExclusive(exclusive, event.at, `break to ${event.to}`);
+    else this.earlyBreaks.set(event.handle, event);
   }
 
   private act(): Promise<void> {
@@ -149,11 +149,12 @@ class LoadClient {
       share: { read: has(share, 'r'), write: has(share, 'w'), delete: has(share, 'd') },
     };
     const granted = answer.lease?.includes('W') === true || answer.oplock === 'exclusive' || answer.oplock === 'batch';
-    const brokenAt = this.earlyBreaks.get(answer.handle);
+    const early = this.earlyBreaks.get(answer.handle);
     this.earlyBreaks.delete(answer.handle);
     const exclusive: ExclusiveHolding | null = granted
-      ? { ...common, kind: 'exclusive', to: brokenAt ?? Infinity }
+      ? { ...common, kind: 'exclusive', granted: answer.lease ?? answer.oplock ?? '', ended: 'never' }
       : null;
+    if (exclusive && early) endExclusive(exclusive, early.at, `break to ${early.to}`);
     this.result.holdings.push(open);
     if (exclusive) this.result.holdings.push(exclusive);
     const mayDelete = open.access.delete;
@@ -213,10 +214,15 @@ class LoadClient {
     if (!handle) return;
     const answer = await this.client.closeHandle(handle.number);
     this.count('close', answer);
-    for (const holding of [handle.open, handle.exclusive, ...handle.locks]) {
-      if (holding) holding.to = Math.min(holding.to, answer.sent);
-    }
+    for (const holding of [handle.open, ...handle.locks]) holding.to = Math.min(holding.to, answer.sent);
+    if (handle.exclusive) endExclusive(handle.exclusive, answer.sent, 'close');
   }
+}
+
+function endExclusive(holding: ExclusiveHolding, at: number, how: string): void {
+  if (at >= holding.to) return;
+  holding.to = at;
+  holding.ended = how;
 }
 
 export interface Load {
