@@ -12,7 +12,7 @@ import type { HistogramSummary } from '../base/histogram.js';
 import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage, serverNamed } from '../wire/record-messages.js';
 import { Directory } from './directory.js';
 import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
@@ -588,22 +588,4 @@ export class Records {
 /** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */
 function runNumber(incarnation: Incarnation): number {
   return incarnation % 0x1_0000_0000;
-}
-
-/** The server that a message names besides its sender; null when it names none. */
-function serverNamed(message: RecordMessage): NodeId | null {
-  switch (message.kind) {
-    case 'ask':
-      return message.asker;
-    case 'give':
-      return message.to;
-    case 'record':
-      return message.owner;
-    case 'reset-seen':
-      return message.server;
-    case 'look':
-      return message.asker;
-    default:
-      return null;
-  }
 }

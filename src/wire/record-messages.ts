@@ -192,6 +192,24 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   return writer.finish();
 }
 
+/** The server that a message names besides its sender; null when it names none. */
+export function serverNamed(message: RecordMessage): NodeId | null {
+  switch (message.kind) {
+    case 'ask':
+      return message.asker;
+    case 'give':
+      return message.to;
+    case 'record':
+      return message.owner;
+    case 'reset-seen':
+      return message.server;
+    case 'look':
+      return message.asker;
+    default:
+      return null;
+  }
+}
+
 /** Throws DecodeError. The payload of a 'record' is a copy; the source may be reused afterwards. */
 export function decodeRecordMessage(bytes: Uint8Array): RecordMessage {
   const reader = new ByteReader(bytes);
