@@ -217,6 +217,7 @@ void ABadRingEndsOnlyItself() {
   f.Turn();
   CHECK(f.sink.Take() == Events{"detached 2"});
   CHECK(smbpool_link_readable(&other) == ECONNRESET);
+  smbpool_link_close(&other);
   f.Send(4, "unharmed");
   f.Turn();
   CHECK(f.sink.Take() == Events{"op 4 [unharmed]"});
@@ -251,6 +252,7 @@ void HellosAreRefusedWithAReason() {
   f.Turn();
   CHECK(smbpool_link_readable(&second) == EPERM);
   CHECK(second.state == SMBPOOL_LINK_DOWN);
+  smbpool_link_close(&second);
   smbpool_link_close(&f.link);
   f.Turn();
   f.Attach();  // its place is free again

@@ -108,6 +108,16 @@ static int accept_welcome(struct smbpool_link *link, const struct smbpool_welcom
   return 0;
 }
 
+/*
+ * The descriptors stay until the close: an event loop may still watch them, and one that the daemon holds too (wake_fd)
+ * would go on telling it of a watcher that is freed.
+ */
+static int gone(struct smbpool_link *link, int error) {
+  link->state = SMBPOOL_LINK_DOWN;
+  link->broken = true;
+  return error;
+}
+
 int smbpool_link_readable(struct smbpool_link *link) {
   struct smbpool_welcome welcome = {0};
   union {
@@ -126,10 +136,7 @@ int smbpool_link_readable(struct smbpool_link *link) {
   if (link->socket_fd == -1) return ENOTCONN;
   got = recvmsg(link->socket_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (got == -1 && (errno == EAGAIN || errno == EINTR)) return 0;
-  if (got <= 0) {
-    smbpool_link_close(link);
-    return ECONNRESET;
-  }
+  if (got <= 0) return gone(link, ECONNRESET);
   for (header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || count != 0) continue;
     count = (unsigned int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
@@ -142,8 +149,7 @@ int smbpool_link_readable(struct smbpool_link *link) {
     error = accept_welcome(link, &welcome, fds, count);
   }
   for (i = 0; i < count; i++) close_fd(&fds[i]);
-  if (error != 0) smbpool_link_close(link);
-  return error;
+  return error != 0 ? gone(link, error) : 0;
 }
 
 /* Quiet messages ring all the same when so many slots are taken: else a burst of them would fill the ring unheard. */

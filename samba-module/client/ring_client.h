@@ -44,7 +44,8 @@ int smbpool_link_start(struct smbpool_link *link, const char *socket_path, const
 
 /*
  * To be called when socket_fd is readable. 0: nothing more to do or up now (look at state). Otherwise an errno and the
- * link is down: ECONNRESET the daemon went away, EPROTO it speaks another version, EPERM it refused us.
+ * link is down: ECONNRESET the daemon went away, EPROTO it speaks another version, EPERM it refused us. Then call
+ * smbpool_link_close, after the descriptors were taken out of any event loop.
  */
 int smbpool_link_readable(struct smbpool_link *link);
 

@@ -42,13 +42,18 @@ bool smbpool_process_up(const struct smbpool_process *process) {
   return process->link.state == SMBPOOL_LINK_UP && !process->link.broken;
 }
 
-static void link_down(struct smbpool_process *process, const char *why) {
-  if (process->link.state == SMBPOOL_LINK_UP) {
-    DBG_NOTICE("smbpool: detached from smbpoold (%s); opens go on without it\n", why);
-  }
+/* The events first: tevent must not watch a descriptor that is closed, or closed only on our side. */
+static void close_link(struct smbpool_process *process) {
   TALLOC_FREE(process->socket_event);
   TALLOC_FREE(process->wake_event);
   smbpool_link_close(&process->link);
+}
+
+static void link_down(struct smbpool_process *process, const char *why) {
+  if (process->wake_event != NULL) {
+    DBG_NOTICE("smbpool: detached from smbpoold (%s); opens go on without it\n", why);
+  }
+  close_link(process);
   process->resync_running = false;
   process->resync_cursor = NULL;
   smbpool_wait_release_all(process);
@@ -315,7 +320,7 @@ void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree 
 }
 
 static int process_destructor(struct smbpool_process *process) {
-  smbpool_link_close(&process->link);
+  close_link(process);
   the_process = NULL;
   return 0;
 }

@@ -16,11 +16,16 @@ import { ALL_LANES, ALONE, SHORT_LANES, SUITE_OPTIONS } from './suites.js';
 
 const FULL = process.env['SMBPOOL_FULL'] === '1';
 
+/** The module's fault option; on the unclustered smbd, which has no module, it means nothing. */
+const WAITING = [...SUITE_OPTIONS.shareOptions, 'smbpool:delay ms = 50'];
+
 const VARIANTS: { title: string; wishes: Partial<LabOptions> }[] = [
   { title: 'three servers, 2 % of frames lost', wishes: { servers: 3, lossPercent: 2 } },
   { title: 'three servers over UDP', wishes: { servers: 3, transport: 'udp' } },
+  { title: 'three servers without the VFS module', wishes: { servers: 3, module: false } },
   { title: 'one server', wishes: { servers: 1 } },
   { title: 'five servers', wishes: { servers: 5 } },
+  { title: 'three servers, each open waits 50 ms in the module', wishes: { servers: 3, shareOptions: WAITING } },
 ];
 
 async function compareLanes(lab: Lab, lanes: string[][], alone: string[]): Promise<SuiteComparison[]> {
@@ -42,6 +47,7 @@ async function assertVariant(lab: Lab): Promise<void> {
     assert.equal(status.links.length, lab.options.servers - 1);
     const lost = status.counters['interconnect.fault.lost'] ?? 0;
     if (lab.options.lossPercent > 0) assert.ok(lost > 0, 'nothing was lost');
+    assert.equal((status.counters['witness.attached'] ?? 0) > 0, lab.options.module, 'the module was not as asked for');
     if (lab.options.servers > 1) assert.ok((status.counters['record.arrived.move'] ?? 0) > 0, 'no record moved here');
   }
 }

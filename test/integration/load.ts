@@ -4,6 +4,7 @@
  * is not.
  */
 import { Prng } from '../../src/base/prng.js';
+import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import type { ExclusiveHolding, Holding, LockHolding, OpenHolding } from './load-trace.js';
@@ -75,7 +76,9 @@ class LoadClient {
   ) {}
 
   static async connect(index: number, plan: Load, result: LoadResult, marks: Marks): Promise<LoadClient> {
-    const client = await SmbClient.connect(plan.addresses[index % plan.addresses.length] ?? '');
+    const address = plan.addresses[index % plan.addresses.length] ?? '';
+    const share = plan.shares?.[index % plan.shares.length] ?? SHARE;
+    const client = await SmbClient.connect(address, LAB_USER, LAB_PASSWORD, share);
     const load = new LoadClient(index, client, new Prng(plan.seed + index), result, marks);
     client.onBreak = (event) => load.onBreak(event);
     return load;
@@ -227,6 +230,8 @@ function endExclusive(holding: ExclusiveHolding, at: number, how: string): void 
 
 export interface Load {
   addresses: readonly string[];
+  /** Dealt to the clients like the addresses; the lab's share when absent. */
+  shares?: readonly string[];
   clients: number;
   seed: number;
   seconds: number;

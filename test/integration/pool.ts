@@ -10,7 +10,7 @@ import { labOptions } from '../../src/lab/options.js';
 import { cleaningUpOnSignal } from '../../src/lab/signals.js';
 
 /** scripts/test.sh knows it too, for the case that the tests are killed. */
-const TEST_ROOT = '/tmp/smbpool-test';
+export const TEST_ROOT = '/tmp/smbpool-test';
 
 /** Why the integration tests cannot run here; false when they can. */
 export const SKIP: string | false =
