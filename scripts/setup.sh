@@ -101,8 +101,9 @@ else
   if [ "$(cat "$module_stamp" 2>/dev/null || true)" != "$fingerprint" ] || ! module_is_installed; then
     say "building the VFS module (the first time for this Samba its source is fetched: a minute or two)"
     bash scripts/build-module.sh --install ||
-      stop "the VFS module could not be built; its message is above. Put that right and run this again, or go" \
-        "without the module, with slower opens: SMBPOOL_NO_MODULE=1 npm run demo (or setup, test, lab up)"
+      stop "the VFS module could not be built; its message is above. Put that right and run this again;" \
+        "or build it from a source you have: scripts/build-module.sh --install --source DIRECTORY; or go without the" \
+        "module, with slower opens: SMBPOOL_NO_MODULE=1 npm run demo (or setup, test, npx smbpool lab up)"
     echo "$fingerprint" >"$module_stamp"
   fi
 fi
