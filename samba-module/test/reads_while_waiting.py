@@ -40,9 +40,14 @@ def main():
         assert line['id'] == number and line['status'] == 'OK', line
         return line
 
+    made = []
     # the files exist, so that the creates under test are opens of existing files, which are the ones that wait
-    for index in range(creates):
-        once('close', handle=once('open', path='wait%d' % index)['handle'])
+    for _ in [ask('open', path='wait%d' % index) for index in range(creates)]:
+        handle = answer()
+        assert handle['status'] == 'OK', handle
+        made.append(handle['handle'])
+    for handle in made:
+        once('close', handle=handle)
     handle = once('open', path='read.txt')['handle']
     once('write', handle=handle, data='x' * 4096)
 
