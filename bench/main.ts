@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: smbpoold and stock ctdbd side by side on this machine, the daemons alone and with smbd on top, in one
- * run with turns taken. Prints conditions, figures and ratios. Leaves nothing behind.
+ * `npm run bench`: smbpoold and stock ctdbd side by side on this machine, the daemons alone and with smbd on top, in
+ * one run with turns taken. Prints conditions, figures and ratios. Leaves nothing behind.
  */
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
@@ -71,8 +71,8 @@ class Bench {
       process.stdout.write(`${JSON.stringify(object, null, 2)}\n`);
       return;
     }
-    const explanation = 'Microseconds; medians of the repetitions, max: the worst. "server time": processor time of the '
-      + 'servers per operation.\n"fair": share of the client that got least. "x": times better than that system '
+    const explanation = 'Microseconds; medians of the repetitions, max: the worst. "server time": processor time of '
+      + 'the servers per operation.\n"fair": share of the client that got least. "x": times better than that system '
       + '(median of the ratios of neighbours).';
     this.say(explanation);
     if (daemons.length > 0) this.say(`\nThe daemons, three servers:\n${table(daemons)}`);
@@ -145,7 +145,8 @@ class Bench {
     const client = join(ROOT, 'pool_client');
     const plan: Plan = {
       ...length, root: ROOT, seed: Number(seed), processors, systems: ['smbpool', 'ctdb'],
-      command: ({ name }, system, runSeed) => [client, name, `${length.seconds}`, `${runSeed}`, ...sockets(ROOT, system)],
+      command: ({ name }, system, runSeed) =>
+        [client, name, `${length.seconds}`, `${runSeed}`, ...sockets(ROOT, system)],
     };
     return this.measureAll(plan, WORKLOADS);
   }

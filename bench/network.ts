@@ -16,7 +16,8 @@ export async function createBridge(): Promise<void> {
   const network = HOST_ADDRESS.replace(/\d+$/, '0/24');
   const foreign = (await run('ip', ['-4', 'route', 'show', 'root', network])).split('\n').filter((line) => line !== '');
   if (foreign.some((line) => !line.startsWith('default'))) {
-    throw new LabError(`this machine already has a route for the benchmark's addresses ${network}: ${foreign.join(', ')}`);
+    const routes = foreign.join(', ');
+    throw new LabError(`this machine already has a route for the benchmark's addresses ${network}: ${routes}`);
   }
   await run('ip', ['link', 'add', 'name', BRIDGE, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0']);
   await run('ip', ['addr', 'add', `${HOST_ADDRESS}/24`, 'dev', BRIDGE]);

@@ -1,6 +1,6 @@
 /**
- * Two pools of three daemons, alike in all but the daemon: smbpoold and stock ctdbd. Started pinned, in namespaces, with
- * all their state on tmpfs; both stay up for the whole benchmark, so that repetitions can take turns.
+ * Two pools of three daemons, alike in all but the daemon: smbpoold and stock ctdbd. Started pinned, in namespaces,
+ * with all their state on tmpfs; both stay up for the whole benchmark, so that repetitions can take turns.
  */
 import { randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';

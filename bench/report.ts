@@ -76,7 +76,8 @@ export function table(rows: readonly Row[]): string {
     systems.forEach((system, index) => {
       const one = summary(row.samples.get(system)!);
       const figures = [one.operationsPerSecond, one.medianMicros, one.p99Micros, one.maxMicros];
-      const cells = [NAMES[system], ...figures.map(figure), figure(one.serverMicrosPerOperation), one.fairness.toFixed(2)];
+      const costs = [figure(one.serverMicrosPerOperation), one.fairness.toFixed(2)];
+      const cells = [NAMES[system], ...figures.map(figure), ...costs];
       const first = index === 0 ? [{ content: title, rowSpan: systems.length }] : [];
       output.push([...first, ...cells, ...(system === 'smbpool' ? ['', '', '', ''] : ratioCells(row, system))]);
     });
@@ -95,7 +96,9 @@ export function asObject(rows: readonly Row[]): object[] {
   return rows.map((row) => ({
     workload: row.workload.name,
     title: row.workload.title,
-    systems: Object.fromEntries([...row.samples].map(([system, samples]) => [system, { ...summary(samples), samples }])),
+    systems: Object.fromEntries(
+      [...row.samples].map(([system, samples]) => [system, { ...summary(samples), samples }]),
+    ),
     timesBetterThan: Object.fromEntries(
       [...row.samples.keys()].filter((system) => system !== 'smbpool').map((system) => [system, compared(row, system)]),
     ),

@@ -24,9 +24,10 @@ bash scripts/setup.sh
 
 # the integration tests take their lab down themselves; this is for the case that they were killed
 LAB_ROOT=/tmp/smbpool-test
+with_lab=no
 reports=$(mktemp -d)
 finish() {
-  if [ "${SMBPOOL_KEEP:-}" != 1 ] && [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
+  if [ "$with_lab" = yes ] && [ "${SMBPOOL_KEEP:-}" != 1 ] && [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
     node dist/src/cli/main.js lab down --root "$LAB_ROOT" --wipe || true
   fi
   rm -rf "$reports"
@@ -55,7 +56,7 @@ run() {
     --test-reporter=tap --test-reporter-destination="$reports/$label" "$@" || failed=1
 }
 
-quick=() with_lab=no
+quick=()
 for part in "${parts[@]}"; do
   if [ "$part" = integration ]; then with_lab=yes; else quick+=("$part"); fi
 done

@@ -105,7 +105,8 @@ function heading(report: StatusReport): string {
 
 function moduleText({ attachments, opens, operations }: ModulesReport): string {
   if (attachments === 0) return 'VFS module: attached by no smbd\n';
-  const words = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}, ${plural(operations, 'open')} under way`;
+  const held = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}`;
+  const words = `${held}, ${plural(operations, 'open')} under way`;
   return `VFS module: ${words}\n`;
 }
 

@@ -36,6 +36,9 @@ export interface Holding {
   sharedTurn: Turn;
   /** Not given away before. */
   holdUntil: Micros;
+  /** Of the payload as it came (hold-times.markOf), and whether it left as it came: nobody here got to use it. */
+  mark: number;
+  leftUnused: boolean;
   /** Operations of the VFS module that need the record here, and until when each may keep it. */
   pins: Map<number, Micros> | null;
   /** Since when the home wants the record elsewhere, and how many operations were begun here since. */
@@ -78,6 +81,8 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
     shared: false,
     sharedTurn: toTurn(0),
     holdUntil: 0,
+    mark: 0,
+    leftUnused: false,
     pins: null,
     giveSince: 0,
     cohort: 0,

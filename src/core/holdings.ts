@@ -11,7 +11,7 @@ import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
 import { BUSY_RETRY_MICROS_MIN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
-import { HoldTimes } from './hold-times.js';
+import { HoldTimes, markOf } from './hold-times.js';
 
 /** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */
 const BUSY_RETRY_MICROS_MAX = 1_000;
@@ -124,6 +124,7 @@ export class Holdings {
   /** A local process asks to own the record: anew, or because it left before the process was done with it. */
   heldLongEnough(database: DatabaseId, key: RecordKey, isLongEnough: boolean): void {
     if (isLongEnough) return this.holdTimes.longEnough(database, key);
+    if (this.get(database, key)?.leftUnused === false) return;
     this.context.count('record.hold.short');
     this.holdTimes.tooShort(database, key, this.context.now());
   }
@@ -221,6 +222,7 @@ export class Holdings {
   emptied(database: DatabaseId, key: RecordKey): void {
     const holding = this.get(database, key);
     if (holding?.state !== 'owned') return;
+    holding.mark = NaN;
     holding.holdUntil = this.context.now();
     this.settle(holding);
   }
@@ -418,6 +420,7 @@ export class Holdings {
     const what = holding.arrived!.what;
     holding.turn = holding.arrived!.turn;
     holding.arrived = null;
+    holding.mark = markOf(data);
     holding.asked = null;
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     holding.state = isCopy ? 'copy' : 'owned';
@@ -523,6 +526,7 @@ export class Holdings {
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
       holding.state = 'backup';
+      holding.leftUnused = markOf(data) === holding.mark;
       holding.shared = false;
       holding.turn = turn;
     } else {

@@ -176,7 +176,8 @@ async function traceOfBreak(lab: Lab): Promise<Seen> {
   return withClients(lab, [0, 2], async (clients) => {
     const [holder, opener] = [pick(clients, 0), pick(clients, 1)];
     const recording = await Recording.start(lab, lab.server(1 % lab.options.servers), clients);
-    const { held, seen, opened, answer } = await breakBetween([holder, opener], path, { oplock: 'batch' }, async () => {});
+    const broken = await breakBetween([holder, opener], path, { oplock: 'batch' }, async () => {});
+    const { held, seen, opened, answer } = broken;
     // the module sees smbd's states, not its messages: the holder's answer some milliseconds late
     const done = () => eventsOf(recording, path).some(({ kind }) => kind === 'break-done');
     await waitUntil(done, BREAK_MILLIS_MAX);

@@ -25,7 +25,8 @@ async function showSteps(lab: Lab): Promise<boolean> {
     const failed = (error: unknown): Seen => ({ held: false, seen: messageOf(error) });
     const { held, seen, output } = await step.see(lab).catch(failed);
     say(`   seen      ${seen}`);
-    if (output !== undefined) for (const line of ['', ...output.trimEnd().split('\n'), '']) say(`     ${line}`.trimEnd());
+    const lines = output === undefined ? [] : ['', ...output.trimEnd().split('\n'), ''];
+    for (const line of lines) say(`     ${line}`.trimEnd());
     say(`   ${held ? '✔' : '✘ NOT HELD'}`);
     say();
     all &&= held;

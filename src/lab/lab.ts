@@ -42,6 +42,8 @@ export class Lab {
    * The lab that is being built now, and whether somebody wants it to stop: a machine has one lab, a signal no context.
    */
   private static building: { done: Promise<unknown>; unwanted: boolean } | null = null;
+  /** The lab that this process brought up, until it is down. */
+  private static own: Lab | null = null;
 
   readonly layout: Layout;
   private readonly state: LabState;
@@ -71,19 +73,20 @@ export class Lab {
     Lab.building = { done: built.catch(() => undefined), unwanted: false };
     try {
       await built;
+      Lab.own = lab;
       return lab;
     } finally {
       Lab.building = null;
     }
   }
 
-  /** For signal handlers: stops a lab that is being built, or takes down the one that is up. */
+  /** For signal handlers: stops the lab that this process is building, or takes down the one that it brought up. */
   static async interrupt(): Promise<void> {
     if (Lab.building) {
       Lab.building.unwanted = true;
       await Lab.building.done;
     }
-    await Lab.current()?.down();
+    await Lab.own?.down();
   }
 
   get options(): LabOptions {
@@ -141,6 +144,7 @@ export class Lab {
     await unmount(this.layout.volatile);
     for (const user of this.state.createdUsers) await removeUnixUser(user);
     forgetState(this.layout);
+    if (Lab.own === this) Lab.own = null;
   }
 
   /** Removes the lab's files as well; only after `down`. */

@@ -64,14 +64,16 @@ test('a start that fails tells the log line that explains it, and leaves nothing
 });
 
 test('an interrupted start leaves nothing', { skip: SKIP }, async () => {
-  for (const afterMillis of [300, 700, 1500]) {
+  for (const afterMillis of [400, 800, 1600]) {
     const up = spawn(process.execPath, [CLI, 'lab', 'up', '3', '--root', ROOT, '--fresh'], { stdio: 'ignore' });
     await pause(afterMillis);
     up.kill('SIGINT');
-    assert.ok(await waitUntil(() => up.exitCode !== null, RUN_MILLIS_MAX), 'the interrupted command does not end');
+    const ended = () => up.exitCode !== null || up.signalCode !== null;
+    assert.ok(await waitUntil(ended, RUN_MILLIS_MAX), 'the interrupted command does not end');
     // on a fast machine the lab may be up by then: that is no interruption
     if (up.exitCode === 0) smbpool('lab', 'down');
-    else assert.equal(up.exitCode, 130);
+    // ended by the signal itself: it was not so far yet as to handle one, and had made nothing
+    else if (up.signalCode === null) assert.equal(up.exitCode, 130);
     assertNothingLeft();
   }
   smbpool('lab', 'down', '--root', ROOT, '--wipe');

@@ -91,7 +91,8 @@ async function commandsTell(lab: Lab): Promise<void> {
       [2, 'break', told.opens[0]?.pid],
     ]);
     const waits = JSON.parse(await smbpool(asked, 'waits', '--longer', '0', '--json')) as WaitsAnswer;
-    assert.deepEqual(waits.holders.map(({ server, waiters }) => [server, waiters.map((one) => one.server)]), [[0, [2]]]);
+    const graph = waits.holders.map(({ server, waiters }) => [server, waiters.map((one) => one.server)]);
+    assert.deepEqual(graph, [[0, [2]]]);
     await holder!.request('acknowledge', { handle: held.handle, to: broken.to });
     const opened = await second;
     assert.equal(opened.status, 'OK');

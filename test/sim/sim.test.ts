@@ -24,7 +24,9 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     options: ' --restarts --modules',
   },
 ];
-/** Runs with restarts that showed a fault of the core once, and what it was; test/unit/records has most of them bare. */
+/**
+ * Runs with restarts that showed a fault of the core once, and what it was; test/unit/records has most of them bare.
+ */
 const REGRESSIONS: { seed: number; modules?: boolean; was: string }[] = [
   { seed: 25, was: 'a random key that its dead creator owned is empty' },
   { seed: 83, was: 'a random key whose creator starts anew is granted twice' },

@@ -165,9 +165,12 @@ describe('calls', () => {
     attach(pool, client);
     attach(pool, client, 'brlock.tdb');
     const read = (key: string, database: DatabaseId) => client.reply(call(client, CALL_ID.fetch, key, database));
+    assert.equal(read('looked at', LOCKING)?.kind, 'reply-call', 'a listing, over a connection that takes nothing');
+    assert.deepEqual([...server.records.owned.keys()], []);
+    client.reply(call(client, CALL_ID.migrate, 'taken', LOCKING));
     assert.equal(read('moved', LOCKING)?.kind, 'reply-call');
     assert.equal(read('copied', databaseIdOf('brlock.tdb'))?.kind, 'reply-call');
-    assert.deepEqual([...server.records.owned.keys()], [keyOf(bytes('moved'))]);
+    assert.deepEqual([...server.records.owned.keys()], [keyOf(bytes('taken')), keyOf(bytes('moved'))]);
   });
 
   test('of an unknown database, an unknown function, or that fail are answered with an error', () => {

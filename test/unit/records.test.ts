@@ -125,6 +125,26 @@ test('a record that its last user emptied goes at once, and was used: its hold d
   assert.equal(answered(pool, 1, token), 'migrated');
 });
 
+test('who asks twice in a row lost the record too early only if it left as it came', () => {
+  const pool = new RecordsPool(2);
+  const key = keyWithHome(pool, 0);
+  const holdOf = (server: number, use: () => void): number => {
+    pool.server(server).act((records) => records.migrate(LOCKING, key, 1_000 + server, true));
+    pool.deliverAll();
+    pool.advance(20_000);
+    use();
+    const token = migrate(pool, 1 - server, key);
+    pool.deliverAll();
+    pool.advance(20_000);
+    assert.equal(answered(pool, 1 - server, token), 'migrated');
+    return pool.server(server).counters.get('record.hold.short') ?? 0;
+  };
+  migrate(pool, 0, key);
+  assert.equal(holdOf(0, () => write(pool, 0, key, 'used')), 0, 'owned all the time');
+  assert.equal(holdOf(0, () => undefined), 0, 'was used before');
+  assert.equal(holdOf(0, () => undefined), 1, 'left unused');
+});
+
 test('a chain held by a smbd delays the move and nothing else', () => {
   const pool = new RecordsPool(2);
   const key = keyWithHome(pool, 0);

@@ -260,4 +260,3 @@ function filterOf(text: string): TraceFilter {
 export function bounded<T>(rows: T[]): { rows: T[]; truncated: boolean } {
   return { rows: rows.slice(0, ROWS_MAX), truncated: rows.length > ROWS_MAX };
 }
-
