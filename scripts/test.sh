@@ -27,7 +27,8 @@ LAB_ROOT=/tmp/smbpool-test
 with_lab=no
 reports=$(mktemp -d)
 finish() {
-  if [ "$with_lab" = yes ] && [ "${SMBPOOL_KEEP:-}" != 1 ] && [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
+  if [ "$with_lab" = yes ] && [ "${SMBPOOL_KEEP:-}" != 1 ] &&
+    [ "$(cat /run/smbpool-lab 2>/dev/null || true)" = "$LAB_ROOT" ]; then
     node dist/src/cli/main.js lab down --root "$LAB_ROOT" --wipe || true
   fi
   rm -rf "$reports"

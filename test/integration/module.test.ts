@@ -74,12 +74,12 @@ async function commandsTell(lab: Lab): Promise<void> {
   const path = 'told.txt';
   const asked = lab.server(1);
   await withClients(lab, [{ server: 0 }, { server: 2 }], async (holder, opener) => {
-    const recording = await Recording.start(lab, asked, [holder!, opener!]);
-    await holder!.request('automatic', { on: false });
-    const held = await holder!.mustOpen(path, { oplock: 'batch' });
-    await holder!.lock(held.handle, { offset: 7, length: 3 });
-    const second = opener!.open(path);
-    const broken = await holder!.nextBreak(BREAK_MILLIS_MAX);
+    const recording = await Recording.start(lab, asked, [holder, opener]);
+    await holder.request('automatic', { on: false });
+    const held = await holder.mustOpen(path, { oplock: 'batch' });
+    await holder.lock(held.handle, { offset: 7, length: 3 });
+    const second = opener.open(path);
+    const broken = await holder.nextBreak(BREAK_MILLIS_MAX);
     assert.ok(broken, 'no break came');
     let told = await who(asked, path);
     await waitUntil(async () => (told = await who(asked, path)).waits.length > 0, NOTICE_MILLIS_MAX);
@@ -93,7 +93,7 @@ async function commandsTell(lab: Lab): Promise<void> {
     const waits = JSON.parse(await smbpool(asked, 'waits', '--longer', '0', '--json')) as WaitsAnswer;
     const graph = waits.holders.map(({ server, waiters }) => [server, waiters.map((one) => one.server)]);
     assert.deepEqual(graph, [[0, [2]]]);
-    await holder!.request('acknowledge', { handle: held.handle, to: broken.to });
+    await holder.request('acknowledge', { handle: held.handle, to: broken.to });
     const opened = await second;
     assert.equal(opened.status, 'OK');
     const both = await who(asked, path);
@@ -101,7 +101,7 @@ async function commandsTell(lab: Lab): Promise<void> {
     assert.equal(both.waits.length, 0);
     const events = () => recording.events().filter((event) => event.path === path);
     assert.ok(await waitUntil(() => events().some(({ kind }) => kind === 'break-done'), NOTICE_MILLIS_MAX));
-    await opener!.closeHandle(opened.handle ?? 0);
+    await opener.closeHandle(opened.handle ?? 0);
     await recording.stop();
     const kinds = (server: number) => events().filter((event) => event.server === server).map(({ kind }) => kind);
     const unrepeated = (all: string[]) => all.filter((kind) => kind !== 'home' && kind !== 'moved');
@@ -115,7 +115,7 @@ async function commandsTell(lab: Lab): Promise<void> {
 async function topTells(lab: Lab): Promise<void> {
   await withClients(lab, [{ server: 0 }, { server: 1 }], async (first, second) => {
     const isHot = async (): Promise<boolean> => {
-      for (const client of [first!, second!, first!, second!]) {
+      for (const client of [first, second, first, second]) {
         await client.closeHandle((await client.mustOpen('hot.txt')).handle);
       }
       const { files } = JSON.parse(await smbpool(lab.server(2), 'top', '--once', '--json')) as HotAnswer;
@@ -129,7 +129,7 @@ async function topTells(lab: Lab): Promise<void> {
 /** Opens, locks and oplocks through one share bind those of the other, from another server and from the same. */
 async function sharesAgree(lab: Lab, other: number): Promise<void> {
   await withClients(lab, [{ server: 0 }, { server: other, share: PLAIN }], async (ours, plain) => {
-    for (const [first, second] of [[ours!, plain!], [plain!, ours!]] as const) {
+    for (const [first, second] of [[ours, plain], [plain, ours]] as const) {
       const alone = await first.mustOpen('both.txt', { share: '' });
       assert.equal((await second.open('both.txt')).status, 'SHARING_VIOLATION');
       await first.closeHandle(alone.handle);
@@ -161,20 +161,20 @@ async function mixedLoad(lab: Lab, seed: number): Promise<void> {
 async function ringLost(lab: Lab): Promise<void> {
   const place = lab.server(0);
   await withClients(lab, [{ server: 0 }, { server: 1 }], async (client, other) => {
-    const held = await client!.mustOpen('ring-lost.txt', { share: '' });
+    const held = await client.mustOpen('ring-lost.txt', { share: '' });
     const [pid, ...more] = attachedSmbds(lab, place);
     assert.ok(pid !== undefined && more.length === 0, 'not one smbd on server 0 has the module');
     const attached = (await statusOf(place)).counters['witness.attached'] ?? 0;
     const cut = await run('/usr/bin/python3', [join(repositoryFolder(), 'test/integration/cut_ring.py'), String(pid)]);
     assert.equal(cut.trim(), '1');
-    assert.equal((await other!.open('ring-lost.txt')).status, 'SHARING_VIOLATION');
+    assert.equal((await other.open('ring-lost.txt')).status, 'SHARING_VIOLATION');
     const isBack = async () => ((await statusOf(place)).counters['witness.attached'] ?? 0) > attached;
     assert.ok(await waitUntil(isBack, NOTICE_MILLIS_MAX), 'the module does not attach again');
     const isTold = async () => (await who(lab.server(2), 'ring-lost.txt')).opens.some((open) => open.pid === pid);
     assert.ok(await waitUntil(isTold, NOTICE_MILLIS_MAX), 'the module does not tell again what is open');
-    await client!.write(held.handle, 'still open');
-    await client!.closeHandle(held.handle);
-    assert.equal((await other!.open('ring-lost.txt')).status, 'OK');
+    await client.write(held.handle, 'still open');
+    await client.closeHandle(held.handle);
+    assert.equal((await other.open('ring-lost.txt')).status, 'OK');
   });
 }
 
@@ -250,10 +250,10 @@ function forgetTheEnd(place: ServerPlace): void {
 async function killedDaemon(lab: Lab): Promise<void> {
   const place = lab.server(1);
   await withClients(lab, [{ server: 0 }, { server: 1 }, { server: 2 }], async (first, victim, third) => {
-    const held = await first!.mustOpen('daemon-killed.txt', { share: '' });
-    await victim!.mustOpen('of-the-dead.txt', { share: '' });
+    const held = await first.mustOpen('daemon-killed.txt', { share: '' });
+    await victim.mustOpen('of-the-dead.txt', { share: '' });
     // the record of the first file is moved to the server that dies
-    assert.equal((await victim!.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
+    assert.equal((await victim.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
     const daemon = lab.process('smbpoold', 1);
     process.kill(daemon?.pid ?? 0, 'SIGKILL');
     const empty = async () => (await tryRun('ip', ['netns', 'pids', place.namespace])).stdout.trim() === '';
@@ -261,12 +261,12 @@ async function killedDaemon(lab: Lab): Promise<void> {
     assert.ok(daemon !== null && !isAlive(daemon));
     await lab.startAgain(place);
     forgetTheEnd(place);
-    assert.equal((await third!.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
+    assert.equal((await third.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
     await withClients(lab, [{ server: 1 }], async (again) => {
-      assert.equal((await again!.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
-      assert.equal((await again!.open('of-the-dead.txt')).status, 'OK');
-      await first!.closeHandle(held.handle);
-      assert.equal((await again!.open('daemon-killed.txt')).status, 'OK');
+      assert.equal((await again.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
+      assert.equal((await again.open('of-the-dead.txt')).status, 'OK');
+      await first.closeHandle(held.handle);
+      assert.equal((await again.open('daemon-killed.txt')).status, 'OK');
     });
   });
   await assertNothingLeft(lab);
