@@ -27,6 +27,10 @@ import { WORKLOADS } from './workloads.js';
 const ROOT = '/tmp/smbpool-bench';
 const CLIENT_SOURCES = ['main.c', 'daemon.c', 'samples.c'];
 
+const EXPLANATION = `Microseconds; medians of the repetitions, max: the worst.
+"server time": processor time of the servers per operation. "fair": share of the client that got least.
+"x": times better than that system (median of the ratios of neighbours).`;
+
 interface Options {
   quick?: true;
   json?: true;
@@ -71,10 +75,7 @@ class Bench {
       process.stdout.write(`${JSON.stringify(object, null, 2)}\n`);
       return;
     }
-    const explanation = 'Microseconds; medians of the repetitions, max: the worst. "server time": processor time of '
-      + 'the servers per operation.\n"fair": share of the client that got least. "x": times better than that system '
-      + '(median of the ratios of neighbours).';
-    this.say(explanation);
+    this.say(EXPLANATION);
     if (daemons.length > 0) this.say(`\nThe daemons, three servers:\n${table(daemons)}`);
     if (smb.length > 0) this.say(`\nSMB, three servers and one smbd alone:\n${table(smb)}`);
     this.say(`load at the end: ${ended.loadAtEnd}`);
@@ -107,20 +108,21 @@ class Bench {
   private length(seconds: number): Length {
     const { quick, repetitions, seconds: wanted } = this.options;
     return {
-      repetitions: Number(repetitions ?? (quick ? 3 : 5)),
-      seconds: Number(wanted ?? (quick ? seconds / 3 : seconds)),
+      repetitions: Number(repetitions ?? (quick ? 2 : 5)),
+      seconds: Number(wanted ?? (quick ? seconds / 4 : seconds)),
     };
   }
 
   private conditions(): Record<string, string | number> {
-    const { processors, seed, transport } = this.options;
+    const { processors, seed, transport, quick } = this.options;
     const { repetitions, seconds } = this.length(1);
+    const warm = quick ? 'daemons cold' : 'after one that does not count';
     return {
       machine: `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`,
       node: process.version,
       processors: `everything on processor ${processors}`,
       transport: `smbpool: ${transport}, CTDB: TCP; one bridge, state on tmpfs`,
-      repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, after one that does not count`,
+      repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, ${warm}`,
       seed,
       load: loadavg()[0]!.toFixed(2),
     };
@@ -129,8 +131,10 @@ class Bench {
   private async measureAll(plan: Plan, all: readonly Workload[]): Promise<Row[]> {
     const { only } = this.options;
     const workloads = all.filter(({ name }) => only === undefined || only.includes(name));
-    process.stderr.write('  warming up\n');
-    for (const workload of workloads) await measure({ ...plan, repetitions: 1, seed: plan.seed + 1000 }, workload);
+    if (!this.options.quick) {
+      process.stderr.write('  warming up\n');
+      for (const workload of workloads) await measure({ ...plan, repetitions: 1, seed: plan.seed + 1000 }, workload);
+    }
     const rows: Row[] = [];
     for (const workload of workloads) {
       process.stderr.write(`  measuring ${workload.name}\n`);
@@ -176,7 +180,7 @@ function parseOptions(argv: readonly string[]): Options {
   const list = (value: string, before: string[] = []): string[] => [...before, value];
   return new Command('npm run bench --')
     .description('measures smbpoold and ctdbd side by side')
-    .option('--quick', 'under a minute: for a look, not for figures')
+    .option('--quick', 'a minute, with cold daemons: for a look, not for figures')
     .option('--json', 'print everything as one JSON object')
     .option('--no-smb', 'only the daemons')
     .option('--no-daemons', 'only SMB')
