@@ -52,7 +52,6 @@ interface Length {
 
 class Bench {
   private readonly say: (line: string) => void;
-  private createdUser = false;
 
   constructor(private readonly options: Options) {
     // with --json standard output is for the object alone
@@ -87,7 +86,7 @@ class Bench {
     const state = join(ROOT, 'state');
     if (readFileSync('/proc/self/mounts', 'utf8').includes(` ${state} `)) await tryRun('umount', [state]);
     rmSync(ROOT, { recursive: true, force: true });
-    if (this.createdUser) await removeUnixUser(USER);
+    await removeUnixUser(USER);
   }
 
   private async prepare(): Promise<void> {
@@ -158,7 +157,7 @@ class Bench {
   private async measureSmb(): Promise<Row[]> {
     const { seed, processors } = this.options;
     const systems: System[] = ['smbpool', 'ctdb', 'single'];
-    this.createdUser = await startSmbds(ROOT, systems, processors);
+    await startSmbds(ROOT, systems, processors);
     const length = this.length(1);
     const client = join(repositoryFolder(), 'bench', 'client', 'smb_load.py');
     const plan: Plan = {

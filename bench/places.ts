@@ -12,7 +12,7 @@ export const PREFIX = 'bn';
 export const BRIDGE = 'bnbr0';
 export const HOST_ADDRESS = '10.83.0.1';
 export const SERVERS = 3;
-/** The account that the SMB load logs on with; created if there is none of that name, and removed again. */
+/** The account that the SMB load logs on with: the benchmark's own, made and removed by it. */
 export const USER = 'smbpoolbench';
 export const PASSWORD = 'smbpoolbench';
 

@@ -24,10 +24,8 @@ export const SMB_WORKLOADS: readonly Workload[] = [
   { name: 'directory', title: 'one folder, two clients per server', latencyOf: 'open and close' },
 ];
 
-/** Returns whether the unix account was created. */
-export async function startSmbds(root: string, systems: readonly System[], processors: string): Promise<boolean> {
-  const created = !unixUserExists(USER);
-  if (created) await createUnixUser(USER);
+export async function startSmbds(root: string, systems: readonly System[], processors: string): Promise<void> {
+  if (!unixUserExists(USER)) await createUnixUser(USER);
   for (const system of systems) {
     const all = places(root, system);
     for (const place of all) prepare(place);
@@ -35,7 +33,6 @@ export async function startSmbds(root: string, systems: readonly System[], proce
     // one after the other: each finds its databases made by the one before
     for (const place of all) await startSmbd(place, processors);
   }
-  return created;
 }
 
 async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlace, processors: string): Promise<void> {
