@@ -1,7 +1,7 @@
 /*
  * Oplock and lease changes. smbd calls no hook when it sends a break, hears the acknowledgement or times it out, so the
- * module compares what smbd has in memory with what it last reported: at every hook of the handle, and for files that
- * the daemon asks to watch (because somebody waits for a break of them) by a timer. Only smbd's memory is read.
+ * module compares what smbd has in memory with what it last reported, by a timer, for files that the daemon asks to
+ * watch (because somebody waits for a break of them). Only smbd's memory is read.
  */
 #include "module.h"
 

@@ -72,10 +72,6 @@ export class Holdings {
     this.waits.set(database, new Histogram());
   }
 
-  knows(database: DatabaseId): boolean {
-    return this.databases.has(database);
-  }
-
   get(database: DatabaseId, key: RecordKey): Holding | undefined {
     return this.databases.get(database)?.get(key);
   }

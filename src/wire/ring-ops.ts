@@ -1,7 +1,7 @@
 /**
  * The messages in the shared-memory rings as TypeScript values: what a smbd's module tells and asks, and our answers.
  * Mirrors native/shared/smbpool_ops.h (offsets, sizes, flags); a test compares the two. Everything a client wrote is
- * checked here; what does not fit throws DecodeError, which ends that client's attachment only.
+ * checked here; what does not fit throws DecodeError: that message is counted and dropped.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import type { RecordKey } from '../base/ids.js';

@@ -24,7 +24,7 @@ const READERS_MAX = 64;
 
 /** What this server knows by itself. */
 export interface LocalKnowledge {
-  locks(filter: LockFilter): LocksAnswer;
+  locks(): LocksAnswer;
   hot(): HotFile[];
 }
 
@@ -56,7 +56,7 @@ export class PoolQuestions {
   ) {}
 
   locks(token: number, filter: LockFilter): void {
-    const own = this.local.locks({});
+    const own = this.local.locks();
     this.askAll('locks-query', '{}', (texts, missing) => {
       const answers = [own, ...texts.map((text) => parse<LocksAnswer>(text, isLocksAnswer)).filter((a) => a !== null)];
       const all = answers.flatMap((answer) => answer.opens);
@@ -139,7 +139,7 @@ export class PoolQuestions {
   onMessage(from: NodeId, message: Exclude<WitnessMessage, { kind: 'watch' | 'probe' }>): void {
     switch (message.kind) {
       case 'locks-query':
-        return this.answer(from, message.number, this.local.locks({}));
+        return this.answer(from, message.number, this.local.locks());
       case 'hot-query':
         return this.answer(from, message.number, this.local.hot());
       case 'answer':
@@ -256,7 +256,7 @@ function filterOf(text: string): TraceFilter {
   return filter;
 }
 
-/** Only here so that the bound and its use stay together. */
+/** At most ROWS_MAX of the rows, and whether that left some out. */
 export function bounded<T>(rows: T[]): { rows: T[]; truncated: boolean } {
   return { rows: rows.slice(0, ROWS_MAX), truncated: rows.length > ROWS_MAX };
 }

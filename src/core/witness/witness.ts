@@ -99,7 +99,7 @@ export class Witness {
     this.home = new HomeTable(context, LEASES);
     this.hot = new HotFiles(() => context.now());
     this.questions = new PoolQuestions(context, {
-      locks: (filter) => this.localLocks(filter),
+      locks: () => this.localLocks(),
       hot: () => this.hot.list(context.self, (file) => this.holdersOf(file)),
     });
     this.probes = new Probes(context);
@@ -452,7 +452,7 @@ export class Witness {
     return holders;
   }
 
-  private localLocks(_filter: LockFilter): LocksAnswer {
+  private localLocks(): LocksAnswer {
     const now = this.context.now();
     const opens = [];
     const waits = [];
