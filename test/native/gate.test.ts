@@ -294,7 +294,8 @@ test('an exception in a handler is an uncaught exception, as in any callback', a
   let output = '';
   child.stdout.on('data', (bytes: Buffer) => (output += bytes.toString()));
   child.stderr.on('data', (bytes: Buffer) => (output += bytes.toString()));
-  const code = await new Promise((resolve) => child.once('exit', resolve));
+  // 'close', not 'exit': by then all it wrote has been read
+  const code = await new Promise((resolve) => child.once('close', resolve));
   assert.equal(output.trim(), 'caught mine');
   assert.equal(code, 0, 'and closing there lets the process end');
 });
@@ -352,12 +353,13 @@ test('out of descriptors, new connections are refused and the loop does not spin
       process.exit(); }, 300);`;
   const limited = `ulimit -n 200; exec "$0" --input-type=module -e "$1"`;
   const child = spawn('bash', ['-c', limited, process.execPath, script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = new Promise((resolve) => child.once('close', resolve));
   let output = '';
   child.stdout.on('data', (bytes: Buffer) => (output += bytes.toString()));
   await eventually('it to be full', () => output.includes('full'));
   const socket = connect(path);
   socket.on('error', () => undefined);
   t.after(() => socket.destroy());
-  await new Promise((resolve) => child.once('close', resolve));
+  await ended;
   assert.equal(output.trim(), 'full\ntrue true');
 });

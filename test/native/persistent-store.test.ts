@@ -123,10 +123,10 @@ test('killed at any moment, the file holds exactly the commits up to one, at lea
   let answered = 0;
   for (let round = 0; round < 8; round++) {
     const child = fork(new URL('./persistent-writer.js', import.meta.url), [directory, String(answered)]);
+    const ended = new Promise((resolve) => child.once('exit', resolve));
     child.on('message', (sequence: number) => (answered = sequence));
     await new Promise((resolve) => child.once('message', resolve));
     await sleep(prng.below(40));
-    const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
     await ended;
     const { Tdb } = loadNative();
