@@ -59,6 +59,19 @@ function rangesMeet(a: LockHolding, b: LockHolding): boolean {
   return a.start < b.start + b.length && b.start < a.start + a.length;
 }
 
+/**
+ * Takes out of a handle's locks (in the order they were granted) the one that an unlock of this range releases. A handle
+ * may lock a range shared that it holds exclusively already; smbd then releases the first of the two, the exclusive one
+ * (brl_unlock_windows_default in Samba's source3/locking/brlock.c), and the shared one stays.
+ */
+export function takeReleased<T extends { start: number; length: number }>(
+  locks: T[],
+  range: { start: number; length: number },
+): T | undefined {
+  const first = locks.findIndex((lock) => lock.start === range.start && lock.length === range.length);
+  return first < 0 ? undefined : locks.splice(first, 1)[0];
+}
+
 /** Why the two cannot be held at the same time; null when they can. */
 export function conflict(a: Holding, b: Holding): string | null {
   if (a.client === b.client && a.handle === b.handle) return null;

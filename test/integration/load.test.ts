@@ -13,7 +13,7 @@ import { databases, rows } from './databases.js';
 import { runLoad } from './load.js';
 import type { LoadResult } from './load.js';
 import type { ExclusiveHolding, LockHolding, OpenHolding } from './load-trace.js';
-import { conflicts } from './load-trace.js';
+import { conflicts, takeReleased } from './load-trace.js';
 import { SKIP, assertNoPanics, withLab } from './pool.js';
 
 const CLIENTS = 12;
@@ -120,6 +120,18 @@ test('conflicting grants are noticed', () => {
   assert.equal(conflicts([lock(1, 0, true), lock(2, 10, true)]).length, 0);
   assert.equal(conflicts([lock(1, 0, false), lock(2, 5, false)]).length, 0);
   assert.equal(conflicts([lock(1, 0, false), lock(2, 5, true)]).length, 1);
+});
+
+test('an unlock of a range that a handle locked twice releases the first lock', () => {
+  const locks = [
+    { start: 58, length: 2, exclusive: true },
+    { start: 58, length: 1, exclusive: true },
+    { start: 58, length: 1, exclusive: false },
+  ];
+  assert.deepEqual(takeReleased(locks, { start: 58, length: 1 }), { start: 58, length: 1, exclusive: true });
+  assert.deepEqual(takeReleased(locks, { start: 58, length: 1 }), { start: 58, length: 1, exclusive: false });
+  assert.equal(takeReleased(locks, { start: 58, length: 1 }), undefined);
+  assert.equal(locks.length, 1);
 });
 
 test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP }, async () => {

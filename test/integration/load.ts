@@ -7,6 +7,7 @@ import { Prng } from '../../src/base/prng.js';
 import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
+import { takeReleased } from './load-trace.js';
 import type { ExclusiveHolding, Holding, LockHolding, OpenHolding } from './load-trace.js';
 
 /** Few files, so that the clients meet; but enough that most requests succeed. */
@@ -166,12 +167,12 @@ class LoadClient {
 
   private async lock(): Promise<void> {
     const handle = this.prng.pick(this.handles);
-    const held = handle.locks.at(-1);
-    if (held && this.prng.chance(0.5)) {
-      const answer = await this.client.lock(handle.number, { offset: held.start, length: held.length, unlock: true });
+    const range = handle.locks.at(-1);
+    if (range && this.prng.chance(0.5)) {
+      const answer = await this.client.lock(handle.number, { offset: range.start, length: range.length, unlock: true });
       this.count('unlock', answer);
-      held.to = answer.sent;
-      handle.locks.pop();
+      const released = takeReleased(handle.locks, range);
+      if (released) released.to = answer.sent;
       return;
     }
     const start = this.prng.below(LOCK_RANGE_BYTES);
@@ -179,8 +180,8 @@ class LoadClient {
     const exclusive = this.prng.chance(0.7);
     // whoever holds no lock may wait for one: so nobody waits in a circle
     const wait = this.handles.every((one) => one.locks.length === 0) && this.prng.chance(0.2);
-    const range = { offset: start, length, exclusive };
-    const answer = await this.client.lock(handle.number, wait ? { ...range, waitMs: LOCK_WAIT_MILLIS } : range);
+    const wish = { offset: start, length, exclusive };
+    const answer = await this.client.lock(handle.number, wait ? { ...wish, waitMs: LOCK_WAIT_MILLIS } : wish);
     this.count(wait ? 'lock with waiting' : 'lock', answer);
     if (answer.status !== 'OK') return;
     const common = { client: this.index, handle: handle.number, fileId: handle.fileId, from: answer.at, to: Infinity };
