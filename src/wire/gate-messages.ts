@@ -3,10 +3,12 @@
  * which databases exist, and traversals. They travel in order, whole and authentic (core/link); the frame below carries
  * epoch and incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
  */
-import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import type { ByteReader} from '../base/bytes.js';
+import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { DatabaseId } from '../base/ids.js';
 import { databaseId } from '../base/ids.js';
+import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** The types of this file, for routing a message by its first byte. */
 export const GATE_MESSAGE_TYPE_MIN = 32;
@@ -64,9 +66,7 @@ const TYPES = {
   'traverse-cancel': 41,
 } as const satisfies Record<GateMessage['kind'], number>;
 
-const KINDS = new Map<number, GateMessage['kind']>(
-  Object.entries(TYPES).map(([kind, type]) => [type, kind as GateMessage['kind']]),
-);
+const KINDS = kindsByType(TYPES);
 
 export function encodeGateMessage(message: GateMessage): Uint8Array {
   const writer = new ByteWriter('data' in message ? 64 + message.data.length : 256);
@@ -118,12 +118,7 @@ export function encodeGateMessage(message: GateMessage): Uint8Array {
 
 /** Throws DecodeError. Byte fields are copies; the source may be reused afterwards. */
 export function decodeGateMessage(bytes: Uint8Array): GateMessage {
-  const reader = new ByteReader(bytes);
-  const kind = KINDS.get(reader.u8());
-  if (kind === undefined) throw new DecodeError('unknown-type');
-  const message = readBody(reader, kind);
-  reader.end();
-  return message;
+  return decodeTyped(bytes, KINDS, readBody);
 }
 
 function readBody(reader: ByteReader, kind: GateMessage['kind']): GateMessage {

@@ -3,12 +3,14 @@
  * carry their 24-byte headers. They travel in order, whole and authentic (core/link); the frame below carries epoch and
  * incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
  */
-import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import type { ByteReader} from '../base/bytes.js';
+import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { DatabaseId } from '../base/ids.js';
 import { databaseId } from '../base/ids.js';
 import { RECORD_HEADER_BYTES } from './record-header.js';
 import type { Row, Version } from './persistent-rows.js';
+import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** The types of this file, for routing a message by its first byte. */
 export const PERSISTENT_MESSAGE_TYPE_MIN = 64;
@@ -48,9 +50,7 @@ const TYPES = {
   fragment: 73,
 } as const satisfies Record<PersistentMessage['kind'], number>;
 
-const KINDS = new Map<number, PersistentMessage['kind']>(
-  Object.entries(TYPES).map(([kind, type]) => [type, kind as PersistentMessage['kind']]),
-);
+const KINDS = kindsByType(TYPES);
 
 export function encodePersistentMessage(message: PersistentMessage): Uint8Array {
   const writer = new ByteWriter(message.kind === 'fragment' ? 32 + message.bytes.length : 256);
@@ -92,12 +92,9 @@ export function encodePersistentMessage(message: PersistentMessage): Uint8Array 
 
 /** Throws DecodeError. Byte fields are copies; the source may be reused afterwards. */
 export function decodePersistentMessage(bytes: Uint8Array): PersistentMessage {
-  const reader = new ByteReader(bytes);
-  const kind = KINDS.get(reader.u8());
-  if (kind === undefined) throw new DecodeError('unknown-type');
-  const message = kind === 'fragment' ? readFragment(reader) : readBody(reader, kind, databaseId(reader.u32()));
-  reader.end();
-  return message;
+  return decodeTyped(bytes, KINDS, (reader, kind) =>
+    kind === 'fragment' ? readFragment(reader) : readBody(reader, kind, databaseId(reader.u32())),
+  );
 }
 
 function readBody(

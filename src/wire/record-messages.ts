@@ -2,10 +2,12 @@
  * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per
  * message, encoded to bytes for the link layer and decoded with every length checked.
  */
-import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import type { ByteReader} from '../base/bytes.js';
+import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { assert, unreachable } from '../base/assert.js';
 import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 import { NODE_COUNT_MAX, databaseId, incarnation, keyOf, nodeId, turn } from '../base/ids.js';
+import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** tdb keys of Samba are below 1 KiB; anything longer than this is refused. */
 export const KEY_BYTES_MAX = 4096;
@@ -113,9 +115,7 @@ const TYPES = {
   looked: 22,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
-const KINDS = new Map<number, RecordMessage['kind']>(
-  Object.entries(TYPES).map(([kind, type]) => [type, kind as RecordMessage['kind']]),
-);
+const KINDS = kindsByType(TYPES);
 
 /** The types of this file, for routing a message by its first byte. */
 export const RECORD_MESSAGE_TYPE_MIN = 1;
@@ -212,12 +212,7 @@ export function serverNamed(message: RecordMessage): NodeId | null {
 
 /** Throws DecodeError. The payload of a 'record' is a copy; the source may be reused afterwards. */
 export function decodeRecordMessage(bytes: Uint8Array): RecordMessage {
-  const reader = new ByteReader(bytes);
-  const kind = KINDS.get(reader.u8());
-  if (kind === undefined) throw new DecodeError('unknown-type');
-  const message = readBody(reader, kind);
-  reader.end();
-  return message;
+  return decodeTyped(bytes, KINDS, readBody);
 }
 
 function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessage {

@@ -3,10 +3,12 @@
  * the probe by which servers find out that they see the same files. For people and for safety checks; no record moves
  * because of them. Answers are JSON of wire/locks, as the admin socket gives it. Decoding throws DecodeError.
  */
-import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import type { ByteReader} from '../base/bytes.js';
+import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import { keyOf } from '../base/ids.js';
 import type { FileId } from './ring-ops.js';
+import { decodeTyped, kindsByType } from './typed-message.js';
 
 export const WITNESS_MESSAGE_TYPE_MIN = 96;
 export const WITNESS_MESSAGE_TYPE_MAX = 127;
@@ -40,9 +42,7 @@ const TYPES = {
   probe: 103,
 } as const satisfies Record<WitnessMessage['kind'], number>;
 
-const KINDS = new Map<number, WitnessMessage['kind']>(
-  Object.entries(TYPES).map(([kind, type]) => [type, kind as WitnessMessage['kind']]),
-);
+const KINDS = kindsByType(TYPES);
 
 export function encodeWitnessMessage(message: WitnessMessage): Uint8Array {
   const writer = new ByteWriter().u8(TYPES[message.kind]);
@@ -69,12 +69,7 @@ export function encodeWitnessMessage(message: WitnessMessage): Uint8Array {
 
 /** Throws DecodeError. */
 export function decodeWitnessMessage(bytes: Uint8Array): WitnessMessage {
-  const reader = new ByteReader(bytes);
-  const kind = KINDS.get(reader.u8());
-  if (kind === undefined) throw new DecodeError('unknown-type');
-  const message = readBody(reader, kind);
-  reader.end();
-  return message;
+  return decodeTyped(bytes, KINDS, readBody);
 }
 
 function readBody(reader: ByteReader, kind: WitnessMessage['kind']): WitnessMessage {
