@@ -74,7 +74,8 @@ export class Recording {
   /** Ends the recording. */
   async stop(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, EVENTS_LATE_MILLIS));
-    if (this.child.exitCode !== null || this.child.signalCode !== null) throw new LabError('smbpool trace ended by itself');
+    const gone = this.child.exitCode !== null || this.child.signalCode !== null;
+    if (gone) throw new LabError('smbpool trace ended by itself');
     const ended = new Promise((resolve) => this.child.once('exit', resolve));
     this.child.kill('SIGINT');
     await ended;

@@ -3,7 +3,7 @@
  * carry their 24-byte headers. They travel in order, whole and authentic (core/link); the frame below carries epoch and
  * incarnation. Decoding throws DecodeError and allocates nothing beyond the message.
  */
-import type { ByteReader} from '../base/bytes.js';
+import type { ByteReader } from '../base/bytes.js';
 import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { DatabaseId } from '../base/ids.js';

@@ -2,7 +2,7 @@
  * The messages by which servers move records (types 1 to 31; docs/protocol.md tells their story). One value per
  * message, encoded to bytes for the link layer and decoded with every length checked.
  */
-import type { ByteReader} from '../base/bytes.js';
+import type { ByteReader } from '../base/bytes.js';
 import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { assert, unreachable } from '../base/assert.js';
 import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';

@@ -3,7 +3,7 @@
  * the probe by which servers find out that they see the same files. For people and for safety checks; no record moves
  * because of them. Answers are JSON of wire/locks, as the admin socket gives it. Decoding throws DecodeError.
  */
-import type { ByteReader} from '../base/bytes.js';
+import type { ByteReader } from '../base/bytes.js';
 import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import { keyOf } from '../base/ids.js';

@@ -60,9 +60,9 @@ function rangesMeet(a: LockHolding, b: LockHolding): boolean {
 }
 
 /**
- * Takes out of a handle's locks (in the order they were granted) the one that an unlock of this range releases. A handle
- * may lock a range shared that it holds exclusively already; smbd then releases the first of the two, the exclusive one
- * (brl_unlock_windows_default in Samba's source3/locking/brlock.c), and the shared one stays.
+ * Takes out of a handle's locks (in the order they were granted) the one that an unlock of this range releases. A
+ * handle may lock a range shared that it holds exclusively already; smbd then releases the first of the two, the
+ * exclusive one (brl_unlock_windows_default in Samba's source3/locking/brlock.c), and the shared one stays.
  */
 export function takeReleased<T extends { start: number; length: number }>(
   locks: T[],
