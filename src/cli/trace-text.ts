@@ -24,21 +24,27 @@ export class TraceText {
 }
 
 function lineOf(event: TraceEvent, date: Date): string {
-  const { serverName, pid, kind, tookMicros, path, user, share, status, detail } = event;
+  const { serverName, pid, kind, tookMicros, user, share, status, detail } = event;
   const micros = String(event.atMicros % 1_000_000).padStart(6, '0');
   const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(twoDigits).join(':');
-  const who = `${printable(user)} ${clientWords(event)} ${printable(share)}`;
+  const who = [printable(user), clientWords(event), printable(share)].filter((text) => text !== '').join(' ');
   const rest = [printable(status), printable(detail)].filter((text) => text !== '').join('  ');
   const parts = [
     `${time}.${micros}`,
     printable(serverName).padEnd(WIDTHS.server),
-    String(pid).padStart(WIDTHS.pid),
+    (pid === 0 ? '-' : String(pid)).padStart(WIDTHS.pid),
     kind.padEnd(WIDTHS.kind),
     (tookMicros === null ? '-' : `${tookMicros} us`).padStart(WIDTHS.took),
-    pathWords(path).padEnd(WIDTHS.path),
+    fileWords(event).padEnd(WIDTHS.path),
     who,
   ];
   return `${parts.join(' ')}  ${rest}`.trimEnd();
+}
+
+/** A record may move for somebody without the module: then only the file's number is known, or not even that. */
+function fileWords({ path, share, fileId }: TraceEvent): string {
+  if (share !== '' || path !== '') return pathWords(path);
+  return fileId === '' ? '-' : `(file ${fileId})`;
 }
 
 function twoDigits(number: number): string {

@@ -83,8 +83,10 @@ async function* eventsOf(
 ): AsyncGenerator<TraceEvent[]> {
   if (options.read !== undefined) {
     const { readTrace } = await import('./trace-file.js');
-    const matches = traceMatcher(filter);
-    for await (const events of readTrace(options.read)) yield events.filter(matches);
+    const sieve = new TraceSieve(filter);
+    for await (const events of readTrace(options.read)) yield sieve.pass(events);
+    const { lost } = sieve;
+    if (lost > 0) process.stderr.write(`${plural(lost, 'event')} lost after the last one shown\n`);
     return;
   }
   const { kinds, ...texts } = filter;
@@ -93,10 +95,27 @@ async function* eventsOf(
   for await (const lines of follow(socket, ADMIN_PATH.trace, query, signal)) yield lines.map(parseEvent);
 }
 
-/** The daemon's own rule, for events that come from a file. */
-export function traceMatcher({ kinds, ...filter }: TraceFilter): (event: TraceEvent) => boolean {
-  const matches = lockMatcher(filter);
-  return (event) => (kinds?.includes(event.kind) ?? true) && matches(event);
+/** The daemon's own rule, for events that come from a file. How many were lost goes on with the next one wanted. */
+export class TraceSieve {
+  private readonly matches: (event: TraceEvent) => boolean;
+  /** Lost before events that were not wanted, and not told yet. */
+  lost = 0;
+
+  constructor({ kinds, ...filter }: TraceFilter) {
+    const matches = lockMatcher(filter);
+    this.matches = (event) => (kinds?.includes(event.kind) ?? true) && matches(event);
+  }
+
+  pass(events: readonly TraceEvent[]): TraceEvent[] {
+    const passed: TraceEvent[] = [];
+    for (const event of events) {
+      this.lost += event.dropped ?? 0;
+      if (!this.matches(event)) continue;
+      passed.push(this.lost === 0 ? event : { ...event, dropped: this.lost });
+      this.lost = 0;
+    }
+    return passed;
+  }
 }
 
 function parseEvent(line: string): TraceEvent {

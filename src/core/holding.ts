@@ -49,8 +49,8 @@ export interface Holding {
   asked: AccessMode | null;
   askedOf: NodeId | null;
   waiters: Waiter[];
-  /** The answer to our ask, to be stored. */
-  arrived: Extract<RecordMessage, { kind: 'record' }> | null;
+  /** The answer to our ask, to be stored, and who sent it. */
+  arrived: (Extract<RecordMessage, { kind: 'record' }> & { from: NodeId }) | null;
   give: PendingGive | null;
   /** The order that the store operation under way obeys; it may be void by the time the store answers. */
   giving: PendingGive | null;

@@ -11,6 +11,7 @@ import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
 import { BUSY_RETRY_MICROS_MIN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
+import type { HoldingEvents } from './records-events.js';
 import { HoldTimes, markOf } from './hold-times.js';
 
 /** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */
@@ -24,19 +25,6 @@ const BUSY_WARN_MICROS = 1_000_000;
  */
 const COHORT_OPERATIONS_MAX = 16;
 const COHORT_MICROS = 20_000;
-
-/** Answers to those who asked; see RecordsEvents. */
-export interface HoldingEvents {
-  migrated(token: number): void;
-  fetched(token: number, data: Uint8Array): void;
-  failed(token: number, why: string): void;
-  /** An empty record was stored because somebody asked for a key that does not exist. */
-  emptyTaken(database: DatabaseId, key: RecordKey): void;
-  /** Local writers can use the record from now on. */
-  came(database: DatabaseId, key: RecordKey): void;
-  /** They may not be able to any more; called before the tdb is touched. */
-  leaving(database: DatabaseId, key: RecordKey): void;
-}
 
 type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => void;
 
@@ -142,7 +130,7 @@ export class Holdings {
     this.settle(holding);
   }
 
-  onRecord(message: Extract<RecordMessage, { kind: 'record' }>): void {
+  onRecord(from: NodeId, message: Extract<RecordMessage, { kind: 'record' }>): void {
     if (message.run !== this.run) {
       // Asked for by a run of ours that died; the home knows by now and takes the record back from its last owner.
       this.context.count('record.arrived.old-run');
@@ -154,7 +142,7 @@ export class Holdings {
       this.forgetIfIdle(holding);
       return;
     }
-    holding.arrived = message;
+    holding.arrived = { ...message, from };
     this.settle(holding);
   }
 
@@ -413,7 +401,7 @@ export class Holdings {
 
   private taken(holding: Holding, isCopy: boolean, data: Uint8Array): void {
     const { database, key } = holding;
-    const what = holding.arrived!.what;
+    const { what, from } = holding.arrived!;
     holding.turn = holding.arrived!.turn;
     holding.arrived = null;
     holding.mark = markOf(data);
@@ -429,6 +417,8 @@ export class Holdings {
     this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
     if (!isCopy && data.length === 0) this.events.emptyTaken(database, key);
     if (!isCopy) this.events.came(database, key);
+    const [first] = holding.waiters;
+    if (what === 'move') this.events.moved(database, key, from, first === undefined ? null : now - first.since);
     this.answer(holding, data, isCopy ? 'read' : 'write');
   }
 

@@ -23,6 +23,7 @@ import type { RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
+import type { RecordsEvents, RecordsWatcher } from './records-events.js';
 import { Restarts } from './restarts.js';
 import { rendezvousHome } from './rendezvous.js';
 
@@ -40,31 +41,20 @@ const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
 /** What the other server only notes; streams are in order, so it has it before anything that follows from it. */
 const NOBODY_WAITS_FOR = new Set<RecordMessage['kind']>(['exists', 'gone', 'drop']);
 
-export interface RecordsEvents {
-  /** The record is ours and in the tdb. */
-  migrated(token: number): void;
-  /** The payload, without header; empty if there is no such record. */
-  fetched(token: number, data: Uint8Array): void;
-  failed(token: number, why: string): void;
-  described(number: number, answer: RecordDescription | { error: string }): void;
-}
-
-export interface RecordsWatcher {
-  came(database: DatabaseId, key: RecordKey): void;
-  leaving(database: DatabaseId, key: RecordKey): void;
-}
-
 export interface DatabaseStatus {
   name: string;
   owned: number;
   copies: number;
   directoryEntries: number;
+  /** Records that came from another owner. */
+  moves: number;
   wait: HistogramSummary;
 }
 
 interface Database {
   name: string;
   barrier: boolean;
+  moves: number;
 }
 
 /** One key of an 'ask' message. */
@@ -127,6 +117,7 @@ export class Records {
         failed: (token, why) => (token < 0 ? this.pins.failed(token) : this.events?.failed(token, why)),
         emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
         came: (database, key) => this.watcher?.came(database, key),
+        moved: (...move) => this.moved(...move),
         leaving: (database, key) => this.watcher?.leaving(database, key),
       },
     );
@@ -218,7 +209,7 @@ export class Records {
   /** A volatile database has been opened here. Doing it twice changes nothing. */
   addDatabase(database: DatabaseId, name: string): void {
     if (this.databases.has(database)) return;
-    this.databases.set(database, { name, barrier: BARRIER_DATABASES.has(name) });
+    this.databases.set(database, { name, barrier: BARRIER_DATABASES.has(name), moves: 0 });
     this.holdings.addDatabase(database);
     if (this.randomKeys.open(database, name)) this.deletions.useShortLinger(database);
   }
@@ -336,7 +327,7 @@ export class Records {
 
   status(): Map<DatabaseId, DatabaseStatus> {
     const result = new Map<DatabaseId, DatabaseStatus>();
-    for (const [database, { name }] of this.databases) {
+    for (const [database, { name, moves }] of this.databases) {
       let owned = 0;
       let copies = 0;
       for (const holding of this.holdings.all(database)) {
@@ -344,7 +335,7 @@ export class Records {
         else if (holding.state === 'copy') copies++;
       }
       const wait = this.holdings.waits.get(database)!.summary();
-      result.set(database, { name, owned, copies, directoryEntries: this.directory.count(database), wait });
+      result.set(database, { name, owned, copies, directoryEntries: this.directory.count(database), moves, wait });
     }
     return result;
   }
@@ -364,6 +355,12 @@ export class Records {
       this.holdings.want(database, key, mode, token);
     }
     this.drain();
+  }
+
+  private moved(...move: Parameters<RecordsWatcher['moved']>): void {
+    const known = this.databases.get(move[0]);
+    if (known !== undefined) known.moves += 1;
+    this.watcher?.moved(...move);
   }
 
   private inspected(token: number, data: Uint8Array): void {
@@ -441,7 +438,7 @@ export class Records {
       case 'give':
         return this.holdings.onGive(message);
       case 'record':
-        return this.holdings.onRecord(message);
+        return this.holdings.onRecord(from, message);
       case 'have':
         return this.directory.onHave(from, message.database, message.key, message.turn);
       case 'revoke':

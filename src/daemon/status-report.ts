@@ -72,7 +72,7 @@ function reportDatabases(node: NodeStatus): DatabaseReport[] {
       recordsOwned: known?.owned ?? 0,
       copies: known?.copies ?? 0,
       directoryEntries: known?.directoryEntries ?? 0,
-      moves: known?.wait.count ?? 0,
+      moves: known?.moves ?? 0,
     };
   });
 }

@@ -46,7 +46,7 @@ export interface DatabaseReport {
   directoryEntries: number;
   /** Read-only copies of records that other servers own. */
   copies: number;
-  /** Times since the daemon started that a local process waited until a record, or a copy of it, was here. */
+  /** Records that came here from another owner since the daemon started. */
   moves: number;
 }
 

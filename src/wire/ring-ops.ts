@@ -52,7 +52,7 @@ export const LOCK_TYPE = { read: 0, write: 1, unlock: 2 } as const;
 /** enum smbpool_home_kind. */
 export const HOME_KIND = { file: 1, lease: 2 } as const;
 /** enum smbpool_histogram. */
-export const HISTOGRAM = { openWait: 0, pin: 1 } as const;
+export const HISTOGRAM = { openWait: 0, pin: 1, move: 2 } as const;
 
 /** The 24 bytes of smbd's struct file_id, which are also the key in locking.tdb and brlock.tdb. */
 export type FileId = RecordKey;

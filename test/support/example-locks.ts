@@ -94,7 +94,7 @@ export function exampleEvents(): TraceEvent[] {
   return [
     event(0, { detail: 'open: read, write; lets others rwd; asks lease RWH' }),
     event(40, { kind: 'waiting', detail: 'records asked of beta' }),
-    event(410, { kind: 'moved', tookMicros: 370, detail: 'locking record from beta' }),
+    event(410, { kind: 'moved', tookMicros: 370, detail: 'locking.tdb from beta' }),
     event(415, { kind: 'home', tookMicros: 375, detail: '3 records' }),
     event(700, { ...BOB, kind: 'break-sent', detail: 'lease RWH to lease RH' }),
     event(2_300, { ...BOB, kind: 'break-done', tookMicros: 1_600, detail: 'lease RWH to lease RH' }),
@@ -102,6 +102,11 @@ export function exampleEvents(): TraceEvent[] {
     event(5_000_000, { ...CAROL, path: 'report.odt', detail: 'open: delete; lets others rwd; asks no oplock' }),
     event(5_000_090, { ...CAROL, path: 'report.odt', kind: 'refused', tookMicros: 90, status: 'SHARING_VIOLATION' }),
     event(6_000_000, { kind: 'lock', tookMicros: 12, detail: '0 to 99 write', dropped: 17 }),
+    // a record that moved for a share without the module: only the file's number is known
+    event(6_000_200, {
+      ...CAROL, ...{ pid: 0, client: '', clientName: '', user: '', share: '', path: '' }, kind: 'moved',
+      tookMicros: 410, detail: 'brlock.tdb from alpha',
+    }),
     event(6_000_500, { kind: 'unlock', detail: '0 to 99' }),
     event(43_200_000_000, { kind: 'close' }),
   ];

@@ -35,3 +35,19 @@ export function encodeOpenEnd(operation: bigint, file: FileId, tookMicros: numbe
 export function encodeClose(file: FileId, operation: bigint): Uint8Array {
   return new ByteWriter(64).raw(keyBytes(file)).u64(operation).u64(operation).u64(0n).u32(0).u32(0).finish().slice();
 }
+
+export function encodeHello(clientGuid: string, address: string, name: string): Uint8Array {
+  const [addressBytes, nameBytes] = [Buffer.from(address), Buffer.from(name)];
+  const writer = new ByteWriter(128).u64(1n).raw(new Uint8Array(16)).raw(Buffer.from(clientGuid, 'latin1')).u32(0);
+  return writer.u16(addressBytes.length).u16(nameBytes.length).raw(addressBytes).raw(nameBytes).finish().slice();
+}
+
+/** The tree of all other messages here. */
+export function encodeTreeConnect(share: string, user: string, path: string): Uint8Array {
+  const texts = [share, user, path].map((text) => Buffer.from(text));
+  const writer = new ByteWriter(128).u64(TREE).u64(0n).u64(0n).u64(0n).u32(0);
+  for (const { length } of texts) writer.u16(length);
+  writer.raw(new Uint8Array(6));
+  for (const bytes of texts) writer.raw(bytes);
+  return writer.finish().slice();
+}

@@ -188,6 +188,13 @@ test('a trace written to a file is shown again as it was, with the same filters'
   assert.deepEqual(JSON.parse(first.out), exampleEvents()[7]);
 });
 
+test('how many events were lost is said before the next one shown, or at the end', async () => {
+  const unlock = await smbpool('trace', '--read', written, '--ops', 'unlock', '--json');
+  assert.deepEqual(JSON.parse(unlock.out), { ...exampleEvents().find(({ kind }) => kind === 'unlock'), dropped: 17 });
+  const open = await smbpool('trace', '--read', written, '--ops', 'open');
+  assert.deepEqual([open.status, open.err], [0, '17 events lost after the last one shown\n']);
+});
+
 test('a trace file is not overwritten, and none is left where there was no trace', async () => {
   const again = await smbpool('trace', '--write', written, '--socket', socket);
   assert.match(again.err, /^smbpool: .*written\.trace cannot be written: it exists already; name another file\n$/);

@@ -554,3 +554,19 @@ test('a home that starts anew does not wait for a chain whose holder waits for i
   assert.equal(answered(pool, 2, elsewhere), 'migrated');
   assert.equal(pool.find(2, LOCKING, held)?.data, 'v1');
 });
+
+test('moves are counted where a record comes from another owner, not where somebody waits', () => {
+  const pool = new RecordsPool(3);
+  const movesOf = (server: number): number => {
+    let moves = 0;
+    pool.server(server).act((records) => (moves = records.status().get(LOCKING)?.moves ?? -1));
+    return moves;
+  };
+  const key = keyWithHome(pool, 2);
+  for (const server of [0, 0, 1, 1, 0]) {
+    migrate(pool, server, key);
+    pool.deliverAll();
+    pool.advance(100_000);
+  }
+  assert.deepEqual([movesOf(0), movesOf(1), movesOf(2)], [1, 1, 0]);
+});

@@ -5,6 +5,7 @@
  */
 import type { FileId, OpenTerms } from '../../wire/ring-ops.js';
 import type { Micros } from '../effects.js';
+import type { RecordName } from '../pins.js';
 
 /** An honest smbd has some thousand opens at most; one that reports more is cut off. */
 export const OPENS_PER_ATTACHMENT_MAX = 65_536;
@@ -58,6 +59,8 @@ export interface WaitingOpen extends OpenTerms {
   since: Micros;
   what: 'running' | 'records' | 'break';
   flags: number;
+  /** What it needs here, as far as known. */
+  names: readonly RecordName[];
 }
 
 export class Attachment {
@@ -65,6 +68,7 @@ export class Attachment {
   address = '';
   name = '';
   readonly trees = new Map<bigint, Tree>();
+  /** Changed by OpenIndex only. */
   readonly opens = new Map<bigint, Open>();
   readonly operations = new Map<bigint, WaitingOpen>();
   /** Creates that smbd parked for a break, by file; the retry of the same file ends it. */

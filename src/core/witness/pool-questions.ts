@@ -36,12 +36,14 @@ interface Question {
 }
 
 interface Reader {
+  filter: TraceFilter;
   matches: (event: TraceEvent) => boolean;
   /** null: a reader of this server's own admin socket. */
   peer: NodeId | null;
   /** The token, or the number of the peer that subscribed. */
   number: number;
   events: TraceEvent[];
+  /** Lost before the next event that the reader gets. */
   dropped: number;
 }
 
@@ -124,8 +126,7 @@ export class PoolQuestions {
     this.forgetReaders(peer);
     for (const reader of this.readers.values()) {
       if (reader.peer !== null) continue;
-      // it asks again with everything: the peer filters for fewer bytes, we filter what arrives once more
-      this.send(peer, { kind: 'trace-start', number: reader.number, text: '{}' });
+      this.send(peer, { kind: 'trace-start', number: reader.number, text: JSON.stringify(reader.filter) });
     }
   }
 
@@ -152,12 +153,23 @@ export class PoolQuestions {
       case 'trace-events': {
         const reader = this.readers.get(`own/${message.number}`);
         const events = parse<TraceEvent[]>(message.text, Array.isArray);
-        for (const event of reader === undefined ? [] : (events ?? [])) {
-          if (reader!.matches(event)) this.context.emit({ kind: 'trace-event', token: message.number, event });
-        }
+        if (reader !== undefined) for (const event of events ?? []) this.pass(reader, event);
         return;
       }
     }
+  }
+
+  /**
+   * An event of another server. It was filtered there; what is not wanted after all (a peer of another version may
+   * filter otherwise) still tells how many were lost before it.
+   */
+  private pass(reader: Reader, event: TraceEvent): void {
+    if (Number.isSafeInteger(event.dropped)) reader.dropped += Math.max(0, event.dropped ?? 0);
+    if (!reader.matches(event)) return;
+    const { dropped } = reader;
+    reader.dropped = 0;
+    const whole = dropped === 0 ? event : { ...event, dropped };
+    this.context.emit({ kind: 'trace-event', token: reader.number, event: whole });
   }
 
   private addReader(peer: NodeId | null, number: number, filter: TraceFilter): void {
@@ -168,7 +180,7 @@ export class PoolQuestions {
     const matchesTexts = lockMatcher(filter);
     const kinds = filter.kinds === undefined ? null : new Set<string>(filter.kinds);
     const matches = (event: TraceEvent): boolean => (kinds?.has(event.kind) ?? true) && matchesTexts(event);
-    this.readers.set(`${peer ?? 'own'}/${number}`, { matches, peer, number, events: [], dropped: 0 });
+    this.readers.set(`${peer ?? 'own'}/${number}`, { filter, matches, peer, number, events: [], dropped: 0 });
   }
 
   private forgetReaders(peer: NodeId): void {

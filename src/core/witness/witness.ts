@@ -5,7 +5,6 @@
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
-import { databaseIdOf } from '../../base/jenkins.js';
 import type { LockFilter, LocksAnswer, TraceFilter, WaitTarget } from '../../wire/locks.js';
 import type { FileId, RingMessage, RingOpened } from '../../wire/ring-ops.js';
 import {
@@ -31,6 +30,8 @@ import type { Open, WaitingOpen } from './attachments.js';
 import { Attachment, OPENS_PER_ATTACHMENT_MAX } from './attachments.js';
 import { HomeTable } from './home-table.js';
 import { HotFiles } from './hot.js';
+import { BRLOCK, LEASES, LOCKING, moveEvent } from './moves.js';
+import { OpenIndex } from './open-index.js';
 import { PoolQuestions, bounded } from './pool-questions.js';
 import { Probes } from './probes.js';
 import type { EventFacts, EventSubject, Reporter } from './reports.js';
@@ -45,10 +46,6 @@ import {
   waitingOpenReport,
 } from './reports.js';
 import { cachingWords, statusWord } from './words.js';
-
-const LOCKING = databaseIdOf('locking.tdb');
-const BRLOCK = databaseIdOf('brlock.tdb');
-const LEASES = databaseIdOf('leases.tdb');
 
 /** How long smbds report oplock and lease changes of a file somebody waits for: longer than a break may take. */
 const WATCH_MILLIS = 40_000;
@@ -86,6 +83,7 @@ export class Witness {
   private readonly attachments = new Map<number, Attachment>();
   private readonly home: HomeTable;
   private readonly hot: HotFiles;
+  private readonly opens = new OpenIndex();
   private readonly questions: PoolQuestions;
   private readonly probes: Probes;
   private readonly reporter: Reporter;
@@ -100,7 +98,7 @@ export class Witness {
     this.hot = new HotFiles(() => context.now());
     this.questions = new PoolQuestions(context, {
       locks: () => this.localLocks(),
-      hot: () => this.hot.list(context.self, (file) => this.holdersOf(file)),
+      hot: () => this.hot.list(context.self, (file) => this.opens.ofFile(file).size),
     });
     this.probes = new Probes(context);
     this.reporter = { server: context.self, serverName: this.nameOf(context.self) };
@@ -115,6 +113,7 @@ export class Witness {
     const attachment = this.attachments.get(id);
     if (attachment === undefined) return;
     for (const operation of attachment.operations.values()) this.records.endOperation(operation.number);
+    this.opens.removeAll(attachment);
     this.attachments.delete(id);
     this.context.count('witness.detached');
     if (!isBad) return;
@@ -145,8 +144,18 @@ export class Witness {
   }
 
   came(database: DatabaseId, key: RecordKey): void {
-    if (database === LOCKING) this.hot.moved(key);
     this.home.came(database, key);
+  }
+
+  /** A record came from another server, which owned it before. */
+  moved(database: DatabaseId, key: RecordKey, from: NodeId, micros: Micros | null): void {
+    if (database === LOCKING) this.hot.moved(key);
+    if (micros !== null) this.context.emit({ kind: 'latency', histogram: HISTOGRAM.move, micros });
+    if (!this.questions.hasReaders()) return;
+    const facts = { fromName: this.nameOf(from), atMicros: this.wallClock(), tookMicros: micros };
+    const move = { record: { database, key }, ...facts };
+    const event = moveEvent(this.reporter, this.attachments.values(), this.opens, move);
+    if (event !== null) this.questions.publish(event);
   }
 
   leaving(database: DatabaseId, key: RecordKey): void {
@@ -237,7 +246,7 @@ export class Witness {
         return;
       }
       case 'resync-begin':
-        attachment.opens.clear();
+        this.opens.removeAll(attachment);
         for (const operation of [...attachment.operations.keys()]) {
           if (operation < message.operationsFrom) this.endOperation(attachment, operation);
         }
@@ -266,17 +275,17 @@ export class Witness {
     if ((flags & OPEN_FLAG.retry) !== 0) this.endBreakWait(attachment, file, path);
     const number = ++this.lastOperation;
     const since = this.context.now();
-    const ids = { operation, number, tree, file, path, since, flags };
+    const names = this.recordsFor(attachment, message);
+    const ids = { operation, number, tree, file, path, since, flags, names };
     const wait: WaitingOpen = { ...termsOf(message), ...ids, what: 'running' };
     attachment.operations.set(operation, wait);
     this.tell(attachment, wait, { kind: 'open', tookMicros: null, status: '', detail: openWords(wait) });
-    const names = this.recordsFor(attachment, message);
     if ((flags & OPEN_FLAG.wantsReply) === 0) {
       this.records.beginOperation(number, names, null);
       return;
     }
     wait.what = 'records';
-    this.records.beginOperation(number, names, (all) => this.holdersHome(attachment, wait, names, all));
+    this.records.beginOperation(number, names, (all) => this.holdersHome(attachment, wait, all));
     if (attachment.operations.get(operation) === wait && wait.what === 'records') {
       const home = this.records.homeOf(LOCKING, file);
       const detail = `records asked of ${this.nameOf(home)}`;
@@ -285,28 +294,28 @@ export class Witness {
   }
 
   /** The file's own records are here; the leases of those who hold it are looked up by smbd too. */
-  private holdersHome(attachment: Attachment, wait: WaitingOpen, names: readonly RecordName[], all: boolean): void {
-    if (!all || (wait.flags & OPEN_FLAG.new) !== 0) return this.openReady(attachment, wait, names, all);
+  private holdersHome(attachment: Attachment, wait: WaitingOpen, all: boolean): void {
+    if (!all || (wait.flags & OPEN_FLAG.new) !== 0) return this.openReady(attachment, wait, all);
     this.records.inspect({ database: LOCKING, key: wait.file }, (data) => {
       if (attachment.operations.get(wait.operation) !== wait) return;
-      const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - names.length);
+      const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - wait.names.length);
       const leases = holders.map((key) => ({ database: LEASES, key }));
-      const whole = [...names, ...leases];
+      wait.names = [...wait.names, ...leases];
       // without leases too: a record may have left, and the pins may be half over, while a chain was waited for
-      this.records.extendOperation(wait.number, leases, (ok) => this.openReady(attachment, wait, whole, ok));
+      this.records.extendOperation(wait.number, leases, (ok) => this.openReady(attachment, wait, ok));
     });
   }
 
-  private openReady(attachment: Attachment, wait: WaitingOpen, names: readonly RecordName[], all: boolean): void {
+  private openReady(attachment: Attachment, wait: WaitingOpen, all: boolean): void {
     if (attachment.operations.get(wait.operation) !== wait) return;
     const took = this.context.now() - wait.since;
     wait.what = 'running';
     this.context.count(all ? 'witness.open.ready' : 'witness.open.gave-up');
     this.context.emit({ kind: 'latency', histogram: HISTOGRAM.openWait, micros: took });
     this.hot.waited(wait.file, took);
-    if (all) this.home.add(wait.file, names);
+    if (all) this.home.add(wait.file, wait.names);
     this.send(attachment, RING_OP.openReady, encodeOpenReady(wait.operation, all, PIN_MICROS));
-    const detail = all ? `${names.length} records` : 'not all records came; smbd goes the slow way';
+    const detail = all ? `${wait.names.length} records` : 'not all records came; smbd goes the slow way';
     this.tell(attachment, wait, { kind: 'home', tookMicros: took, status: '', detail });
   }
 
@@ -365,13 +374,12 @@ export class Witness {
     const since = this.context.now() - (age > 0 && age < Number.MAX_SAFE_INTEGER ? age : 0);
     const ids = { file, shareFileId, persistentId, tree, path, since, flags };
     const open: Open = { ...termsOf(message), ...ids, locks: [], lockTries: [] };
-    attachment.opens.set(shareFileId, open);
+    this.opens.add(attachment, open);
     return open;
   }
 
   private close(attachment: Attachment, message: Extract<RingMessage, { kind: 'close' }>): void {
-    const open = attachment.opens.get(message.shareFileId);
-    attachment.opens.delete(message.shareFileId);
+    const open = this.opens.remove(attachment, message.shareFileId);
     if (open === undefined) return;
     const goesOn = (message.flags & CLOSE_FLAG.disconnected) !== 0;
     const deleted = (message.flags & CLOSE_FLAG.deleted) !== 0;
@@ -422,12 +430,8 @@ export class Witness {
 
   /** Our smbds that hold the file report what becomes of their oplocks and leases. */
   private watchHere(file: FileId, watchMillis: number): void {
-    for (const attachment of this.attachments.values()) {
-      for (const open of attachment.opens.values()) {
-        if (open.file !== file) continue;
-        this.send(attachment, RING_OP.watchFile, encodeWatchFile(file, watchMillis));
-        break;
-      }
+    for (const attachment of new Set(this.opens.ofFile(file).values())) {
+      this.send(attachment, RING_OP.watchFile, encodeWatchFile(file, watchMillis));
     }
   }
 
@@ -442,14 +446,6 @@ export class Witness {
       names.push({ database: LEASES, key: (attachment.clientGuid + leaseKey) as RecordKey });
     }
     return names;
-  }
-
-  private holdersOf(file: FileId): number {
-    let holders = 0;
-    for (const attachment of this.attachments.values()) {
-      for (const open of attachment.opens.values()) if (open.file === file) holders += 1;
-    }
-    return holders;
   }
 
   private localLocks(): LocksAnswer {
