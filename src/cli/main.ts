@@ -4,6 +4,7 @@
  * standard error and exit status 1 when it cannot.
  */
 import { Command } from 'commander';
+import { version } from '../ports/version.js';
 import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerRecord } from './record.js';
@@ -15,6 +16,7 @@ import { registerWho } from './who.js';
 
 const program = new Command('smbpool')
   .description('looks at a pool of Samba servers, and runs one on this machine for trying out')
+  .version(version())
   .showHelpAfterError()
   .enablePositionalOptions();
 registerStatus(program);

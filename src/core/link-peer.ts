@@ -34,6 +34,9 @@ import type { Timer } from './timers.js';
 /** What the links need of the core; CoreContext has it. */
 export type LinkContext = Pick<CoreContext, 'now' | 'timers' | 'log' | 'count'>;
 
+/** Silent for too long, or about to be called up anew. */
+export type DownCause = 'silent' | 'started anew' | 'lost its stream' | 'too much waited for it';
+
 export interface LinkEvents {
   /** A message, exactly once and in order. The bytes are valid only during the call. */
   deliver(peer: NodeId, message: Uint8Array): void;
@@ -42,8 +45,8 @@ export interface LinkEvents {
    * an answer asks again. Called before anything of the new stream is delivered.
    */
   peerUp(peer: NodeId, incarnation: Incarnation): void;
-  /** Silent for too long, or about to be called up anew. Messages to it wait. */
-  peerDown(peer: NodeId): void;
+  /** Messages to it wait. */
+  peerDown(peer: NodeId, why: DownCause): void;
   /** The same incarnation is heard again after peerDown; nothing was lost. */
   peerReturned?(peer: NodeId, incarnation: Incarnation): void;
   sendFrame(peer: NodeId, body: Uint8Array): void;
@@ -170,15 +173,15 @@ export class PeerLink {
     this.sending.restart(this.sending.number + 1);
     this.waitingSince = null;
     this.announceAgain = true;
-    this.goDown();
+    this.goDown('too much waited for it');
   }
 
-  goDown(): void {
+  goDown(why: DownCause): void {
     if (!this.up) return;
     this.up = false;
     this.totals.downs++;
     this.context.count('link.down');
-    this.events.peerDown(this.options.peer);
+    this.events.peerDown(this.options.peer, why);
   }
 
   // --- receiving
@@ -215,7 +218,7 @@ export class PeerLink {
 
   private startAnew(incarnation: Incarnation): void {
     if (this.remote !== 0) this.context.count('link.incarnation.changed');
-    this.goDown();
+    this.goDown('started anew');
     this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
     this.remote = incarnation;
     this.dropForFormerRun();
@@ -245,7 +248,7 @@ export class PeerLink {
     this.ackNow = false;
     if (lost) {
       this.announceAgain = true;
-      this.goDown();
+      this.goDown('lost its stream');
     }
     return true;
   }

@@ -112,12 +112,9 @@ export class Links {
     const now = this.context.now();
     // if we ourselves were asleep, frames wait unread: nobody may be judged by the time we slept
     const sleptMicros = this.tickDueAt === 0 ? 0 : now - this.tickDueAt;
-    for (const [peer, link] of this.peers) {
+    for (const link of this.peers.values()) {
       if (sleptMicros >= HEARTBEAT_INTERVAL_MICROS) link.lastHeardAt = Math.min(now, link.lastHeardAt + sleptMicros);
-      if (link.up && now - link.lastHeardAt >= SILENCE_MICROS_MAX) {
-        this.context.log('warn', 'link.down', { peer, silentMicros: now - link.lastHeardAt });
-        link.goDown();
-      }
+      if (link.up && now - link.lastHeardAt >= SILENCE_MICROS_MAX) link.goDown('silent');
       if (link.up) link.sendHeartbeat();
       else if (now - link.lastHelloAt >= HELLO_INTERVAL_MICROS) link.sendHello();
     }

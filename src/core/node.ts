@@ -12,6 +12,7 @@ import { Gate } from './gate/gate.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
 import type { LinkStatus } from './link.js';
 import { Links } from './link.js';
+import type { DownCause } from './link-peer.js';
 import { Persistent } from './persistent.js';
 import type { PersistentStatus } from './persistent.js';
 import type { DatabaseStatus } from './records.js';
@@ -91,7 +92,8 @@ export class PoolNode {
       {
         deliver: (peer, message) => this.deliver(peer, message),
         peerUp: (peer, incarnation) => this.peerUp(peer, incarnation),
-        peerDown: (peer) => this.peerDown(peer),
+        peerDown: (peer, why) => this.peerDown(peer, why),
+        peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
         sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
       },
     );
@@ -227,11 +229,10 @@ export class PoolNode {
     this.witness.peerUp(peer);
   }
 
-  private peerDown(peer: NodeId): void {
-    this.log('warn', 'peer-down', {
-      peer,
-      remedy: 'check that smbpoold runs there and that the interconnect between the two servers works',
-    });
+  private peerDown(peer: NodeId, why: DownCause): void {
+    // one that is called up anew is back at once, and an overflow was said by the link
+    const remedy = 'check that smbpoold runs there and that the interconnect between the two servers works';
+    this.log(why === 'silent' ? 'warn' : 'info', 'peer-down', { peer, why, ...(why === 'silent' ? { remedy } : {}) });
     this.records.peerDown(peer);
     this.gate.peerDown(peer);
     this.persistent.peerDown(peer);

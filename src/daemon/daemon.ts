@@ -7,6 +7,7 @@ import { epoch, nodeId } from '../base/ids.js';
 import { PoolError } from '../host/errors.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
+import { version } from '../ports/version.js';
 import { AdminServer } from './admin-server.js';
 import type { Config, ServerConfig } from './config.js';
 import { lockDirectory } from './directory-lock.js';
@@ -19,7 +20,6 @@ import type { DaemonLog } from './log.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { reportStatus } from './status-report.js';
-import { version } from './version.js';
 
 /** The set of servers is fixed, so there is one view of it; membership will count further ones. */
 const FIRST_EPOCH = epoch(1);

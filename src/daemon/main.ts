@@ -8,12 +8,12 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { CONFIG_FILE_DEFAULT } from '../ports/admin.js';
+import { version } from '../ports/version.js';
 import { loadConfig } from './config.js';
 import { Daemon } from './daemon.js';
 import { ConfigError, StartError } from './errors.js';
 import { readKeyFile } from './key-file.js';
 import { requireMachine } from './machine.js';
-import { version } from './version.js';
 
 /** A clean stop takes milliseconds; a host that hangs in it must not keep systemd waiting for its own 90 s. */
 const STOP_TIMEOUT_MS = 10_000;

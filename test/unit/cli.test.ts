@@ -3,7 +3,7 @@
  * it says when the daemon is absent, mute or something else. Runs the compiled command as people do.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ import type { StatusReport } from '../../src/ports/status.js';
 import { smbpool } from '../support/command-line.js';
 import { exampleRecord, exampleStatus } from '../support/example-status.js';
 import { assertGolden } from '../support/golden.js';
+import { repositoryRoot } from '../support/repository.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'smbpool-cli-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -33,6 +34,11 @@ async function fakeDaemon(name: string): Promise<{ path: string; server: AdminSe
   const source = { status, describeRecord: () => Promise.resolve(exampleRecord()) };
   return { path, server: await AdminServer.start({ path, source }) };
 }
+
+test('smbpool --version is the version in package.json', async () => {
+  const { version } = JSON.parse(readFileSync(join(repositoryRoot(), 'package.json'), 'utf8')) as { version: string };
+  assert.deepEqual(await smbpool('--version'), { status: 0, out: `${version}\n`, err: '' });
+});
 
 test('smbpool status shows servers, links, databases with rates, and waits', async () => {
   const { path, server } = await fakeDaemon('status');

@@ -60,7 +60,7 @@ class Station {
           this.onMessage?.(peer, message);
         },
         peerUp: (peer, of) => void this.heard.push(`up ${peer} ${of}`),
-        peerDown: (peer) => void this.heard.push(`down ${peer}`),
+        peerDown: (peer, why) => void this.heard.push(`down ${peer}: ${why}`),
         peerReturned: (peer, of) => void this.heard.push(`returned ${peer} ${of}`),
         sendFrame: (peer, body) => {
           assert.ok(body.length <= bodyBytesMax, `frame of ${body.length} bytes`);
@@ -324,7 +324,7 @@ test('a partition that heals loses nothing and tells the silence', () => {
   wire.heal();
   time.advance(300_000);
   assert.deepEqual(stations[1]!.texts(zero), ['before', 'meanwhile', 'while down']);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'returned 1 1']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: silent', 'returned 1 1']);
 });
 
 test('one-way silence is noticed by the one who hears nothing, and nothing is lost', () => {
@@ -359,7 +359,7 @@ test('a restarted peer is announced anew and gets nothing meant for its former l
       `seed ${seed}`,
     );
     assert.deepEqual(second.heard, ['up 0 1'], `seed ${seed}`);
-    assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 2'], `seed ${seed}`);
+    assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew', 'up 1 2'], `seed ${seed}`);
     const last = stations[0]!.texts(one).at(-1);
     assert.equal(last, 'from the new one', `seed ${seed}`);
   }
@@ -386,11 +386,11 @@ test('what is sent before a new run of the peer was announced does not reach tha
   // the hello of the new run has been seen, the answer to ours has not come yet
   wire.loseIf = (from, _to, body) => from === 1 && decodeFrame(body).toIncarnation !== 0;
   time.advance(5_000);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew']);
   stations[0]!.send(one, text('for the old run'));
   wire.loseIf = null;
   time.advance(200_000);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 2']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew', 'up 1 2']);
   stations[0]!.send(one, text('for the new run'));
   time.advance(10_000);
   assert.deepEqual(second.texts(zero), ['for the new run']);
@@ -445,8 +445,8 @@ test('an overflowing queue is counted, told to both sides, and the link goes on'
   stations[0]!.send(one, text('after'));
   time.advance(100_000);
   assert.deepEqual(stations[1]!.texts(zero), ['first', 'after']);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1', 'up 1 1']);
-  assert.deepEqual(stations[1]!.heard, ['up 0 1', 'down 0', 'up 0 1']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: too much waited for it', 'up 1 1']);
+  assert.deepEqual(stations[1]!.heard, ['up 0 1', 'down 0: lost its stream', 'up 0 1']);
 });
 
 test('a message above the limit is refused, one of many frames arrives', () => {
