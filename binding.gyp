@@ -10,6 +10,7 @@
         'native/core/gate.cc',
         'native/core/pump.cc',
         'native/core/ring_port.cc',
+        'native/core/ring_page.cc',
         'native/core/ring_server.cc',
         'native/core/tdb_file.cc',
         'native/core/udp_socket.cc',

@@ -16,13 +16,11 @@ mkdir -p "$out"
   gcc $c_flags -o "$out/test_map" "$here"/samba-module/test/test_map.c "$here"/samba-module/map/map.c -lcmocka
   gcc $c_flags -o "$out/test_ring" "$here"/samba-module/test/test_ring.c -lcmocka -lpthread
   gcc $c_flags -c -o "$out/ring_client.o" "$here"/samba-module/client/ring_client.c
-  g++ $cc_flags -o "$out/ring_daemon" "$here"/native/test/ring_daemon.cc "$here"/native/core/ring_server.cc
-  g++ $cc_flags -o "$out/ring_server_test" "$here"/native/test/ring_server_test.cc "$here"/native/core/ring_server.cc \
-    "$out/ring_client.o"
+  server="$here/native/core/ring_server.cc $here/native/core/ring_page.cc"
+  g++ $cc_flags -o "$out/ring_daemon" "$here"/native/test/ring_daemon.cc $server
+  g++ $cc_flags -o "$out/ring_server_test" "$here"/native/test/ring_server_test.cc $server "$out/ring_client.o"
   # The fuzzer casts freely; -Wconversion is for the code that ships.
-  g++ ${cc_flags/-Wconversion/} -o "$out/ring_fuzz" "$here"/native/test/ring_fuzz.cc \
-    "$here"/native/core/ring_server.cc \
-    "$out/ring_client.o"
+  g++ ${cc_flags/-Wconversion/} -o "$out/ring_fuzz" "$here"/native/test/ring_fuzz.cc $server "$out/ring_client.o"
 }
 "$out/test_map"
 "$out/test_ring"

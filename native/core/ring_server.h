@@ -88,6 +88,8 @@ class RingServer {
   void SetLeaseDeadline(uint64_t deadline_us) noexcept;
   void SetFlags(uint32_t flags) noexcept;
   void Count(uint32_t counter, uint64_t by = 1) noexcept;
+  // The daemon's loop runs: the time, and the core's counters from SMBPOOL_NODE_FREE on.
+  void Beat(const double* values, size_t count) noexcept;
   void RecordLatency(uint32_t histogram, uint64_t took_us) noexcept;
   // Errors with the same code and text share an entry; when all are taken the oldest is replaced.
   void RecordError(uint32_t code, const char* text, uint64_t realtime_us) noexcept;

@@ -104,6 +104,7 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::ReadCounters>("counters"),
                          InstanceMethod<&PumpObject::PeerStatus>("peer"),
                          InstanceMethod<&PumpObject::SetServing>("setServing"),
+                         InstanceMethod<&PumpObject::Beat>("beat"),
                          InstanceMethod<&PumpObject::RecordError>("recordError"),
                          InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
@@ -233,13 +234,18 @@ void PumpObject::Stop() {
 void PumpObject::OnReadable() {
   const Napi::HandleScope scope(Env());
   const double start = Pump::Now();
+  double end = start;
   in_turn_ = true;
   do {
     BatchWriter writer(in_bytes_, in_capacity_);
     if (!pump_->Collect(&writer)) break;
     control_values_[0] = Pump::Now();
     Route(CallBatch(writer.length()));
-  } while (!stop_wanted_ && Pump::Now() - start < kTurnMicrosMax);
+    const double took = Pump::Now() - end;
+    end += took;
+    RingPort* ring = pump_->ring();
+    if (ring != nullptr) ring->server().RecordLatency(SMBPOOL_HISTOGRAM_TURN, static_cast<uint64_t>(took));
+  } while (!stop_wanted_ && end - start < kTurnMicrosMax);
   pump_->Sleep();
   pump_->Kick();
   in_turn_ = false;
@@ -323,6 +329,17 @@ Napi::Value PumpObject::PeerStatus(const Napi::CallbackInfo& info) {
 Napi::Value PumpObject::SetServing(const Napi::CallbackInfo& info) {
   RingPort* ring = Checked(info).ring();
   if (ring != nullptr) ring->server().SetFlags(info[0].ToBoolean() ? SMBPOOL_NODE_SERVING : 0);
+  return info.Env().Undefined();
+}
+
+// beat(counters): a Float64Array; into the node page, with the time.
+Napi::Value PumpObject::Beat(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+    throw CodeError(info.Env(), "ERR_INVALID_ARG_TYPE", "argument 1 must be a Float64Array");
+  }
+  const auto counters = info[0].As<Napi::Float64Array>();
+  if (ring != nullptr) ring->server().Beat(counters.Data(), counters.ElementLength());
   return info.Env().Undefined();
 }
 

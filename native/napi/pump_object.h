@@ -37,6 +37,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value ReadCounters(const Napi::CallbackInfo& info);
   Napi::Value PeerStatus(const Napi::CallbackInfo& info);
   Napi::Value SetServing(const Napi::CallbackInfo& info);
+  Napi::Value Beat(const Napi::CallbackInfo& info);
   Napi::Value RecordError(const Napi::CallbackInfo& info);
   Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);

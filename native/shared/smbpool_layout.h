@@ -18,7 +18,10 @@ extern "C" {
 #define SMBPOOL_ASSERT(what) _Static_assert(what, #what)
 #endif
 
-/* Raised with every change of anything in this file or in smbpool_ops.h; module and daemon must carry the same. */
+/*
+ * Raised with every change in this file or in smbpool_ops.h that the other side could notice; module and daemon must
+ * carry the same. A word of the page taken from a reserved part is no such change: it is 0 for who does not know it.
+ */
 #define SMBPOOL_LAYOUT_VERSION 1u
 #define SMBPOOL_RING_MAGIC 0x524c4f50u /* "POLR" */
 #define SMBPOOL_PAGE_MAGIC 0x474c4f50u /* "POLG" */
@@ -148,8 +151,8 @@ enum smbpool_node_counter {
 enum smbpool_histogram {
   SMBPOOL_HISTOGRAM_OPEN_WAIT = 0, /* OPEN_BEGIN drained to OPEN_READY published */
   SMBPOOL_HISTOGRAM_PIN = 1,       /* OPEN_READY to OPEN_END */
-  SMBPOOL_HISTOGRAM_MOVE = 2,
-  SMBPOOL_HISTOGRAM_TURN = 3,
+  SMBPOOL_HISTOGRAM_MOVE = 2, /* a record asked for to here, coming from another owner */
+  SMBPOOL_HISTOGRAM_TURN = 3, /* one batch of the daemon's loop */
 };
 
 /* Errors that differ only in time share one entry. Written under a sequence word: odd while it is being written. */
@@ -193,20 +196,26 @@ struct smbpool_node_page {
   /* Line 2: CLOCK_MONOTONIC microseconds until which this node may serve; 0 = no lease is used. */
   uint64_t lease_deadline_us;
   uint64_t reserved2[15];
-  uint8_t reserved3[4096 - 3 * 128];
+  /* Line 3: CLOCK_MONOTONIC microseconds; the daemon's loop writes it twice a second. 0 = it never did. */
+  uint64_t heartbeat_us;
+  uint64_t reserved3[15];
+  uint8_t reserved4[4096 - 4 * 128];
   uint64_t counters[SMBPOOL_NODE_COUNTERS];                             /* 4096 */
-  uint8_t reserved4[2048];
+  uint8_t reserved5[2048];
   uint64_t histograms[SMBPOOL_HISTOGRAMS][SMBPOOL_HISTOGRAM_BUCKETS];   /* 8192 */
-  uint8_t reserved5[4096];
+  uint64_t longest_us[SMBPOOL_HISTOGRAMS];                              /* 12288 */
+  uint8_t reserved6[4096 - 8 * SMBPOOL_HISTOGRAMS];
   struct smbpool_error errors[SMBPOOL_ERRORS];                          /* 16384 */
-  uint8_t reserved6[32768];
+  uint8_t reserved7[32768];
   uint64_t home[SMBPOOL_HOME_ENTRIES];                                  /* 65536 */
 };
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, started_us) == 24);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, daemon_sleeps) == 128);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, lease_deadline_us) == 256);
+SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, heartbeat_us) == 384);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, counters) == 4096);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, histograms) == 8192);
+SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, longest_us) == 12288);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, errors) == 16384);
 SMBPOOL_ASSERT(offsetof(struct smbpool_node_page, home) == 65536);
 SMBPOOL_ASSERT(sizeof(struct smbpool_node_page) == 65536 + 524288);

@@ -5,10 +5,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import type { IncomingMessage, RequestOptions } from 'node:http';
+import { dirname, join } from 'node:path';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { parse } from 'yaml';
-import { ADMIN_SOCKET_DEFAULT, CONFIG_FILE_DEFAULT } from '../ports/admin.js';
+import { ADMIN_SOCKET_DEFAULT, CONFIG_FILE_DEFAULT, NODE_PAGE_NAME } from '../ports/admin.js';
 import { CommandError } from './errors.js';
 
 /** Longer than the daemon's own limit on asking a record's home. */
@@ -37,17 +38,35 @@ export function addAdminOptions(command: Command): Command {
  */
 export function adminSocket(options: AdminOptions): string {
   if (options.socket !== undefined) return options.socket;
-  const file = options.config ?? CONFIG_FILE_DEFAULT;
-  if (options.config === undefined && !existsSync(file)) return ADMIN_SOCKET_DEFAULT;
-  let content: unknown;
+  const named = configuredPaths(options).adminSocket;
+  return typeof named === 'string' ? named : ADMIN_SOCKET_DEFAULT;
+}
+
+/**
+ * The daemon's page in shared memory: as the configuration file says, else beside its socket.
+ * @throws CommandError when a named configuration file cannot be read.
+ */
+export function nodePagePath(options: AdminOptions): string {
+  const { nodePage, socket }: ConfiguredPaths = options.socket === undefined ? configuredPaths(options) : options;
+  if (typeof nodePage === 'string') return nodePage;
+  return join(dirname(typeof socket === 'string' ? socket : ADMIN_SOCKET_DEFAULT), NODE_PAGE_NAME);
+}
+
+interface ConfiguredPaths {
+  adminSocket?: unknown;
+  socket?: unknown;
+  nodePage?: unknown;
+}
+
+function configuredPaths({ config }: AdminOptions): ConfiguredPaths {
+  const file = config ?? CONFIG_FILE_DEFAULT;
+  if (config === undefined && !existsSync(file)) return {};
   try {
-    content = parse(readFileSync(file, 'utf8'));
+    return (parse(readFileSync(file, 'utf8')) ?? {}) as ConfiguredPaths;
   } catch (error) {
     const [why] = (error as Error).message.split('\n');
     throw new CommandError(`${file} cannot be read: ${why ?? ''}; name the daemon's socket with --socket`);
   }
-  const named = (content as { adminSocket?: unknown } | null)?.adminSocket;
-  return typeof named === 'string' ? named : ADMIN_SOCKET_DEFAULT;
 }
 
 /**

@@ -7,6 +7,7 @@ import { Command } from 'commander';
 import { version } from '../ports/version.js';
 import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
+import { registerPage } from './page.js';
 import { registerRecord } from './record.js';
 import { registerStatus } from './status.js';
 import { registerTop } from './top.js';
@@ -20,6 +21,7 @@ const program = new Command('smbpool')
   .showHelpAfterError()
   .enablePositionalOptions();
 registerStatus(program);
+registerPage(program);
 registerRecord(program);
 registerWho(program);
 registerWaits(program);

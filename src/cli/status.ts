@@ -7,8 +7,10 @@ import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
 import type { ModulesReport, StatusReport } from '../ports/status.js';
-import { addAdminOptions, adminSocket, ask } from './admin-client.js';
+import { addAdminOptions, adminSocket, ask, nodePagePath } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
+import { CommandError } from './errors.js';
+import { pageText, seePage } from './page.js';
 import { bytes, duration, percent, perSecond, plural, table } from './text.js';
 
 const SAMPLE_SECONDS_DEFAULT = 1;
@@ -34,9 +36,24 @@ export function registerStatus(program: Command): void {
     .option('--counters', 'show all counters that are not 0 too')
     .option('--json', "the daemon's report as JSON, with movesPerSecond for each database");
   addAdminOptions(command).action(async (options: StatusOptions) => {
-    const sample = await takeSample(adminSocket(options), options.seconds);
+    const sample = await takeSample(adminSocket(options), options.seconds).catch((error: unknown) => {
+      if (options.json === undefined) showPage(options);
+      throw error;
+    });
     process.stdout.write(options.json ? statusJson(sample) : statusText(sample, options.counters === true));
   });
+}
+
+/** The daemon does not answer: what it left in shared memory is shown, where there is such a thing. */
+function showPage(options: AdminOptions): void {
+  let text = '';
+  try {
+    text = pageText(seePage(nodePagePath(options)));
+  } catch (error) {
+    // the daemon's silence is what is told
+    if (!(error instanceof CommandError)) throw error;
+  }
+  process.stdout.write(text);
 }
 
 function parseSeconds(value: string): number {

@@ -135,6 +135,10 @@ export class PoolNode {
     return this.timers.deadline();
   }
 
+  counter(name: string): number {
+    return this.counters.get(name) ?? 0;
+  }
+
   status(): NodeStatus {
     const records = [...this.records.status()].map(([id, status]) => ({ id: Number(id), ...status }));
     return {

@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { isMap, isNode, LineCounter, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type { z } from 'zod';
+import { NODE_PAGE_NAME } from '../ports/admin.js';
 import { ADVICE_SEPARATOR, configSchema } from './config-schema.js';
 import type { ConfigFile } from './config-schema.js';
 import { ConfigError } from './errors.js';
@@ -114,7 +115,7 @@ type RingPaths = Pick<Config, 'ringSocket' | 'nodePage'>;
 /** In a folder that is the daemon's own already. */
 function ringPaths({ socket, ringSocket, nodePage }: Omit<ConfigFile, 'server'>): RingPaths {
   const beside = (name: string): string => join(dirname(socket), name);
-  return { ringSocket: ringSocket ?? beside('ring.socket'), nodePage: nodePage ?? beside('node.page') };
+  return { ringSocket: ringSocket ?? beside('ring.socket'), nodePage: nodePage ?? beside(NODE_PAGE_NAME) };
 }
 
 /** The document as plain values; YAML's aliases can make it endless, which no configuration needs. */

@@ -133,6 +133,8 @@ export interface NativePump {
   /** Whether the node page says that this server takes part in its pool. Without a ring: nothing. */
   setServing(serving: boolean): void;
   /** Into the node page, where errors of the same code and text share an entry. Without a ring: nothing. */
+  /** Into the node page: the time, and the core's counters. */
+  beat(counters: Float64Array): void;
   recordError(code: number, text: string, realtimeMicros: number): void;
   /** As in enum smbpool_node_counter; null without a ring. */
   ringCounters(): number[] | null;

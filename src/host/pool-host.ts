@@ -20,6 +20,7 @@ import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { loadNative } from './native.js';
 import type { NativeTransport } from './native.js';
+import { NodePageWriter } from './node-page.js';
 import { TdbPersistentStore } from './persistent-store.js';
 import { Pump } from './pump.js';
 import type { RingOptions } from './pump.js';
@@ -32,8 +33,6 @@ const DATAGRAM_BYTES_MAX = 1472;
 /** A question about a record crosses the wire once; an answer later than this is none. */
 const RECORD_ANSWER_TIMEOUT_MS = 5_000;
 const U32_SPAN = 0x1_0000_0000;
-/** Codes of the errors in the node page. */
-const PAGE_CODE = { error: 1, warn: 2 } as const;
 
 export type TransportOptions =
   | { kind: 'ethernet'; interface: string }
@@ -82,6 +81,7 @@ export class PoolHost implements LockWitness {
   private readonly interconnect: Interconnect;
   private readonly node: PoolNode;
   private readonly loop: CoreLoop;
+  private readonly page: NodePageWriter;
   private readonly witness: WitnessDesk;
   private readonly questions = new Map<number, Question>();
   private lastToken = 0;
@@ -113,6 +113,7 @@ export class PoolHost implements LockWitness {
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
     this.node = this.makeNode(now);
+    this.page = new NodePageWriter(this.pump, (name) => this.node.counter(name));
     this.witness = new WitnessDesk({
       input: (input) => this.loop.inputOutsideTurn(input),
       later: (action) => setImmediate(action),
@@ -123,7 +124,7 @@ export class PoolHost implements LockWitness {
       interconnect: this.interconnect,
       records: this.records,
       persistent,
-      log: this.loggingToPage(options.log),
+      log: this.page.logging(options.log),
       now,
       later: (action) => setImmediate(action),
       outsideTurnDone: (deadline) => this.leave(deadline),
@@ -132,6 +133,7 @@ export class PoolHost implements LockWitness {
       traceEvent: (token, event) => this.witness.onEvent(token, event),
     });
     this.pump.setServing(true);
+    this.page.start();
     // the first hello goes out now, and the timer starts
     this.loop.inputOutsideTurn({ kind: 'tick' });
   }
@@ -163,17 +165,6 @@ export class PoolHost implements LockWitness {
     });
   }
 
-  /** What goes wrong is in the node page, too, where it can be read when the daemon hangs. */
-  private loggingToPage(log: Log): Log {
-    return {
-      log: (level, event, fields) => {
-        const isError = level === 'error' || level === 'warn';
-        if (isError && !this.stopped) this.pump.recordError(PAGE_CODE[level], event, Date.now() * 1000);
-        log.log(level, event, fields);
-      },
-    };
-  }
-
   private makeNode(now: () => Micros): PoolNode {
     const { self, members, incarnation, epoch } = this.options;
     return new PoolNode({
@@ -198,6 +189,7 @@ export class PoolHost implements LockWitness {
     this.stopped = true;
     this.loop.stop();
     this.witness.stop();
+    this.page.stop();
     if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
     this.pump.close();
     for (const token of [...this.questions.keys()]) {

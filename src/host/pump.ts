@@ -8,6 +8,7 @@ import type { Micros } from '../core/effects.js';
 import type { FrameListener, Interconnect } from '../ports/interconnect.js';
 import type { SmbdGate, SmbdGateListener } from '../ports/smbd-gate.js';
 import type { HomeKind, SmbdRing, SmbdRingListener } from '../ports/smbd-ring.js';
+import { RING_COUNTER_NAMES } from '../wire/node-page.js';
 import {
   BATCH_HEADER_BYTES,
   BatchWriter,
@@ -39,11 +40,6 @@ const INCARNATION_BYTES = 8;
 const U32_MAX = 0xffff_ffff;
 /** enum RingEnd of native/core/ring_server.h: it wrote what no honest smbd writes. */
 const RING_END_BAD = 2;
-/** The numbers of Pump.ringCounters, in the order of enum smbpool_node_counter. */
-const RING_COUNTER_NAMES = [
-  'attached', 'detached', 'bad-rings', 'refused', 'messages', 'replies', 'replies-full', 'wakes.futex',
-  'wakes.eventfd', 'scans', 'scan-found', 'late-generation', 'home.added', 'home.evicted', 'home.removed',
-] as const;
 
 export interface PumpListener extends SmbdGateListener {
   /** Must be given with `ring`. */
@@ -132,6 +128,11 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
   /** Whether the node page says that this server takes part in its pool. */
   setServing(serving: boolean): void {
     this.native.setServing(serving);
+  }
+
+  /** Into the node page: that the loop runs, and the core's counters in the order of wire/node-page. */
+  beat(counters: Float64Array): void {
+    this.native.beat(counters);
   }
 
   /** Into the node page; the same code and text share an entry. */

@@ -9,6 +9,9 @@ export const CONFIG_FILE_DEFAULT = '/etc/smbpool/smbpool.yaml';
 /** The daemon's socket for people when the configuration names none. */
 export const ADMIN_SOCKET_DEFAULT = '/run/smbpool/admin.socket';
 
+/** The daemon's page in shared memory when the configuration names none: beside its sockets. */
+export const NODE_PAGE_NAME = 'node.page';
+
 /**
  * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
  * hexadecimal) a RecordDescription, `/counters` the counters alone, `/locks?path=&user=&client=&share=` a LocksAnswer,

@@ -7,6 +7,7 @@ import test from 'node:test';
 import type { TestContext } from 'node:test';
 import { nodeId } from '../../src/base/ids.js';
 import { Pump } from '../../src/host/pump.js';
+import { decodeNodePage } from '../../src/wire/node-page.js';
 import { eventually, ownDirectory, sleep } from '../support/native-helpers.js';
 import { RingProbe } from '../support/ring-probe.js';
 
@@ -17,8 +18,6 @@ const MESSAGE_BYTES_MAX = 5104;
 const SLOTS = 64;
 const GENERATION = 77;
 /** Offsets of the node page, native/shared/smbpool_layout.h. */
-const PAGE = { generation: 12, flags: 20, histograms: 8192, errors: 16_384 };
-
 /** A pump with a ring that notes what comes; answers each OPEN_BEGIN with the same bytes if `echo`. */
 class Served {
   readonly path: string;
@@ -252,13 +251,26 @@ test('the node page says what is here, how long it took and what went wrong', as
   served.pump.setServing(true);
   served.pump.recordError(2, 'peer.down', 1_000_000);
   served.pump.recordError(2, 'peer.down', 2_000_000);
-  const page = readFileSync(served.pagePath);
-  assert.equal(page.readUInt32LE(PAGE.generation), GENERATION);
-  assert.equal(page.readUInt32LE(PAGE.flags), 1);
-  assert.equal(page.readBigUInt64LE(PAGE.histograms + 2 * 8), 1n);
-  assert.equal(page.readBigUInt64LE(PAGE.errors + 8), 2n);
-  assert.equal(page.readBigUInt64LE(PAGE.errors + 24), 2_000_000n);
-  assert.equal(page.toString('latin1', PAGE.errors + 32, PAGE.errors + 41), 'peer.down');
+  served.pump.recordError(1, 'x'.repeat(500), 3_000_000);
+  for (const micros of [0, 3, 3, 900]) served.pump.recordLatency(2, micros);
+  served.pump.setHome(true, 2, Buffer.alloc(32, 6));
+  served.pump.flush();
+  served.pump.beat(Float64Array.from([7, 0, 9]));
+  const page = decodeNodePage(readFileSync(served.pagePath));
+  assert.deepEqual([page.generation, page.node, page.serving, page.daemonPid], [GENERATION, 3, true, process.pid]);
+  assert.ok(Math.abs(page.startedMicros - Date.now() * 1000) < 60_000_000);
+  const heartbeatAgo = Number(process.hrtime.bigint() / 1000n) - page.heartbeatMicros;
+  assert.ok(heartbeatAgo >= 0 && heartbeatAgo < 10_000_000, `${heartbeatAgo}`);
+  assert.deepEqual([page.leaseDeadlineMicros, page.keysHome, page.errorsUnread], [0, 1, 0]);
+  const [open, , move, turn] = page.latencies;
+  assert.deepEqual(open, { name: 'open: records', count: 1, medianMicros: 5, p99Micros: 5, maxMicros: 5 });
+  assert.deepEqual(move, { name: 'move of a record', count: 4, medianMicros: 3, p99Micros: 900, maxMicros: 900 });
+  assert.ok(turn!.count > 0, 'the turns of this loop were measured');
+  const [newest, other] = page.errors;
+  assert.deepEqual(newest, { code: 1, text: 'x'.repeat(216), count: 1, firstMicros: 3_000_000, lastMicros: 3_000_000 });
+  assert.deepEqual(other, { code: 2, text: 'peer.down', count: 2, firstMicros: 1_000_000, lastMicros: 2_000_000 });
+  assert.deepEqual([page.counters['record.arrived.move'], page.counters['record.arrived.keep']], [7, 9]);
+  assert.deepEqual([page.counters['ring.attached'], page.counters['ring.home.added']], [1, 2]);
 });
 
 test('a pump that closes ends its clients and takes its files away; its place can be taken', async (t) => {

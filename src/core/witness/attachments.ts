@@ -58,6 +58,8 @@ export interface WaitingOpen extends OpenTerms {
   path: string;
   since: Micros;
   what: 'running' | 'records' | 'break';
+  /** When its records were pinned for it. */
+  readyAt: Micros | null;
   flags: number;
   /** What it needs here, as far as known. */
   names: readonly RecordName[];

@@ -277,7 +277,7 @@ export class Witness {
     const since = this.context.now();
     const names = this.recordsFor(attachment, message);
     const ids = { operation, number, tree, file, path, since, flags, names };
-    const wait: WaitingOpen = { ...termsOf(message), ...ids, what: 'running' };
+    const wait: WaitingOpen = { ...termsOf(message), ...ids, what: 'running', readyAt: null };
     attachment.operations.set(operation, wait);
     this.tell(attachment, wait, { kind: 'open', tookMicros: null, status: '', detail: openWords(wait) });
     if ((flags & OPEN_FLAG.wantsReply) === 0) {
@@ -310,6 +310,7 @@ export class Witness {
     if (attachment.operations.get(wait.operation) !== wait) return;
     const took = this.context.now() - wait.since;
     wait.what = 'running';
+    wait.readyAt = all ? this.context.now() : null;
     this.context.count(all ? 'witness.open.ready' : 'witness.open.gave-up');
     this.context.emit({ kind: 'latency', histogram: HISTOGRAM.openWait, micros: took });
     this.hot.waited(wait.file, took);
@@ -426,6 +427,8 @@ export class Witness {
     if (wait === undefined) return;
     attachment.operations.delete(operation);
     this.records.endOperation(wait.number);
+    if (wait.readyAt === null) return;
+    this.context.emit({ kind: 'latency', histogram: HISTOGRAM.pin, micros: this.context.now() - wait.readyAt });
   }
 
   /** Our smbds that hold the file report what becomes of their oplocks and leases. */
