@@ -33,6 +33,7 @@ enum class OutKind : uint32_t {
   kHomeAdd = 5,     // detail: enum smbpool_home_kind; payload: the key
   kHomeRemove = 6,  // as kHomeAdd
   kLatency = 7,     // id: enum smbpool_histogram; detail: microseconds
+  kRingEnd = 8,     // id: the attachment; kRingDetached follows
 };
 
 class BatchWriter {

@@ -62,6 +62,7 @@ double RingPort::RetryAt() const noexcept {
 bool RingPort::Perform(const OutRecord& record, double now) noexcept {
   switch (static_cast<OutKind>(record.kind)) {
     case OutKind::kRingReply: Reply(record, now); return true;
+    case OutKind::kRingEnd: server_->Drop(record.id); return true;
     case OutKind::kLatency: server_->RecordLatency(record.id, record.detail); return true;
     case OutKind::kHomeAdd:
     case OutKind::kHomeRemove: break;

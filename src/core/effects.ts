@@ -90,6 +90,8 @@ export type Effect =
   | { kind: 'persistent'; database: DatabaseId; token: number; work: PersistentOp }
   /** A message of the shared-memory ring to the smbd of this attachment (native/shared/smbpool_ops.h). */
   | { kind: 'ring-send'; attachment: number; op: number; payload: Uint8Array }
+  /** End the attachment: what it wrote makes no sense. Its 'ring-detached' follows. */
+  | { kind: 'ring-end'; attachment: number }
   /** The node page's table of what is here: 1 = a file's records (24 bytes of file id), 2 = a lease (GUID and key). */
   | { kind: 'home'; present: boolean; what: 1 | 2; key: Uint8Array }
   /** One sample of a histogram in the node page (enum smbpool_histogram). */

@@ -28,6 +28,8 @@ export const OUT_HOME_ADD = 5;
 export const OUT_HOME_REMOVE = 6;
 /** id: enum smbpool_histogram; detail: microseconds. */
 export const OUT_LATENCY = 7;
+/** id: the attachment. */
+export const OUT_RING_END = 8;
 
 /** Fills the out buffer. Full is not an error: `put` answers false and the caller hands over what is there. */
 export class BatchWriter {

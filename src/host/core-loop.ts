@@ -162,6 +162,8 @@ export class CoreLoop {
         return ports.recordAnswer(effect.token, effect.answer);
       case 'ring-send':
         return ports.ring.sendToRing(effect.attachment, effect.op, effect.payload);
+      case 'ring-end':
+        return ports.ring.endRing(effect.attachment);
       case 'home':
         return ports.ring.setHome(effect.present, effect.what, effect.key);
       case 'latency':

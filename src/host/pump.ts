@@ -26,6 +26,7 @@ import {
   OUT_HOME_ADD,
   OUT_HOME_REMOVE,
   OUT_LATENCY,
+  OUT_RING_END,
   OUT_RING_REPLY,
 } from './batch.js';
 import { codeOf, messageOf, PoolError } from './errors.js';
@@ -115,6 +116,10 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
 
   sendToRing(attachment: number, op: number, payload: Uint8Array): void {
     this.putRing(OUT_RING_REPLY, attachment, payload, op);
+  }
+
+  endRing(attachment: number): void {
+    this.putRing(OUT_RING_END, attachment, null, 0);
   }
 
   setHome(present: boolean, what: HomeKind, key: Uint8Array): void {

@@ -13,6 +13,8 @@ export interface SmbdRing {
    * does not read end its attachment. For one that is gone it is dropped.
    */
   sendToRing(attachment: number, op: number, payload: Uint8Array): void;
+  /** Ends an attachment; ringDetached follows. The smbd attaches again. */
+  endRing(attachment: number): void;
   /** The node page's table of what is here: a hint that smbds look at without asking. */
   setHome(present: boolean, what: HomeKind, key: Uint8Array): void;
   /** One sample of a histogram of the node page (enum smbpool_histogram). */

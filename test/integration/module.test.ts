@@ -164,14 +164,15 @@ async function mixedLoad(lab: Lab, seed: number): Promise<void> {
 }
 
 /** The smbd goes on, attaches again and says again what it has open. */
-async function ringLost(lab: Lab): Promise<void> {
+/** `script` takes the ring away from an smbd. */
+async function ringLost(lab: Lab, script: 'cut_ring.py' | 'spoil_ring.py'): Promise<void> {
   const place = lab.server(0);
   await withClients(lab, [{ server: 0 }, { server: 1 }], async (client, other) => {
     const held = await client.mustOpen('ring-lost.txt', { share: '' });
     const [pid, ...more] = attachedSmbds(lab, place);
     assert.ok(pid !== undefined && more.length === 0, 'not one smbd on server 0 has the module');
     const attached = (await statusOf(place)).counters['witness.attached'] ?? 0;
-    const cut = await run('/usr/bin/python3', [join(repositoryFolder(), 'test/integration/cut_ring.py'), String(pid)]);
+    const cut = await run('/usr/bin/python3', [join(repositoryFolder(), 'test/integration', script), String(pid)]);
     assert.equal(cut.trim(), '1');
     assert.equal((await other.open('ring-lost.txt')).status, 'SHARING_VIOLATION');
     const isBack = async () => ((await statusOf(place)).counters['witness.attached'] ?? 0) > attached;
@@ -182,6 +183,17 @@ async function ringLost(lab: Lab): Promise<void> {
     await client.closeHandle(held.handle);
     assert.equal((await other.open('ring-lost.txt')).status, 'OK');
   });
+}
+
+/** A message that makes no sense ends the attachment, is counted, and said once with its cause. */
+async function ringSpoilt(lab: Lab): Promise<void> {
+  await ringLost(lab, 'spoil_ring.py');
+  const place = lab.server(0);
+  assert.equal((await statusOf(place)).counters['witness.message.refused.unknown-type'], 1);
+  const lines = readFileSync(place.daemonLog, 'utf8').split('\n');
+  const said = lines.filter((line) => line.includes('ring-message-refused'));
+  assert.equal(said.length, 1);
+  assert.match(said[0] ?? '', /"op":9999,"why":"unknown-type/);
 }
 
 interface Disturbed {
@@ -297,7 +309,8 @@ test('a pool of three with the VFS module', { skip: WITHOUT_MODULE }, async (t) 
       await t.test('a share without the module on another server agrees', () => sharesAgree(lab, 1));
       await t.test('a share without the module on the same server agrees', () => sharesAgree(lab, 0));
       await t.test('random load through shares with and without the module', () => mixedLoad(lab, seed));
-      await t.test('an smbd that loses its ring goes on and attaches again', () => ringLost(lab));
+      await t.test('an smbd that loses its ring goes on and attaches again', () => ringLost(lab, 'cut_ring.py'));
+      await t.test('a message that makes no sense costs an smbd its ring, and no more', () => ringSpoilt(lab));
       await t.test('nothing is left of clients that went', () => assertNothingLeft(lab));
       await t.test(`${KILLS} smbds killed under load`, () => killedSmbds(lab, new Prng(seed)));
       await t.test('a daemon killed and started again', () => killedDaemon(lab));

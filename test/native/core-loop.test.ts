@@ -42,6 +42,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     },
     ring: {
       sendToRing: (attachment, op) => void story.push(`ring ${attachment} op ${op}`),
+      endRing: (attachment) => void story.push(`ring ${attachment} ends`),
       setHome: (present, what) => void story.push(`home ${what} ${present}`),
       recordLatency: (histogram, micros) => void story.push(`latency ${histogram} ${micros}`),
     },
@@ -179,10 +180,12 @@ test('effects for the ring and for those who ask about locks reach their ports',
     return [
       { kind: 'home', present: true, what: 1, key: PACKET },
       { kind: 'ring-send', attachment: input.attachment, op: 33, payload: PACKET },
+      { kind: 'ring-end', attachment: 6 },
       { kind: 'latency', histogram: 0, micros: 12 },
       { kind: 'witness-answer', token: 7, answer: { opens: [], waits: [], missing: [], truncated: false } },
     ];
   });
   s.loop.input({ kind: 'ring-message', attachment: 5, op: 4, payload: PACKET });
-  assert.deepEqual(s.story, ['<ring-message', 'home 1 true', 'ring 5 op 33', 'latency 0 12', 'witness 7']);
+  const ring = ['home 1 true', 'ring 5 op 33', 'ring 6 ends', 'latency 0 12'];
+  assert.deepEqual(s.story, ['<ring-message', ...ring, 'witness 7']);
 });

@@ -119,17 +119,35 @@ test('an open gets its records from another server, and the pool knows who holds
   assert.equal((await pool.hosts[1]!.locks({})).opens.length, 1);
 });
 
-test('messages that make no sense are counted; the attachment and the others go on', async (t) => {
+test('a message that makes no sense ends the attachment of its smbd, and only that', async (t) => {
   const pool = await startPool(t, await udp(1), {}, 'with rings');
-  const smbd = await attachSmbd(t, pool, 0);
+  const host = pool.hosts[0]!;
   const refused = (): number => {
-    const counters = Object.entries(pool.hosts[0]!.status().counters);
+    const counters = Object.entries(host.status().counters);
     return counters.filter(([name]) => name.startsWith('witness.message.refused')).reduce((sum, [, n]) => sum + n, 0);
   };
-  for (const line of ['send 9999 00', 'send 4 00ff', 'send 8', `send 6 ${'ff'.repeat(120)}`]) {
-    await smbd.probe.asks(line, /^sent$/);
+  const other = await attachSmbd(t, pool, 0);
+  await other.say('open-begin');
+  await other.probe.says(READY);
+  await other.say('open-end');
+  const lines = ['send 9999 00', 'send 4 00ff', 'send 8', `send 6 ${'ff'.repeat(120)}`];
+  for (const [index, line] of lines.entries()) {
+    const smbd = await attachSmbd(t, pool, 0);
+    await smbd.say('open-begin');
+    await smbd.probe.says(READY);
+    // what follows in the same batch is not looked at
+    smbd.probe.tell(line.replace('send', 'post'));
+    smbd.probe.tell(line);
+    await smbd.probe.says(/^down/);
+    assert.equal(refused(), index + 1);
+    await eventually('its operation is over', () => host.status().operations === 0);
+    // whoever attaches again is welcome
+    const again = await attachSmbd(t, pool, 0);
+    await again.say('open-begin');
+    await again.probe.says(READY);
+    again.probe.kill();
+    await eventually('it has left', () => host.status().witness.attachments === 1);
   }
-  await eventually('all are counted', () => refused() === 4);
-  await smbd.say('open-begin');
-  await smbd.probe.says(READY);
+  assert.equal(host.status().witness.opens, 1, 'the other one is not touched');
+  assert.equal(host.status().counters['ring.bad-rings'], 0);
 });

@@ -294,6 +294,9 @@ export class SimulatedServer {
           result: { ok: true, rows: [], sequence: 0 },
         });
         return;
+      case 'ring-end':
+        this.world.alarm(this.self, `ends the ring ${effect.attachment} of an honest smbd`);
+        return;
       case 'ring-send':
         return this.performRing(effect);
       // nobody asks here, and modules have no pages to look at

@@ -124,7 +124,8 @@ export class Witness {
   }
 
   /**
-   * One message of a module. What makes no sense is counted; the attachment goes on, its next resync mends our view.
+   * One message of a module. One that makes no sense ends the attachment, as nothing after it can be trusted; an honest
+   * module attaches again and tells everything anew.
    */
   onRingMessage(id: number, op: number, payload: Uint8Array): void {
     const attachment = this.attachments.get(id);
@@ -138,8 +139,10 @@ export class Witness {
         pid: attachment.pid,
         op,
         why: error.message,
-        remedy: 'install the module that belongs to this smbpoold',
+        remedy: 'install the module that belongs to this smbpoold; until then this smbd works without it',
       });
+      this.detached(id, false);
+      this.context.emit({ kind: 'ring-end', attachment: id });
     }
   }
 
