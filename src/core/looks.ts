@@ -14,7 +14,7 @@ import type { Timer } from './timers.js';
 const ANSWER_MICROS_MAX = 250_000;
 /** The record was moving: a moment later it has arrived. */
 const AWAY_MICROS = 1_000;
-/** Questions asked before the record is fetched the slow way. */
+/** Questions asked before the record is taken, as those take it who keep what they read. */
 const TRIES_MAX = 8;
 
 type LookMessage = Extract<RecordMessage, { kind: 'look' }>;
@@ -29,8 +29,11 @@ export interface Looked {
   /** Reads the record if it is ours. */
   inspect(name: { database: DatabaseId; key: RecordKey }, then: (data: Uint8Array) => void): void;
   fetched(token: number, data: Uint8Array): void;
-  /** The slow way, which cannot fail. */
-  fetch(database: DatabaseId, key: RecordKey, token: number): void;
+  /**
+   * The slow way, which cannot fail: the record moves here, and `token` is answered by `migrated`. Never by a copy:
+   * these are records of which smbd must not find one (core/gate/calls).
+   */
+  take(database: DatabaseId, key: RecordKey, token: number): void;
   post(to: NodeId, message: RecordMessage): void;
 }
 
@@ -51,7 +54,7 @@ export class Looks {
     private readonly records: Looked,
   ) {}
 
-  /** Answered by `fetched` with the same token, possibly within this call. */
+  /** Answered by `fetched` or, if no answer could be had, by `migrated`; possibly within this call. */
   look(database: DatabaseId, key: RecordKey, token: number): void {
     this.looks.set(token, { database, key, tries: 0, timer: null });
     this.ask(token);
@@ -101,7 +104,7 @@ export class Looks {
     if (look.tries > TRIES_MAX) {
       this.cancel(number);
       this.context.count('record.look.gave-up');
-      this.records.fetch(look.database, look.key, number);
+      this.records.take(look.database, look.key, number);
       return;
     }
     this.askIn(number, look, ANSWER_MICROS_MAX);

@@ -134,7 +134,7 @@ export class Records {
       isOwned: (database, key) => this.holdings.get(database, key)?.state === 'owned',
       inspect: (name, then) => this.inspect(name, then),
       fetched: (token, data) => this.events?.fetched(token, data),
-      fetch: (database, key, token) => this.fetch(database, key, token),
+      take: (database, key, token) => this.want(database, key, 'write', token),
       post: (to, message) => {
         this.post(to, message);
         this.drain();
@@ -233,7 +233,10 @@ export class Records {
     this.want(database, key, 'read', token);
   }
 
-  /** A listing wants to know what is in the record now: nothing moves. Answered by events.fetched, as by `fetch`. */
+  /**
+   * A listing wants to know what is in the record now: nothing moves. Answered by events.fetched; by events.migrated
+   * when nobody could tell and the record was taken instead.
+   */
   look(database: DatabaseId, key: RecordKey, token: number): void {
     this.looks.look(database, key, token);
   }

@@ -6,6 +6,7 @@ import { keyOf } from '../../src/base/ids.js';
 import { CALL_ID, DESTINATION, encodeCtdbPacket, nameBytes, textOf } from '../../src/wire/ctdb.js';
 import { CONTROL, decodeU32, encodeTraverseStart } from '../../src/wire/ctdb-controls.js';
 import { decodeRow } from '../../src/wire/ctdb-records.js';
+import { KEY_BYTES_MAX } from '../../src/wire/record-messages.js';
 import { TRAVERSE_IDLE_MICROS_MAX } from '../../src/core/gate/traversals.js';
 import { GatePool } from '../support/gate-pool.js';
 import type { TestClient } from '../support/gate-pool.js';
@@ -149,6 +150,18 @@ describe('bad input', () => {
     assert.equal(client.closedByGate, null);
     assert.equal(client.packets.length, wholeControl.length - 32 + wholeCall.length - 32);
     assert.ok(client.packets.slice(0, wholeControl.length - 32).every((packet) => packet.kind === 'reply-control'));
+  });
+
+  test('a call for a key that no message between servers can carry is refused', () => {
+    const pool = new GatePool(1);
+    const client = pool.server(0).connect(1);
+    attach(pool, client);
+    for (const key of ['', 'x'.repeat(KEY_BYTES_MAX + 1)]) {
+      const call = { kind: 'request-call', flags: 0, database: LOCKING, callId: CALL_ID.migrate, hopCount: 0 } as const;
+      const request = client.send({ ...call, key: bytes(key), data: EMPTY });
+      assert.equal(client.reply(request)?.kind, 'reply-error', `${key.length} bytes`);
+    }
+    assert.equal(pool.server(0).counter('gate.call.refused.key-empty'), 1);
   });
 
   test('answers sent by a client are refused', () => {

@@ -230,6 +230,21 @@ test('a look at a record under way is asked again until it has arrived', () => {
   assert.equal(answered(pool, 1, token), 'fetched v1');
 });
 
+test('a look that nobody answers takes the record and never copies it', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  migrate(pool, 0, key);
+  pool.deliverAll();
+  write(pool, 0, key, 'v1');
+  const token = ++lastToken;
+  pool.server(2).act((records) => records.look(LOCKING, key, token));
+  for (let i = 0; i < 20; i++) pool.passTime(200_000);
+  pool.advance(50_000);
+  assert.equal(answered(pool, 2, token), 'migrated');
+  assert.deepEqual([0, 2].map((server) => pool.find(server, LOCKING, key)?.flags), [0, 0], 'no copy, no delegation');
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'v1');
+});
+
 test('an emptied record disappears everywhere', () => {
   const pool = new RecordsPool(3);
   const key = keyWithHome(pool, 1);

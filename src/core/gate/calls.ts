@@ -60,6 +60,8 @@ export class Calls {
       return this.clients.send(client.id, reply, packet.requestId);
     }
     if (!this.isServed(database)) return this.refuse(client, packet.requestId, 'unknown-database');
+    // such a key would make peers refuse the whole message in which it travels with the keys of others
+    if (packet.key.length === 0) return this.refuse(client, packet.requestId, 'key-empty');
     if (packet.key.length > KEY_BYTES_MAX) return this.refuse(client, packet.requestId, 'key-too-long');
     if (client.calls.size >= CALLS_PER_CLIENT_MAX) return this.refuse(client, packet.requestId, 'too-many-calls');
     const token = this.tokens.next();

@@ -17,7 +17,7 @@ export interface RecordsForGate {
   migrate(database: DatabaseId, key: RecordKey, token: number, isAgain: boolean): void;
   /** A local process wants the payload; answered by `fetched`. */
   fetch(database: DatabaseId, key: RecordKey, token: number): void;
-  /** A local process looks once and keeps nothing; answered by `fetched`. */
+  /** A local process looks once and keeps nothing; answered by `fetched`, or by `migrated` when it had to come here. */
   look(database: DatabaseId, key: RecordKey, token: number): void;
   /** The asker is gone: no answer is wanted. */
   cancel(token: number): void;
