@@ -220,11 +220,17 @@ export class Directory {
   /** The owner found the record empty and deleted it. */
   onRelease(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.databases.get(database)?.get(key);
-    if (entry === undefined || entry.owner !== from || entry.ownerTurn !== turn) {
+    const isOwner = entry?.owner === from && entry.ownerTurn === turn;
+    // it is to take the record back from an asker that died, or got it from an owner that died, and has not heard of it
+    const mayBeOwner = entry?.lost === true && entry.maybe === from && entry.ownerTurn <= turn;
+    if (entry === undefined || !(isOwner || mayBeOwner)) {
       this.context.count('record.release.stale');
       return;
     }
     entry.owner = null;
+    entry.maybe = null;
+    entry.lost = false;
+    if (entry.current?.mode === 'restore') entry.current = null;
     // What the former owner kept is older than the empty record that was just deleted: it must not come back.
     this.dropBackup(entry);
     this.ownerGone(entry);

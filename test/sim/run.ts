@@ -20,7 +20,7 @@ import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
 import type { Shared } from './workload.js';
-import { deleteAll, live } from './workload.js';
+import { deleteAll, live, look } from './workload.js';
 
 /** After the faults have stopped everything must be answered within this time. */
 const SETTLE_MICROS_MAX = 20_000_000;
@@ -71,7 +71,7 @@ class Run {
       this.stores,
       (database) => this.name(database),
     );
-    this.shared = { settings, prng: this.prng, opens: [], used: new Map(), version: 0 };
+    this.shared = { settings, prng: this.prng, opens: [], used: new Map(), version: 0, late: new Set() };
     this.world = {
       time: this.time,
       wire: this.wire,
@@ -108,7 +108,7 @@ class Run {
     this.servers[self] = server;
     this.stores.set(self, server.store);
     // smbd comes up some time after the daemon; until then the databases are not open here
-    for (let i = 0; i < settings.smbdsPerServer; i++) {
+    for (let i = 0; i < settings.smbdsPerServer + (settings.listings ? 1 : 0); i++) {
       this.time.after(this.prng.below(settings.smbdStartMicrosMax + 1), () => {
         if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
       });
@@ -116,14 +116,14 @@ class Run {
   }
 
   private watchPins(server: SimulatedServer): PinChecker {
-    const { wire, partitions, stalls, restarts } = this.settings;
+    const { wire, partitions, stalls, restarts, stops, storeFailures } = this.settings;
     const isWireGood = wire.lossProbability + wire.duplicateProbability + wire.reorderProbability === 0;
     const label = (database: DatabaseId, key: RecordKey): string => `${this.name(database)}/${describeKey(key)}`;
     return new PinChecker(
       server.self,
       server.store,
       () => this.time.now,
-      isWireGood && partitions + stalls + restarts === 0,
+      isWireGood && partitions + stalls + restarts + stops + storeFailures === 0,
       label,
       (rule, text, record) => this.checker.fail(rule, text, record),
     );
@@ -149,11 +149,12 @@ class Run {
   private makeSmbd(server: SimulatedServer, index: number): void {
     const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, this.world, this.checker, this.nextPid++);
     this.smbds.add(smbd);
-    smbd.run(live(this.shared, smbd, () => this.faultsOver));
+    const life = index % 100 === this.settings.smbdsPerServer ? look : live;
+    smbd.run(life(this.shared, smbd, () => this.faultsOver));
     const { deathProbability, thinkMicrosMax } = this.settings;
     if (deathProbability === 0) return;
-    const life = this.prng.below((thinkMicrosMax + 200) / deathProbability);
-    this.time.after(life, () => {
+    const lifeMicros = this.prng.below((thinkMicrosMax + 200) / deathProbability);
+    this.time.after(lifeMicros, () => {
       if (this.faultsOver || smbd.dead) return;
       this.totals.deaths++;
       this.bury(smbd);
@@ -181,7 +182,7 @@ class Run {
         this.trace.add(time.now, () => `server ${victim} is cut off`);
         if (prng.chance(0.7)) this.wire.isolate(victim, members);
         else for (const other of members) if (other !== victim) this.wire.cut(victim, other);
-        const length = prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000);
+        const length = this.longFault() ?? (prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000));
         time.after(length, () => this.wire.heal());
       });
     }
@@ -193,6 +194,36 @@ class Run {
         prng.pick(this.servers).stuckUntil = time.now + prng.below(prng.chance(0.2) ? 1_500_000 : 50_000);
       });
     }
+    for (let i = 0; i < settings.stops; i++) time.after(prng.below(settings.activeMicros), () => this.stopOne());
+    for (let i = 0; i < settings.storeFailures; i++) {
+      time.after(prng.below(settings.activeMicros), () => {
+        const { store } = prng.pick(this.servers);
+        store.failing = () => prng.chance(0.7);
+        time.after(prng.below(50_000), () => (store.failing = null));
+      });
+    }
+  }
+
+  /** A smbd stops, perhaps with a record locked; it goes on after a while, or is killed as it stands. */
+  private stopOne(): void {
+    const { prng } = this;
+    const candidates = [...this.smbds].filter((smbd) => !smbd.dead);
+    if (candidates.length === 0) return;
+    const smbd = prng.pick(candidates);
+    const micros = this.longFault() ?? prng.below(prng.chance(0.2) ? 1_000_000 : 30_000);
+    if (prng.chance(0.7)) smbd.stopOnceLocked(micros);
+    else smbd.stop(micros);
+    if (!prng.chance(0.3)) return;
+    this.time.after(Math.floor(micros / 2), () => {
+      if (this.faultsOver || smbd.dead) return;
+      this.totals.deaths++;
+      this.bury(smbd);
+      smbd.die();
+    });
+  }
+
+  private longFault(): Micros | null {
+    return this.settings.longFaults && this.prng.chance(0.3) ? 2_000_000 + this.prng.below(1_000_000) : null;
   }
 
   private broken(): boolean {
@@ -254,7 +285,9 @@ class Run {
     for (const server of this.servers) {
       server.stuckUntil = 0;
       server.dieAfter(Infinity);
+      server.store.failing = null;
     }
+    for (const smbd of this.smbds) smbd.continue();
     for (const start of this.restarts) start();
   }
 
@@ -279,7 +312,7 @@ class Run {
     this.servers.forEach((server, i) => {
       const smbd = new SimulatedSmbd(`deleter${i}`, server, this.world, this.checker, this.nextPid++);
       this.smbds.add(smbd);
-      smbd.run(deleteAll(smbd, perServer[i]!));
+      smbd.run(deleteAll(this.shared, smbd, perServer[i]!));
     });
   }
 

@@ -46,6 +46,14 @@ export interface Settings {
   restarts: number;
   /** smbds have the VFS module, and open files by way of it. */
   modules: boolean;
+  /** How often a smbd is stopped for a while, and perhaps killed then. */
+  stops: number;
+  /** How often a server's store refuses what it is told, for a while. */
+  storeFailures: number;
+  /** Processes that only list, listings of all records, databases that are attached late. */
+  listings: boolean;
+  /** Faults may last for seconds. */
+  longFaults: boolean;
   sabotage: Sabotage;
 }
 
@@ -54,6 +62,8 @@ export interface Extras {
   /** Daemons may die. */
   restarts?: boolean;
   modules?: boolean;
+  /** smbds are stopped, stores refuse, listings run, faults may last. */
+  rough?: boolean;
   sabotage?: Sabotage;
 }
 
@@ -61,7 +71,7 @@ export interface Extras {
 export function settingsOf(seed: number, extras: Extras = {}): Settings {
   const prng = new Prng(seed);
   const bad = prng.chance(0.5);
-  return {
+  const settings: Settings = {
     seed,
     servers: prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5]),
     smbdsPerServer: 1 + prng.below(4),
@@ -85,7 +95,25 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     stalls: prng.pick([0, 0, 1, 3]),
     restarts: extras.restarts === true ? prng.pick([0, 1, 2]) : 0,
     modules: extras.modules ?? false,
+    stops: 0,
+    storeFailures: 0,
+    listings: false,
+    longFaults: false,
     sabotage: extras.sabotage ?? 'none',
+  };
+  return extras.rough === true ? roughen(settings, prng) : settings;
+}
+
+function roughen(settings: Settings, prng: Prng): Settings {
+  const longFaults = prng.chance(0.15);
+  return {
+    ...settings,
+    stops: prng.pick([0, 1, 3, 6]),
+    storeFailures: prng.pick([0, 0, 1, 2]),
+    listings: prng.chance(0.7),
+    longFaults,
+    restarts: settings.restarts * prng.pick([1, 1, 2, 4]),
+    ...(longFaults ? { activeMicros: 4_000_000, thinkMicrosMax: 20_000 } : {}),
   };
 }
 
@@ -103,6 +131,10 @@ export function describeSettings(settings: Settings): string {
     `${settings.partitions} partitions`,
     `${settings.stalls} stalls`,
     `${settings.restarts} restarts`,
+    ...(settings.stops > 0 ? [`${settings.stops} stops`] : []),
+    ...(settings.storeFailures > 0 ? [`${settings.storeFailures} store failures`] : []),
+    ...(settings.listings ? ['listings'] : []),
+    ...(settings.longFaults ? ['long faults'] : []),
     ...(settings.modules ? ['with modules'] : []),
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),

@@ -4,15 +4,15 @@
  * whenever time passes; dying means not being resumed any more, at whatever point it was.
  */
 import type { ClientId, DatabaseId, RecordKey } from '../../src/base/ids.js';
-import { databaseId, keyBytes } from '../../src/base/ids.js';
+import { databaseId, keyBytes, keyOf } from '../../src/base/ids.js';
 import type { Micros } from '../../src/core/effects.js';
 import type { CtdbPacket } from '../../src/wire/ctdb.js';
 import { CALL_FLAG, CALL_ID, CONTROL_FLAG, DESTINATION } from '../../src/wire/ctdb.js';
 import { decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';
-import { CONTROL } from '../../src/wire/ctdb-controls.js';
-import { encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
-import { encodeRecordHeader } from '../../src/wire/record-header.js';
+import { CONTROL, encodeTraverseStart } from '../../src/wire/ctdb-controls.js';
+import { decodeRow, encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
+import { encodeRecordHeader, RECORD_HEADER_BYTES } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
 import { RING_OP } from '../../src/wire/ring-ops.js';
 import { encodeClose, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd } from '../support/ring-messages.js';
@@ -29,7 +29,8 @@ export type Wait =
   | { for: 'time'; micros: Micros }
   | { for: 'chain'; database: DatabaseId; key: RecordKey }
   | { for: 'reply'; requestId: number }
-  | { for: 'ready'; operation: bigint };
+  | { for: 'ready'; operation: bigint }
+  | { for: 'rows'; requestId: number };
 
 export type Steps<Result> = Generator<Wait, Result, CtdbPacket | undefined>;
 
@@ -37,6 +38,9 @@ interface Cached {
   sequence: number;
   text: string;
 }
+
+/** Where the rows of a traversal go. */
+const ROWS_SRVID = 77n;
 
 /** What is under the lock. */
 export interface Locked {
@@ -64,6 +68,12 @@ export class SimulatedSmbd {
   private attachment: number | null = null;
   private lastOperation = 0n;
   private awaitingOperation: bigint | null = null;
+  /** The traversal whose rows are awaited, and which came. */
+  private awaitingRows: number | null = null;
+  private rows: { key: RecordKey; text: string }[] = [];
+  /** While the process is stopped: what would have made it go on. */
+  private postponed: (() => void)[] | null = null;
+  private stopWhenLocked: Micros | null = null;
 
   constructor(
     readonly name: string,
@@ -72,7 +82,7 @@ export class SimulatedSmbd {
     private readonly checker: Checker,
     private readonly pid: number,
   ) {
-    this.client = server.connect(pid, (packet) => this.onPacket(packet));
+    this.client = server.connect(pid, (packet) => this.whenRunning(() => this.onPacket(packet)));
   }
 
   /** Another process on the same server, doing things the same way. */
@@ -102,6 +112,34 @@ export class SimulatedSmbd {
     if (this.attachment !== null) this.server.detachRing(this.attachment);
   }
 
+  // --- being stopped, as by SIGSTOP: what it holds it keeps, what it is sent waits
+
+  stop(micros: Micros): void {
+    if (this.dead || this.postponed !== null) return;
+    this.note(() => 'is stopped');
+    this.postponed = [];
+    this.world.time.after(micros, () => this.continue());
+  }
+
+  /** Stops it as soon as it has locked a record. */
+  stopOnceLocked(micros: Micros): void {
+    this.stopWhenLocked = micros;
+  }
+
+  continue(): void {
+    this.stopWhenLocked = null;
+    const postponed = this.postponed;
+    if (postponed === null) return;
+    this.note(() => 'goes on');
+    this.postponed = null;
+    for (const action of postponed) action();
+  }
+
+  private whenRunning(action: () => void): void {
+    if (this.postponed === null) action();
+    else this.postponed.push(action);
+  }
+
   /** A line in the trace. */
   say(text: string): void {
     this.note(() => text);
@@ -123,11 +161,11 @@ export class SimulatedSmbd {
     const wait = next.value;
     switch (wait.for) {
       case 'time':
-        this.world.time.after(wait.micros, () => this.resume(undefined));
+        this.world.time.after(wait.micros, () => this.whenRunning(() => this.resume(undefined)));
         return;
       case 'chain':
         this.server.store.waitForChain(wait.database, wait.key, () => {
-          this.world.time.after(1, () => this.resume(undefined));
+          this.world.time.after(1, () => this.whenRunning(() => this.resume(undefined)));
         });
         return;
       case 'reply':
@@ -136,16 +174,32 @@ export class SimulatedSmbd {
       case 'ready':
         this.awaitingOperation = wait.operation;
         return;
+      case 'rows':
+        this.awaitingRows = wait.requestId;
+        return;
     }
   }
 
   private onPacket(bytes: Uint8Array): void {
     if (this.dead) return;
     const packet = decodeCtdbPacket(bytes);
+    if (packet.kind === 'message') return this.onMessage(packet.srvid, packet.data);
     // as smbd does: replies to anything else than the present request are dropped
-    if (packet.kind === 'message' || packet.requestId !== this.awaiting) return;
+    if (packet.requestId !== this.awaiting) return;
     this.awaiting = null;
     this.resume(packet);
+  }
+
+  private onMessage(srvid: bigint, data: Uint8Array): void {
+    if (srvid !== ROWS_SRVID) return;
+    const { requestId, key, value } = decodeRow(data);
+    if (requestId !== this.awaitingRows) return;
+    if (key.length > 0) {
+      this.rows.push({ key: keyOf(key), text: toText(value.subarray(RECORD_HEADER_BYTES)) });
+      return;
+    }
+    this.awaitingRows = null;
+    this.resume(undefined);
   }
 
   // --- talking to the daemon
@@ -204,12 +258,16 @@ export class SimulatedSmbd {
   /** Loads the module. */
   attachModule(): void {
     this.attachment = this.server.attachRing(this.pid, (op, payload) => {
-      if (this.dead || op !== RING_OP.openReady) return;
-      if (Buffer.from(payload).readBigUInt64LE(0) !== this.awaitingOperation) return;
-      this.awaitingOperation = null;
-      this.note(() => `hears that its open ${Buffer.from(payload).readUInt32LE(8) === 0 ? 'is ready' : 'gave up'}`);
-      this.resume(undefined);
+      if (op === RING_OP.openReady) this.whenRunning(() => this.onOpenReady(payload));
     });
+  }
+
+  private onOpenReady(payload: Uint8Array): void {
+    if (this.dead) return;
+    if (Buffer.from(payload).readBigUInt64LE(0) !== this.awaitingOperation) return;
+    this.awaitingOperation = null;
+    this.note(() => `hears that its open ${Buffer.from(payload).readUInt32LE(8) === 0 ? 'is ready' : 'gave up'}`);
+    this.resume(undefined);
   }
 
   get hasModule(): boolean {
@@ -252,6 +310,8 @@ export class SimulatedSmbd {
         this.totals.attemptsMax = Math.max(this.totals.attemptsMax, attempt);
         const text = toText(record.data);
         this.checker.lockedRead(this.name, database, key, text);
+        if (this.stopWhenLocked !== null) this.stop(this.stopWhenLocked);
+        this.stopWhenLocked = null;
         return { database, key, header: record.header, text };
       }
       store.unlockChain(database, key, this.name);
@@ -286,8 +346,24 @@ export class SimulatedSmbd {
     this.send({ kind: 'request-control', opcode: CONTROL.scheduleForDeletion, srvid: 0n, clientId: 0, flags, data });
   }
 
-  /** Reads without locking: the local record if it is usable, else what the daemon says. */
-  *parse(database: DatabaseId, key: RecordKey): Steps<string> {
+  /** Asks for all records of a database, as smbstatus does. */
+  *traverse(database: DatabaseId): Steps<void> {
+    this.doing = 'listing all records';
+    const since = this.world.time.now;
+    const requestId = this.nextRequest++;
+    const data = encodeTraverseStart({ database, requestId, srvid: ROWS_SRVID, withEmpty: false }, false);
+    const flags = CONTROL_FLAG.noReply;
+    this.rows = [];
+    this.send({ kind: 'request-control', opcode: CONTROL.traverseStart, srvid: 0n, clientId: 0, flags, data });
+    yield { for: 'rows', requestId };
+    for (const { key, text } of this.rows) this.checker.fetched(this.name, database, key, text, since);
+  }
+
+  /**
+   * Reads without locking: the local record if it is usable, else what the daemon says. `mayWrite`: a record that is
+   * here is written from inside the read, under the chain that the read holds.
+   */
+  *parse(database: DatabaseId, key: RecordKey, mayWrite = false): Steps<string> {
     const { store, self } = this.server;
     // a parse takes the chain for reading, which with mutexes is the same lock
     while (store.holderOf(database, key) !== undefined) yield { for: 'chain', database, key };
@@ -295,6 +371,10 @@ export class SimulatedSmbd {
     if (record !== null && usableBySmbd(record.header, self, 'read')) {
       const text = toText(record.data);
       this.checker.fetched(this.name, database, key, text, this.world.time.now);
+      if (mayWrite && !usableBySmbd(record.header, self, 'write')) {
+        const label = `${this.world.name(database)}/${describeKey(key)}`;
+        this.checker.fail('no-asking-under-the-chain', `${this.name} reads ${label} and must ask to write it`, label);
+      }
       return text;
     }
     const since = this.world.time.now;

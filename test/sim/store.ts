@@ -38,6 +38,8 @@ export class SimulatedStore {
   onOpen: ((database: DatabaseId, name: string) => void) | null = null;
   /** For canary tests: true makes the store answer 'done' to this operation and do it wrong. */
   sabotage: ((op: RecordOp) => boolean) | null = null;
+  /** The file system is full or broken: true makes the store refuse this operation. */
+  failing: ((op: RecordOp) => boolean) | null = null;
 
   constructor(readonly self: NodeId) {}
 
@@ -148,6 +150,11 @@ export class SimulatedStore {
   perform(database: DatabaseId, key: RecordKey, op: RecordOp): RecordOutcome {
     if (this.of(database).holders.has(this.chainOf(key))) return { result: 'busy' };
     const record = this.get(database, key);
+    if (this.failing?.(op) === true) {
+      // libtdb deletes what a larger record replaces before it looks for room
+      if (op.op === 'take' && record?.header.flags === 0) this.remove(database, key, `failed ${describeOp(op)}`);
+      return { result: 'failed', why: 'no space' };
+    }
     if (this.sabotage?.(op) === true) return this.performWrongly(database, key, op, record);
     switch (op.op) {
       case 'take': {

@@ -25,6 +25,8 @@ export interface Shared {
   /** All keys ever used, to delete them in the end. */
   used: Map<string, { database: DatabaseId; key: RecordKey }>;
   version: number;
+  /** Databases that were attached in the middle of the work. */
+  late: Set<string>;
 }
 
 const NAMES = { locking: 'locking.tdb', brlock: 'brlock.tdb', opens: 'smbXsrv_open_global.tdb' } as const;
@@ -95,7 +97,21 @@ function* read(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps
   const database = shared.prng.chance(0.5) ? databases.locking : databases.brlock;
   const key = sharedKey(shared);
   shared.used.set(`${database}/${key}`, { database, key });
-  yield* smbd.parse(database, key);
+  yield* smbd.parse(database, key, database === databases.locking);
+}
+
+/** A process attaches a database that may be new, perhaps while others do, and uses it. */
+function* attachLate(shared: Shared, smbd: SimulatedSmbd): Steps<void> {
+  const name = `late${shared.prng.below(LATE_DATABASES)}.tdb`;
+  shared.late.add(name);
+  const database = yield* smbd.attach(name);
+  const record = yield* locked(shared, smbd, database, sharedKey(shared));
+  smbd.store(record, nextText(shared, smbd));
+  smbd.unlock(record);
+}
+
+function* list(_shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
+  yield* smbd.traverse(databases.locking);
 }
 
 /** Reads and writes of a file ask the cache of its byte-range locks each time. */
@@ -182,12 +198,19 @@ const OPERATIONS: readonly { name: string; weight: number; run: Operation }[] = 
   { name: 'close', weight: 2, run: close },
   { name: 'reconnect', weight: 1, run: reconnect },
 ];
+/** While there are listings. */
+const LISTING_OPERATIONS = [attachLate, list] as const;
+const LISTING_SHARE = 0.05;
+const LATE_DATABASES = 3;
 /** Of all operations while there are modules. */
 const MODULE_OPEN_SHARE = 0.5;
 const WEIGHTS = OPERATIONS.reduce((sum, { weight }) => sum + weight, 0);
 
 function choose({ settings, prng }: Shared): (typeof OPERATIONS)[number] {
   if (settings.modules && prng.chance(MODULE_OPEN_SHARE)) return { name: 'open by module', weight: 0, run: moduleOpen };
+  if (settings.listings && prng.chance(LISTING_SHARE)) {
+    return { name: 'listing', weight: 0, run: prng.pick(LISTING_OPERATIONS) };
+  }
   let at = prng.below(WEIGHTS);
   return OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
 }
@@ -208,9 +231,25 @@ export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean):
   }
 }
 
+/** The life of a connection that only reads: over it smbd looks at share modes for its listings. */
+export function* look(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
+  const { locking } = yield* attachAll(smbd);
+  while (!stop()) {
+    smbd.doing = 'looking';
+    yield* smbd.parse(locking, sharedKey(shared), true);
+    smbd.totals.operations++;
+    yield { for: 'time', micros: 1 + shared.prng.below(shared.settings.thinkMicrosMax + 1) };
+  }
+}
+
 /** Deletes the given records, one after the other. */
-export function* deleteAll(smbd: SimulatedSmbd, records: { database: DatabaseId; key: RecordKey }[]): Steps<void> {
+export function* deleteAll(
+  shared: Shared,
+  smbd: SimulatedSmbd,
+  records: { database: DatabaseId; key: RecordKey }[],
+): Steps<void> {
   yield* attachAll(smbd);
+  for (const name of shared.late) yield* smbd.attach(name);
   for (const { database, key } of records) {
     smbd.doing = 'deleting at the end';
     const record = yield* smbd.lock(database, key);
