@@ -74,6 +74,13 @@ export class RandomKeys {
     this.unconfirmed.get(home)?.get(database)?.delete(key);
   }
 
+  /** Another server than the home says that the keys exist: the home may have died before it could tell us. */
+  heardOf(home: NodeId, database: DatabaseId, keys: readonly RecordKey[]): void {
+    const homes = this.of(database);
+    if (homes === null || home === this.context.self) return;
+    for (const key of keys) if (!homes.has(key)) homes.set(key, home);
+  }
+
   goneAt(home: NodeId, database: DatabaseId, key: RecordKey): void {
     const homes = this.of(database);
     if (homes?.get(key) === home) homes.delete(key);

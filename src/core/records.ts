@@ -126,6 +126,7 @@ export class Records {
       this.holdings,
       () => this.databases.keys(),
       (database, key) => this.homeOf(database, key),
+      (database, key) => this.randomKeys.homeOf(database, key),
       post,
     );
     this.looks = new Looks(context, this.run, {
@@ -297,6 +298,7 @@ export class Records {
   peerUp(peer: NodeId, incarnation: Incarnation, isNewRun: boolean): void {
     this.runs.set(peer, runNumber(incarnation));
     this.randomKeys.announceTo(peer);
+    this.restarts.tellHeld(peer);
     // A new run has nothing under way that was given on anybody's old orders.
     this.restarts.isNew(peer);
     if (isNewRun) this.peerReset(peer, incarnation);
@@ -310,6 +312,7 @@ export class Records {
   }
 
   peerDown(peer: NodeId): void {
+    this.restarts.isSilent(peer);
     this.barriers.peerGone(peer);
     this.drain();
   }
@@ -464,6 +467,8 @@ export class Records {
         return;
       case 'exists-all':
         return this.randomKeys.onAll(from, message.database);
+      case 'exists-at':
+        return this.randomKeys.heardOf(message.server, message.database, message.keys);
       case 'barrier':
         return this.post(from, { kind: 'barrier-passed', number: message.number });
       case 'barrier-passed':

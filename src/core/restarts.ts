@@ -8,6 +8,7 @@ import type { CoreContext } from './context.js';
 import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
 import type { Claim, RecordMessage } from '../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX } from '../wire/record-messages.js';
 
 export class Restarts {
   /** Restarts whose claims we have not sent yet. */
@@ -22,6 +23,8 @@ export class Restarts {
     private readonly holdings: Holdings,
     private readonly databases: () => Iterable<DatabaseId>,
     private readonly homeOf: (database: DatabaseId, key: RecordKey) => NodeId,
+    /** The announced home of a random key. */
+    private readonly makerOf: (database: DatabaseId, key: RecordKey) => NodeId | undefined,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
   ) {}
 
@@ -38,6 +41,36 @@ export class Restarts {
       this.post(other, { kind: 'reset-seen', server: peer, incarnation });
       // it may have met an earlier run of the other's, and what we said then went to an earlier run of its own
       this.post(peer, { kind: 'reset-seen', server: other, incarnation: run });
+    }
+  }
+
+  /** What a silent server made may not be known everywhere; it may be dead. */
+  isSilent(server: NodeId): void {
+    for (const peer of this.context.members) {
+      if (peer !== server && peer !== this.context.self) this.tellHeld(peer, server);
+    }
+  }
+
+  /**
+   * Tells a peer which random keys we hold that others made, or that `maker` made: whoever made them may be gone, or
+   * have started anew, before the peer heard of them, and it must not take them for keys that nobody has.
+   */
+  tellHeld(peer: NodeId, maker?: NodeId): void {
+    for (const database of this.databases()) {
+      const held = new Map<NodeId, RecordKey[]>();
+      for (const { key, state, arrived } of this.holdings.all(database)) {
+        const server = this.makerOf(database, key);
+        if (server === undefined || server === peer || server === this.context.self) continue;
+        if ((maker !== undefined && server !== maker) || (state === 'none' && arrived === null)) continue;
+        const keys = held.get(server);
+        if (keys === undefined) held.set(server, [key]);
+        else keys.push(key);
+      }
+      for (const [server, keys] of held) {
+        for (let i = 0; i < keys.length; i += KEYS_PER_MESSAGE_MAX) {
+          this.post(peer, { kind: 'exists-at', server, database, keys: keys.slice(i, i + KEYS_PER_MESSAGE_MAX) });
+        }
+      }
     }
   }
 

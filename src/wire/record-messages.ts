@@ -70,6 +70,8 @@ export type RecordMessage =
   | { kind: 'gone'; database: DatabaseId; keys: RecordKey[] }
   /** Home to everybody: of this database's random keys it is home of those only that it announced in this run. */
   | { kind: 'exists-all'; database: DatabaseId }
+  /** To everybody: the sender holds records of these random keys; `server`, which made them, may be gone. */
+  | { kind: 'exists-at'; server: NodeId; database: DatabaseId; keys: RecordKey[] }
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
@@ -113,6 +115,7 @@ const TYPES = {
   'exists-all': 20,
   look: 21,
   looked: 22,
+  'exists-at': 23,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -167,6 +170,11 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
     case 'exists-all':
       writer.u32(message.database);
       break;
+    case 'exists-at':
+      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
+      writer.u16(message.server).u32(message.database).u16(message.keys.length);
+      for (const key of message.keys) writeKey(writer, key);
+      break;
     case 'look':
       writeKey(writer.u32(message.database), message.key).u16(message.asker).u32(message.run).u53(message.number);
       break;
@@ -202,6 +210,7 @@ export function serverNamed(message: RecordMessage): NodeId | null {
     case 'record':
       return message.owner;
     case 'reset-seen':
+    case 'exists-at':
       return message.server;
     case 'look':
       return message.asker;
@@ -260,6 +269,11 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     }
     case 'exists-all':
       return { kind, database: databaseId(reader.u32()) };
+    case 'exists-at': {
+      const server = readNode(reader);
+      const database = databaseId(reader.u32());
+      return { kind, server, database, keys: readList(reader, () => readKey(reader)) };
+    }
     case 'look': {
       const database = databaseId(reader.u32());
       const key = readKey(reader);

@@ -32,6 +32,8 @@ interface History {
   floor: number | null;
   /** No survivor had any version: it may be gone. */
   mayBeGone: boolean;
+  /** When a server last died that kept a backup. */
+  backupLostAt: Micros;
 }
 
 export interface Violation {
@@ -44,6 +46,11 @@ export interface Violation {
 
 /** What a scheduled smbd needs to take its answer; the core holds records for a millisecond. */
 const COPY_MICROS_MIN = 500;
+/**
+ * Owner and keeper of the backup dying within this time is more than a record survives: what a third server still has
+ * may be about to be dropped.
+ */
+const DEATHS_APART_MICROS = 2_000_000;
 
 export class Checker {
   readonly violations: Violation[] = [];
@@ -70,7 +77,7 @@ export class Checker {
     const id = `${database}/${key}`;
     let history = this.histories.get(id);
     if (history === undefined) {
-      history = { versions: [{ text: '', since: 0 }], floor: null, mayBeGone: false };
+      history = { versions: [{ text: '', since: 0 }], floor: null, mayBeGone: false, backupLostAt: -Infinity };
       this.histories.set(id, history);
     }
     return history;
@@ -109,7 +116,11 @@ export class Checker {
         if (text === '') continue;
         newest = Math.max(newest, history.versions.findLastIndex((version) => version.text === text));
       }
+      const own = this.stores.get(dead)?.get(database, key);
+      const isBackup = own != null && own.header.dmaster !== dead && (own.header.flags & FLAG_HAVE_READONLY) === 0;
+      if (isBackup) history.backupLostAt = this.now();
       if (owned) continue;
+      if (this.now() - history.backupLostAt <= DEATHS_APART_MICROS) newest = 0;
       history.mayBeGone ||= newest === 0;
       history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
     }

@@ -31,6 +31,8 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
     case 'exists':
     case 'gone':
       return `${message.kind} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
+    case 'exists-at':
+      return `exists at ${message.server} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
     case 'claims-done':
       return 'claims-done';
     case 'exists-all':
