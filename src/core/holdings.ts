@@ -137,7 +137,8 @@ export class Holdings {
       return;
     }
     const holding = this.holdingOf(message.database, message.key);
-    if (message.turn <= holding.turn || holding.arrived !== null) {
+    // a later one may come before an earlier one is stored: what it came from has ended meanwhile
+    if (message.turn <= holding.turn || (holding.arrived !== null && message.turn <= holding.arrived.turn)) {
       this.context.count('record.arrived.stale');
       this.forgetIfIdle(holding);
       return;
@@ -382,9 +383,9 @@ export class Holdings {
   private apply(holding: Holding, operation: RecordOp, outcome: Exclude<RecordOutcome, { result: 'busy' }>): void {
     switch (operation.op) {
       case 'take':
-        return this.taken(holding, operation.copyOf !== null, operation.data);
+        return this.taken(holding, operation);
       case 'unshare':
-        return this.unshared(holding, outcome);
+        return this.unshared(holding, operation.turn, outcome);
       case 'discard':
         return this.discarded(holding, operation.keep);
       case 'reclaim':
@@ -399,46 +400,56 @@ export class Holdings {
     }
   }
 
-  private taken(holding: Holding, isCopy: boolean, data: Uint8Array): void {
+  private taken(holding: Holding, { turn, data, copyOf }: Extract<RecordOp, { op: 'take' }>): void {
     const { database, key } = holding;
-    const { what, from } = holding.arrived!;
-    holding.turn = holding.arrived!.turn;
-    holding.arrived = null;
-    holding.mark = markOf(data);
-    holding.asked = null;
+    const isCopy = copyOf !== null;
+    holding.turn = turn;
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     holding.state = isCopy ? 'copy' : 'owned';
     holding.shared = false;
+    const arrived = this.arrivedIn(holding, turn);
+    if (arrived === null) return;
+    holding.mark = markOf(data);
     const now = this.context.now();
     const times = { shortest: this.holdMicros, now };
     holding.holdUntil = now + (isCopy ? this.holdMicros : this.holdTimes.holdMicros(database, key, times));
-    this.context.count(`record.arrived.${what}`);
+    this.context.count(`record.arrived.${arrived.what}`);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
-    this.postHome(database, key, { kind: 'have', database, key, turn: holding.turn });
+    this.postHome(database, key, { kind: 'have', database, key, turn });
     if (!isCopy && data.length === 0) this.events.emptyTaken(database, key);
     if (!isCopy) this.events.came(database, key);
     const [first] = holding.waiters;
-    if (what === 'move') this.events.moved(database, key, from, first === undefined ? null : now - first.since);
+    const waited = first === undefined ? null : now - first.since;
+    if (arrived.what === 'move') this.events.moved(database, key, arrived.from, waited);
     this.answer(holding, data, isCopy ? 'read' : 'write');
   }
 
-  private unshared(holding: Holding, outcome: RecordOutcome): void {
-    const { database, key } = holding;
-    const turn = holding.arrived!.turn;
+  /** The answer to our ask that came in this turn, now done with; null if a later one has taken its place. */
+  private arrivedIn(holding: Holding, turn: Turn): Holding['arrived'] {
+    const { arrived } = holding;
+    if (arrived?.turn !== turn) return null;
     holding.arrived = null;
     holding.asked = null;
+    return arrived;
+  }
+
+  private unshared(holding: Holding, turn: Turn, outcome: RecordOutcome): void {
+    const { database, key } = holding;
+    const isAnswer = this.arrivedIn(holding, turn) !== null;
     if (outcome.result === 'done') {
       holding.state = 'owned';
       holding.shared = false;
       holding.turn = turn;
+      if (!isAnswer) return;
       holding.holdUntil = this.context.now() + this.holdMicros;
       this.context.count('record.arrived.keep');
       this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });
       return;
     }
-    // The home believes that we own it; the tdb says otherwise. The home restores it, we stay in its queue.
     holding.state = 'none';
+    if (!isAnswer) return;
+    // The home believes that we own it; the tdb says otherwise. The home restores it, we stay in its queue.
     holding.asked = 'write';
     this.postHome(database, key, { kind: 'missing', database, key, turn });
   }

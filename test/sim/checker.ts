@@ -32,8 +32,8 @@ interface History {
   floor: number | null;
   /** No survivor had any version: it may be gone. */
   mayBeGone: boolean;
-  /** When a server last died that kept a backup. */
-  backupLostAt: Micros;
+  /** When a server last died that owned the record or kept its backup. */
+  diedAt: Micros;
 }
 
 export interface Violation {
@@ -47,8 +47,8 @@ export interface Violation {
 /** What a scheduled smbd needs to take its answer; the core holds records for a millisecond. */
 const COPY_MICROS_MIN = 500;
 /**
- * Owner and keeper of the backup dying within this time is more than a record survives: what a third server still has
- * may be about to be dropped.
+ * Two of those who have a record's content dying within this time is more than it survives: what a third server still
+ * has may be about to be dropped.
  */
 const DEATHS_APART_MICROS = 2_000_000;
 
@@ -77,7 +77,7 @@ export class Checker {
     const id = `${database}/${key}`;
     let history = this.histories.get(id);
     if (history === undefined) {
-      history = { versions: [{ text: '', since: 0 }], floor: null, mayBeGone: false, backupLostAt: -Infinity };
+      history = { versions: [{ text: '', since: 0 }], floor: null, mayBeGone: false, diedAt: -Infinity };
       this.histories.set(id, history);
     }
     return history;
@@ -116,11 +116,11 @@ export class Checker {
         if (text === '') continue;
         newest = Math.max(newest, history.versions.findLastIndex((version) => version.text === text));
       }
-      const own = this.stores.get(dead)?.get(database, key);
-      const isBackup = own != null && own.header.dmaster !== dead && (own.header.flags & FLAG_HAVE_READONLY) === 0;
-      if (isBackup) history.backupLostAt = this.now();
+      const isSecondDeath = this.now() - history.diedAt <= DEATHS_APART_MICROS;
+      const had = this.stores.get(dead)?.get(database, key) ?? null;
+      if (had !== null && (had.header.flags & FLAG_HAVE_READONLY) === 0) history.diedAt = this.now();
       if (owned) continue;
-      if (this.now() - history.backupLostAt <= DEATHS_APART_MICROS) newest = 0;
+      if (isSecondDeath) newest = 0;
       history.mayBeGone ||= newest === 0;
       history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
     }
