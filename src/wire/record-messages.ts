@@ -163,17 +163,13 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       break;
     case 'exists':
     case 'gone':
-      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
-      writer.u32(message.database).u16(message.keys.length);
-      for (const key of message.keys) writeKey(writer, key);
+      writeKeys(writer.u32(message.database), message.keys);
       break;
     case 'exists-all':
       writer.u32(message.database);
       break;
     case 'exists-at':
-      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
-      writer.u16(message.server).u32(message.database).u16(message.keys.length);
-      for (const key of message.keys) writeKey(writer, key);
+      writeKeys(writer.u16(message.server).u32(message.database), message.keys);
       break;
     case 'look':
       writeKey(writer.u32(message.database), message.key).u16(message.asker).u32(message.run).u53(message.number);
@@ -263,17 +259,12 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'reset-seen':
       return { kind, server: readNode(reader), incarnation: incarnation(reader.u53()) };
     case 'exists':
-    case 'gone': {
-      const database = databaseId(reader.u32());
-      return { kind, database, keys: readList(reader, () => readKey(reader)) };
-    }
+    case 'gone':
+      return { kind, ...readKeys(reader) };
     case 'exists-all':
       return { kind, database: databaseId(reader.u32()) };
-    case 'exists-at': {
-      const server = readNode(reader);
-      const database = databaseId(reader.u32());
-      return { kind, server, database, keys: readList(reader, () => readKey(reader)) };
-    }
+    case 'exists-at':
+      return { kind, server: readNode(reader), ...readKeys(reader) };
     case 'look': {
       const database = databaseId(reader.u32());
       const key = readKey(reader);
@@ -315,6 +306,16 @@ function readKey(reader: ByteReader): RecordKey {
   const length = reader.u16();
   if (length === 0 || length > KEY_BYTES_MAX) throw new DecodeError('key-length', `${length}`);
   return keyOf(reader.view8(length));
+}
+
+function writeKeys(writer: ByteWriter, keys: readonly RecordKey[]): void {
+  assert(keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one announcement');
+  writer.u16(keys.length);
+  for (const key of keys) writeKey(writer, key);
+}
+
+function readKeys(reader: ByteReader): { database: DatabaseId; keys: RecordKey[] } {
+  return { database: databaseId(reader.u32()), keys: readList(reader, () => readKey(reader)) };
 }
 
 function readNode(reader: ByteReader): NodeId {
