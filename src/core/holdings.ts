@@ -473,6 +473,7 @@ export class Holdings {
       holding.shared = false;
       holding.turn = turn;
       this.context.count('record.reclaimed');
+      if (outcome.data?.length === 0) this.events.emptyTaken(database, key);
       this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });
     } else {

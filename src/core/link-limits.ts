@@ -54,7 +54,10 @@ export const WINDOW_FRAMES_MAX = 64;
 /** Largest message: far above any record smbd stores, small enough that a bad peer cannot eat the memory. */
 export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
-/** What may wait for one peer. Reached only when a peer is gone for long under load; then the link starts again. */
+/** What a waiting message needs besides its bytes: most are some twenty bytes long, and their objects cost more. */
+export const MESSAGE_OVERHEAD_BYTES = 128;
+
+/** What may wait for one peer. Reached only when it is gone for long under load; then it is given up. */
 export const QUEUE_BYTES_MAX = 256 * 1024 * 1024;
 
 /** Weight of a new round-trip sample in the smoothed value: 1/8, as in TCP. */

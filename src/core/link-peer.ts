@@ -35,18 +35,20 @@ import type { Timer } from './timers.js';
 export type LinkContext = Pick<CoreContext, 'now' | 'timers' | 'log' | 'count'>;
 
 /** Silent for too long, or about to be called up anew. */
-export type DownCause = 'silent' | 'started anew' | 'lost its stream' | 'too much waited for it';
+export type DownCause = 'silent' | 'started anew' | 'too much waited for it';
 
 export interface LinkEvents {
   /** A message, exactly once and in order. The bytes are valid only during the call. */
   deliver(peer: NodeId, message: Uint8Array): void;
   /**
-   * First contact, or the peer lost what was sent to it (it started anew, or its queue overflowed): whoever waits for
-   * an answer asks again. Called before anything of the new stream is delivered.
+   * First contact with this run of the peer: what was sent to an earlier one is lost, whoever waits for an answer asks
+   * again. Called before anything of the new stream is delivered.
    */
   peerUp(peer: NodeId, incarnation: Incarnation): void;
   /** Messages to it wait. */
   peerDown(peer: NodeId, why: DownCause): void;
+  /** The peer gave up what waited for this run of ours, which cannot know what it missed: it must end. */
+  givenUpBy(peer: NodeId): void;
   /** The same incarnation is heard again after peerDown; nothing was lost. */
   peerReturned?(peer: NodeId, incarnation: Incarnation): void;
   sendFrame(peer: NodeId, body: Uint8Array): void;
@@ -94,8 +96,8 @@ export class PeerLink {
   private remote = toIncarnation(0);
   /** The incarnation that peerUp was last called for; 0 before the first contact. */
   private announced = toIncarnation(0);
-  /** Messages were lost although the incarnation is the same: peerUp is called again. */
-  private announceAgain = false;
+  /** The run of the peer for which too much waited: we do not speak with it any more, only with a later one. */
+  private givenUp = toIncarnation(0);
   private remoteWindow = 1;
   private readonly sending: SendStream;
   private readonly receiving = new ReceiveStream();
@@ -149,8 +151,16 @@ export class PeerLink {
     };
   }
 
-  /** Queues a message. When too much waits already, everything is given up and the link starts again. */
+  private get isGivenUp(): boolean {
+    return this.givenUp !== 0 && this.givenUp === this.remote;
+  }
+
+  /** Queues a message. When too much waits already, everything is given up, and the peer must start anew. */
   push(message: Uint8Array, canWait = false): boolean {
+    if (this.isGivenUp) {
+      this.context.count('link.message.dropped');
+      return false;
+    }
     if (this.sending.queuedBytes + message.length > QUEUE_BYTES_MAX) {
       this.overflow();
       return false;
@@ -168,11 +178,11 @@ export class PeerLink {
     this.context.log('error', 'link.queue.overflow', {
       peer: this.options.peer,
       queuedBytes: this.sending.queuedBytes,
-      meaning: 'too much waited for this server; what waited is given up and the link starts again',
+      meaning: 'too much waited for this server; what waited is given up, and the server must start anew',
     });
     this.sending.restart(this.sending.number + 1);
     this.waitingSince = null;
-    this.announceAgain = true;
+    this.givenUp = this.announced;
     this.goDown('too much waited for it');
   }
 
@@ -199,6 +209,8 @@ export class PeerLink {
       return;
     }
     this.lastHeardAt = this.context.now();
+    // it hears by our hellos, of another stream, that it must end
+    if (this.isGivenUp) return;
     if (frame.stream !== this.receiving.number && !this.changeStream(frame.stream)) return;
     if (!this.up) this.comeUp();
     if (frame.kind === 'hello' && frame.answerWanted) this.sendHello();
@@ -236,20 +248,20 @@ export class PeerLink {
     if (this.announced !== 0 && this.announced !== this.remote) this.sending.restart(1);
   }
 
-  /** The peer's stream has another number than the one received: an old one is refused, a new one starts. */
+  /** The peer's stream has another number than the one received: an old one is refused, the first one starts. */
   private changeStream(stream: number): boolean {
     if (stream < this.receiving.number) {
       this.refuse('stream-old');
       return false;
     }
-    const lost = this.receiving.number !== 0;
+    if (this.receiving.number !== 0) {
+      this.refuse('stream-new');
+      this.events.givenUpBy(this.options.peer);
+      return false;
+    }
     this.receiving.restart(stream);
     this.framesUnacked = 0;
     this.ackNow = false;
-    if (lost) {
-      this.announceAgain = true;
-      this.goDown('lost its stream');
-    }
     return true;
   }
 
@@ -262,11 +274,10 @@ export class PeerLink {
     this.sending.markAllLost();
     this.waitingSince = null;
     this.doublings = 0;
-    if (this.announced === this.remote && !this.announceAgain) {
+    if (this.announced === this.remote) {
       this.events.peerReturned?.(peer, this.remote);
     } else {
       this.announced = this.remote;
-      this.announceAgain = false;
       this.events.peerUp(peer, this.remote);
     }
   }

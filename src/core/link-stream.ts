@@ -7,7 +7,7 @@ import { assert } from '../base/assert.js';
 import { DecodeError } from '../base/bytes.js';
 import type { FrameRecord } from '../wire/frame.js';
 import { FRAME_HEADER_BYTES, RECORD_HEADER_BYTES } from '../wire/frame.js';
-import { MESSAGE_BYTES_MAX, WINDOW_FRAMES_MAX } from './link-limits.js';
+import { MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, WINDOW_FRAMES_MAX } from './link-limits.js';
 
 /** A data frame under way. */
 export interface SentFrame {
@@ -38,7 +38,7 @@ export class SendStream {
     assert(frameBodyBytesMax >= FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + 64, 'frames too small to carry anything');
   }
 
-  /** Bytes waiting or under way. */
+  /** Memory of what waits or is under way: its bytes, and what each message needs besides. */
   get queuedBytes(): number {
     return this.queuedBytesNow;
   }
@@ -55,7 +55,7 @@ export class SendStream {
 
   push(message: Uint8Array): void {
     this.queue.push(message);
-    this.queuedBytesNow += message.length;
+    this.queuedBytesNow += message.length + MESSAGE_OVERHEAD_BYTES;
   }
 
   /** Forgets everything waiting and under way; the next frame is the first of a stream with this number. */
@@ -75,7 +75,7 @@ export class SendStream {
     if (!this.hasQueued || this.sent.length >= Math.min(window, WINDOW_FRAMES_MAX)) return null;
     const records = this.pack();
     let bytes = 0;
-    for (const record of records) bytes += record.bytes.length;
+    for (const record of records) bytes += record.bytes.length + (record.last ? MESSAGE_OVERHEAD_BYTES : 0);
     const frame = { sequence: this.nextSequence++, records, bytes, order: 0, acked: false, lost: false };
     this.sent.push(frame);
     return frame;

@@ -57,8 +57,8 @@ export class Links {
 
   /**
    * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the peer
-   * is down and the mode is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then the
-   * link starts again and peerUp follows). All three are counted.
+   * is down and the mode is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then this
+   * run of the peer is given up). All three are counted.
    */
   send(peer: NodeId, message: Uint8Array, mode: SendMode = 'wait'): boolean {
     const link = this.peers.get(peer);

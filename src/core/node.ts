@@ -93,6 +93,7 @@ export class PoolNode {
         deliver: (peer, message) => this.deliver(peer, message),
         peerUp: (peer, incarnation) => this.peerUp(peer, incarnation),
         peerDown: (peer, why) => this.peerDown(peer, why),
+        givenUpBy: (peer) => this.givenUpBy(peer),
         peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
         sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
       },
@@ -241,6 +242,12 @@ export class PoolNode {
     this.gate.peerDown(peer);
     this.persistent.peerDown(peer);
     this.witness.peerDown(peer);
+  }
+
+  /** Messages for us are lost for good: what we and the others know of each other's records differs from here on. */
+  private givenUpBy(peer: NodeId): void {
+    const reason = `server ${peer} could not reach this one for so long that it gave up what waited for it`;
+    this.effects.push({ kind: 'start-anew', reason });
   }
 
   private logAwaited(): void {

@@ -132,6 +132,12 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
     poolKey,
     ...(faults === undefined ? {} : { faults }),
     log,
+    startAnew: (reason) => {
+      const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
+      log.log('error', 'starting anew', { reason, remedy });
+      log.close();
+      process.exit(1);
+    },
   };
 }
 

@@ -34,6 +34,8 @@ export interface CoreLoopPorts {
   recordAnswer(token: number, answer: RecordDescription | { error: string }): void;
   witnessAnswer(token: number, answer: LocksAnswer | HotAnswer): void;
   traceEvent(token: number, event: TraceEvent): void;
+  /** The run must end. Called once; the loop has stopped by then. */
+  startAnew(reason: string): void;
 }
 
 /**
@@ -131,7 +133,7 @@ export class CoreLoop {
   }
 
   private perform(effects: readonly Effect[]): void {
-    for (const effect of effects) this.performOne(effect);
+    for (const effect of effects) if (!this.stopped) this.performOne(effect);
   }
 
   private performOne(effect: Effect): void {
@@ -172,6 +174,9 @@ export class CoreLoop {
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
         return ports.traceEvent(effect.token, effect.event);
+      case 'start-anew':
+        this.stop();
+        return ports.startAnew(effect.reason);
       default:
         unreachable(effect);
     }

@@ -60,6 +60,8 @@ export interface HostOptions {
   /** For tests: what is done to the frames sent. */
   faults?: FaultOptions;
   log: Log;
+  /** This run must end and another follow; nothing is served any more. */
+  startAnew(reason: string): void;
 }
 
 /** The node's status; `counters` holds the host's too: socket.*, interconnect.*, loop.*. */
@@ -131,6 +133,7 @@ export class PoolHost implements LockWitness {
       recordAnswer: (token, answer) => this.answerQuestion(token, answer),
       witnessAnswer: (token, answer) => this.witness.onAnswer(token, answer),
       traceEvent: (token, event) => this.witness.onEvent(token, event),
+      startAnew: (reason) => options.startAnew(reason),
     });
     this.pump.setServing(true);
     this.page.start();

@@ -79,6 +79,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     recordAnswer: (token) => void story.push(`answer ${token}`),
     witnessAnswer: (token) => void story.push(`witness ${token}`),
     traceEvent: (token) => void story.push(`trace ${token}`),
+    startAnew: (reason) => void story.push(`start anew: ${reason}`),
   };
   return { loop: new CoreLoop(core, ports), story, later, time, resolvePersistent };
 }
@@ -86,6 +87,14 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
 const opened: Input = { kind: 'client-opened', client: CLIENT, pid: 1 };
 const record = (op: RecordOp): Effect => ({ kind: 'record', database: DATABASE, key: KEY, op });
 const send = (text: string): Effect => ({ kind: 'client-send', client: CLIENT, packet: Buffer.from(text) });
+
+test('a run that must start anew performs nothing more', () => {
+  const s = scripted(() => [send('before'), { kind: 'start-anew', reason: 'why' }, send('after'), record(PEEK)]);
+  s.loop.input(opened);
+  s.loop.input(opened);
+  assert.equal(s.loop.endOfBatch(), Infinity);
+  assert.deepEqual(s.story.slice(1), ['send before', 'start anew: why']);
+});
 
 test('effects are performed in order and outcomes come back in the same turn, before the next input', () => {
   const s = scripted((input) => {

@@ -51,6 +51,7 @@ export class BareNode implements SteppedNode {
           this.records.peerUp(peer, of, before !== undefined && before !== of);
         },
         peerDown: (peer) => this.records.peerDown(peer),
+        givenUpBy: () => undefined,
         sendFrame: (peer, body) => void this.effects.push({ kind: 'frame-send', peer, body }),
       },
     );

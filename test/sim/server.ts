@@ -244,6 +244,7 @@ export class SimulatedServer {
       for (const effect of effects) {
         if (this.effectsUntilDeath-- <= 0) return this.die();
         this.perform(effect, inputs);
+        if (this.dead) return;
       }
     }
   }
@@ -299,6 +300,8 @@ export class SimulatedServer {
         return;
       case 'ring-send':
         return this.performRing(effect);
+      case 'start-anew':
+        return this.die();
       // nobody asks here, and modules have no pages to look at
       case 'record-answer':
       case 'home':

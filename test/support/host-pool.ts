@@ -40,6 +40,9 @@ export function optionsFor(directory: string, self: number, transport: Transport
     poolName: 'test',
     poolKey: Buffer.alloc(32, 3),
     log: { log: () => undefined },
+    startAnew: (reason) => {
+      throw new Error(reason);
+    },
   };
 }
 

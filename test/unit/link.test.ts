@@ -61,6 +61,7 @@ class Station {
         },
         peerUp: (peer, of) => void this.heard.push(`up ${peer} ${of}`),
         peerDown: (peer, why) => void this.heard.push(`down ${peer}: ${why}`),
+        givenUpBy: (peer) => void this.heard.push(`given up by ${peer}`),
         peerReturned: (peer, of) => void this.heard.push(`returned ${peer} ${of}`),
         sendFrame: (peer, body) => {
           assert.ok(body.length <= bodyBytesMax, `frame of ${body.length} bytes`);
@@ -428,7 +429,7 @@ test('a server that slept judges nobody by its sleep', () => {
   assert.deepEqual(sleeper.heard, ['up 1 1']);
 });
 
-test('an overflowing queue is counted, told to both sides, and the link goes on', () => {
+test('who missed what overflowed hears of it, and is spoken with again in its next run only', () => {
   const { time, wire, stations, ids } = world(3, 2);
   time.advance(10_000);
   stations[0]!.send(one, text('first'));
@@ -438,15 +439,25 @@ test('an overflowing queue is counted, told to both sides, and the link goes on'
   stations[0]!.turn(() => {
     for (let i = 0; i < QUEUE_BYTES_MAX / MESSAGE_BYTES_MAX; i++) stations[0]!.links.send(one, big);
     assert.equal(stations[0]!.links.send(one, text('one too many')), false);
+    assert.equal(stations[0]!.links.send(one, text('nor anything later')), false);
   });
   assert.equal(stations[0]!.counts.get('link.queue.overflow'), 1);
   wire.heal();
   time.advance(300_000);
   stations[0]!.send(one, text('after'));
   time.advance(100_000);
-  assert.deepEqual(stations[1]!.texts(zero), ['first', 'after']);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: too much waited for it', 'up 1 1']);
-  assert.deepEqual(stations[1]!.heard, ['up 0 1', 'down 0: lost its stream', 'up 0 1']);
+  assert.deepEqual(stations[1]!.texts(zero), ['first']);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: too much waited for it']);
+  assert.deepEqual([...new Set(stations[1]!.heard)], ['up 0 1', 'given up by 0']);
+
+  stations[1]!.die();
+  const next = new Station(time, wire, one, ids, 2 as Incarnation);
+  time.advance(300_000);
+  stations[0]!.send(one, text('to the next run'));
+  time.advance(100_000);
+  assert.deepEqual(next.texts(zero), ['to the next run']);
+  assert.equal(stations[0]!.heard.at(-1), 'up 1 2');
+  assert.deepEqual(next.heard, ['up 0 1']);
 });
 
 test('a message above the limit is refused, one of many frames arrives', () => {

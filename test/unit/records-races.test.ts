@@ -91,6 +91,24 @@ test('what was erased while its home wanted it back does not come back from an o
   assert.deepEqual(pool.errors, []);
 });
 
+test('an empty record that comes back from a backup is deleted like any other', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = keyWithHome(pool, 1);
+  ask(pool, 0, 'migrate', key);
+  pool.advance(2_000);
+  ask(pool, 2, 'migrate', key);
+  pool.advance(2_000);
+  assert.equal(pool.find(0, LOCKING, key)?.dmaster, 2, 'the backup');
+  write(pool, 2, key, 'lost with its server');
+  pool.advance(6_000_000);
+  pool.restart(nodeId(2));
+  for (const [a, b] of pool.cutPairs()) pool.reconnect(a, b);
+  pool.advance(20_000);
+  assert.equal(pool.find(0, LOCKING, key)?.dmaster, 0, 'restored');
+  pool.advance(12_000_000);
+  assert.equal(pool.find(0, LOCKING, key), undefined);
+});
+
 test('a random key is known although its maker died before it could tell everybody', () => {
   const pool = new RecordsPool(3, DATABASES);
   const key = 'abcd' as RecordKey;
