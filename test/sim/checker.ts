@@ -57,6 +57,8 @@ export class Checker {
   readonly totals = { lockedReads: 0, writes: 0, cachedReads: 0, fetches: 0 };
   /** When each server took its present copy of a record. */
   private readonly copies = new Map<string, Micros>();
+  /** When each server last died. */
+  private readonly deaths = new Map<NodeId, Micros>();
   private readonly histories = new Map<string, History>();
 
   constructor(
@@ -105,10 +107,13 @@ export class Checker {
       const key = id.slice(slash + 1) as RecordKey;
       let newest = 0;
       let owned = false;
+      let hadIt = false;
       for (const [node, store] of this.stores) {
         const record = node === dead ? null : store.get(database, key);
         if (record === null) continue;
         if (record.header.dmaster === node) owned = true;
+        // or was about to have it
+        if (record.header.dmaster === dead) hadIt = true;
         // read copies do not bring a record back: they are revoked when the owner is lost
         if ((record.header.flags & FLAG_HAVE_READONLY) !== 0) continue;
         const text = Buffer.from(record.data).toString('latin1');
@@ -116,14 +121,17 @@ export class Checker {
         if (text === '') continue;
         newest = Math.max(newest, history.versions.findLastIndex((version) => version.text === text));
       }
-      const isSecondDeath = this.now() - history.diedAt <= DEATHS_APART_MICROS;
-      const had = this.stores.get(dead)?.get(database, key) ?? null;
-      if (had !== null && (had.header.flags & FLAG_HAVE_READONLY) === 0) history.diedAt = this.now();
+      const own = this.stores.get(dead)?.get(database, key)?.header ?? null;
+      // what it gave to one that was dead is lost with it
+      const givenTo = own === null ? -Infinity : (this.deaths.get(own.dmaster as NodeId) ?? -Infinity);
+      const isSecondDeath = this.now() - Math.max(history.diedAt, givenTo) <= DEATHS_APART_MICROS;
+      if (hadIt || (own !== null && (own.flags & FLAG_HAVE_READONLY) === 0)) history.diedAt = this.now();
       if (owned) continue;
       if (isSecondDeath) newest = 0;
       history.mayBeGone ||= newest === 0;
       history.floor = history.floor === null ? newest : Math.min(history.floor, newest);
     }
+    this.deaths.set(dead, this.now());
   }
 
   /** Some store changed: whose smbds may use the record now? */

@@ -283,7 +283,7 @@ class Run {
     this.wire.heal();
     this.wire.faults = PERFECT_WIRE;
     for (const server of this.servers) {
-      server.stuckUntil = 0;
+      server.stuckUntil = Math.min(server.stuckUntil, this.time.now);
       server.dieAfter(Infinity);
       server.store.failing = null;
     }

@@ -6,6 +6,7 @@
  */
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { clientId } from '../../src/base/ids.js';
+import { SILENCE_MICROS_MAX } from '../../src/core/link-limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
@@ -94,6 +95,11 @@ export class SimulatedServer {
       this.input({ kind: 'frame', peer, incarnation, body: Uint8Array.prototype.slice.call(body) });
     });
     this.arm();
+  }
+
+  /** Stuck now, or so lately that others may still take it for dead. */
+  stuckLately(): boolean {
+    return this.stuckUntil > 0 && this.world.time.now < this.stuckUntil + SILENCE_MICROS_MAX;
   }
 
   get self(): NodeId {
