@@ -41,17 +41,23 @@ export class Member {
     private readonly report: (database: DatabaseId, version: Version, failed: string) => void,
   ) {}
 
-  /** The file is open: it is read once to learn its version. */
+  /** The file is open: it is read to learn its version. */
   open(id: DatabaseId, name: string): void {
     if (this.files.has(id)) return;
     const file: File = { id, name, version: null, inSync: false, waiters: new Set(), tasks: [] };
     this.files.set(id, file);
+    this.learnVersion(file);
+  }
+
+  /** If the file could not be read, it is read again when somebody wants it. */
+  private learnVersion(file: File | undefined): void {
+    if (file === undefined || file.version !== null || file.tasks.length > 0) return;
     this.enqueue(file, (finished) => {
       this.perform(file.id, { op: 'read' }, (result) => {
         if (result.ok) file.version = versionOf(result.rows ?? []) ?? VERSION_ZERO;
         else this.logFailure(file, 'read', result.why);
         finished();
-        if (file.version !== null) this.report(id, file.version, '');
+        if (file.version !== null) this.report(file.id, file.version, '');
       });
     });
   }
@@ -158,6 +164,7 @@ export class Member {
     const file = this.files.get(id);
     if (file === undefined) return done('the database is not open here');
     if (file.inSync) return done(null);
+    this.learnVersion(file);
     const timer = this.context.timers.at(this.context.now() + ATTACH_WAIT_MICROS_MAX, () => {
       file.waiters.delete(waiter);
       const missing = this.context.members.filter((node) => !this.context.isUp(node));

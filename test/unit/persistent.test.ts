@@ -246,6 +246,19 @@ describe('a server that missed something', () => {
     assertSame(pool, [0, 1, 2]);
   });
 
+  test('that cannot be read at first is read again when a process attaches', () => {
+    const pool = new GatePool(1);
+    const server = pool.server(0);
+    server.diskFailure = 'input or output failed';
+    const [client, first] = ask(pool, 0);
+    pool.advance(ATTACH_WAIT_MICROS_MAX + 1_000_000);
+    assert.equal(client.answer(first).status, -1);
+    server.diskFailure = null;
+    const [, second] = ask(pool, 0, client);
+    pool.advance(5_000_000);
+    assert.equal(client.answer(second).status, 0);
+  });
+
   test('holding a commit nobody was promised gives it up, also with the same number', () => {
     const pool = new GatePool(3);
     const client = attach(pool, 0);
