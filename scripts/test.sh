@@ -5,6 +5,7 @@
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
 #   SMBPOOL_FULL=1        all of the suites also over UDP, on one and five servers, and with losses (20 minutes more)
 #   SMBPOOL_KILLS         how many smbds are killed under load (default 60)
+#   SMBPOOL_DAEMON_KILLS  how many daemons are killed under load (default 5)
 #   SMBPOOL_NO_MODULE=1   without the VFS module
 #   SMBPOOL_KEEP=1        a lab in which a test failed stays up; "npx smbpool lab down" ends it
 set -euo pipefail

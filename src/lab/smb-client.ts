@@ -74,6 +74,8 @@ export class SmbClient {
   private readonly breaks: BreakEvent[] = [];
   private nextId = 1;
   private lost: LabError | null = null;
+  /** When the connection ended by itself, in seconds of the machine-wide clock; null while it has not. */
+  lostAt: number | null = null;
   /** Called for every break, before nextBreak sees it. */
   onBreak: (event: BreakEvent) => void = () => undefined;
 
@@ -125,6 +127,7 @@ export class SmbClient {
       else this.breaks.push(event);
     } else if (line.event !== undefined) {
       this.lost = new LabError(`${this.address}: ${line.event}: ${line.status ?? ''}`);
+      if (line.event === 'lost') this.lostAt = line.at ?? null;
       refuse(this.lost);
     } else if (line.id !== undefined) {
       const waiter = this.waiting.get(line.id);

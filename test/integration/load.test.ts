@@ -5,16 +5,15 @@
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { daemonStatus } from '../../src/lab/admin.js';
 import type { Lab } from '../../src/lab/lab.js';
 import { residentKilobytes } from '../../src/lab/processes.js';
-import { pause, waitUntil } from '../../src/lab/run.js';
-import { databases, rows } from './databases.js';
+import { pause } from '../../src/lab/run.js';
 import { runLoad } from './load.js';
 import type { LoadResult } from './load.js';
 import type { ExclusiveHolding, LockHolding, OpenHolding } from './load-trace.js';
 import { conflicts, takeReleased } from './load-trace.js';
 import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { assertConsistent, assertSettled } from './settled.js';
 
 const CLIENTS = 12;
 const SECONDS = Number(process.env['SMBPOOL_LOAD_SECONDS'] ?? 60);
@@ -24,10 +23,6 @@ const MEMORY_GROWTH_MAX = 0.2;
 /** A short run ends before the garbage collector has found its level. */
 const MEMORY_SLACK_SHORT_KILOBYTES = 40 * 1024;
 const LONG_SECONDS = 300;
-/** smbd cleans up behind a closed connection, then deletion runs in slices. */
-const SETTLE_MILLIS_MAX = 30_000;
-/** Databases whose records all belong to open files. */
-const OF_OPEN_FILES = ['locking.tdb', 'brlock.tdb', 'leases.tdb', 'smbXsrv_open_global.tdb'];
 
 async function memory(lab: Lab): Promise<number[]> {
   return lab.servers().map((place) => {
@@ -44,50 +39,6 @@ function assertFlat(before: number[], after: number[]): void {
     const end = after[server] ?? 0;
     const allowed = start * (1 + MEMORY_GROWTH_MAX) + slack;
     assert.ok(end <= allowed, `memory of smbpoold on server ${server} grew from ${start} kB to ${end} kB`);
-  }
-}
-
-/** Records with content that are left of open files, in words; empties are on their way out. */
-async function leftovers(lab: Lab): Promise<string[]> {
-  const found: string[] = [];
-  for (const place of lab.servers()) {
-    const known = new Set((await databases(lab, place)).map((database) => database.name));
-    for (const name of OF_OPEN_FILES.filter((database) => known.has(database))) {
-      const left = (await rows(lab, place, name)).filter((row) => row.owner === place.id && row.data !== '');
-      if (left.length > 0) found.push(`${place.name}: ${left.length} in ${name}, for example ${left[0]?.key}`);
-    }
-  }
-  return found;
-}
-
-async function assertSettled(lab: Lab): Promise<void> {
-  let left: string[] = [];
-  const settled = await waitUntil(async () => (left = await leftovers(lab)).length === 0, SETTLE_MILLIS_MAX, 1000);
-  assert.ok(settled, `records of closed files are left: ${left.join('; ')}`);
-  for (const place of lab.servers()) {
-    const opens = await lab.runIn(place, 'smbstatus', ['--locks', '--byterange']);
-    assert.ok(!opens.stdout.includes('load-'), `smbstatus on ${place.name} still lists opens: ${opens.stdout}`);
-    const status = await daemonStatus(place.adminSocket);
-    assert.equal(status?.waitingRequests, 0, `requests are stuck at smbpoold of ${place.name}, or it does not answer`);
-  }
-}
-
-/** Volatile records have at most one owner; persistent databases have one content. */
-async function assertConsistent(lab: Lab): Promise<void> {
-  for (const { name, persistent } of await databases(lab, lab.server(0))) {
-    const contents = await Promise.all(lab.servers().map((place) => rows(lab, place, name)));
-    if (persistent) {
-      const plain = contents.map((content) => content.map(({ key, data }) => `${key}=${data}`).sort());
-      for (const other of plain) assert.deepEqual(other, plain[0], `${name} differs between servers`);
-      continue;
-    }
-    const owners = new Map<string, number>();
-    for (const [server, content] of contents.entries()) {
-      for (const { key } of content.filter((row) => row.owner === server)) {
-        assert.ok(!owners.has(key), `${name}: ${key} is owned by servers ${owners.get(key)} and ${server}`);
-        owners.set(key, server);
-      }
-    }
   }
 }
 

@@ -6,6 +6,7 @@
 import { Prng } from '../../src/base/prng.js';
 import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
+import { pause } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { takeReleased } from './load-trace.js';
 import type { ExclusiveHolding, Holding, LockHolding, OpenHolding } from './load-trace.js';
@@ -21,6 +22,11 @@ const LOCK_RANGE_BYTES = 64;
  * not (three of four runs of this load on one unclustered smbd); samba's own suites test that waiters are woken.
  */
 const LOCK_WAIT_MILLIS = 2000;
+
+/** Numbers of clients: those of later connections of one client are this much higher. */
+const CLIENTS_MAX = 1000;
+/** Between two tries to connect again: a server that starts needs a second. */
+const RECONNECT_MILLIS = 200;
 
 interface Handle {
   number: number;
@@ -60,9 +66,16 @@ export interface LoadResult {
   /** What was answered how often: "open OK" and so on; "break OK" counts the breaks that came. */
   counts: Map<string, number>;
   holdings: Holding[];
+  /** Connections that ended by themselves; seconds of the machine-wide clock. */
+  losses: { address: string; at: number }[];
 }
 
-/** One client's part of the load. */
+/** The clock of the clients' answers. */
+function machineSeconds(): number {
+  return Number(process.hrtime.bigint()) / 1e9;
+}
+
+/** One client's part of the load, over one connection. */
 class LoadClient {
   private readonly handles: Handle[] = [];
   /** Breaks that came before the answer that told us of the handle. */
@@ -76,23 +89,51 @@ class LoadClient {
     private readonly marks: Marks,
   ) {}
 
-  static async connect(index: number, plan: Load, result: LoadResult, marks: Marks): Promise<LoadClient> {
+  /** `life` counts the connections of this client. */
+  static async connect(
+    index: number,
+    life: number,
+    plan: Load,
+    result: LoadResult,
+    marks: Marks,
+  ): Promise<LoadClient> {
     const address = plan.addresses[index % plan.addresses.length] ?? '';
     const share = plan.shares?.[index % plan.shares.length] ?? SHARE;
     const client = await SmbClient.connect(address, LAB_USER, LAB_PASSWORD, share);
-    const load = new LoadClient(index, client, new Prng(plan.seed + index), result, marks);
+    const number = index + CLIENTS_MAX * life;
+    const load = new LoadClient(number, client, new Prng(plan.seed + number), result, marks);
     client.onBreak = (event) => load.onBreak(event);
     return load;
   }
 
-  /** Works until `until` (Date.now()), then closes its handles and its connection. */
-  async run(until: number): Promise<void> {
+  close(): void {
+    this.client.close();
+  }
+
+  /** Works until it is over, then closes its handles and its connection. */
+  async run(isOver: () => boolean): Promise<void> {
     try {
-      while (Date.now() < until) await this.act();
+      while (!isOver()) await this.act();
       while (this.handles.length > 0) await this.closeOne();
     } finally {
       this.client.close();
     }
+  }
+
+  /**
+   * After `run` failed: ends what was held when the connection was lost. False when it was not: then something else is
+   * wrong.
+   */
+  endedByLoss(): boolean {
+    const { lostAt, address } = this.client;
+    if (lostAt === null) return false;
+    this.result.losses.push({ address, at: lostAt });
+    for (const holding of this.result.holdings) {
+      if (holding.client !== this.index) continue;
+      if (holding.kind === 'exclusive') endExclusive(holding, lostAt, 'connection lost');
+      else holding.to = Math.min(holding.to, lostAt);
+    }
+    return true;
   }
 
   private count(what: string, answer: Answer): void {
@@ -169,9 +210,11 @@ class LoadClient {
     const handle = this.prng.pick(this.handles);
     const range = handle.locks.at(-1);
     if (range && this.prng.chance(0.5)) {
+      const released = takeReleased(handle.locks, range);
+      // without an answer it counts as released from here on
+      if (released) released.to = machineSeconds();
       const answer = await this.client.lock(handle.number, { offset: range.start, length: range.length, unlock: true });
       this.count('unlock', answer);
-      const released = takeReleased(handle.locks, range);
       if (released) released.to = answer.sent;
       return;
     }
@@ -216,10 +259,19 @@ class LoadClient {
   private async closeOne(): Promise<void> {
     const [handle] = this.handles.splice(this.prng.below(this.handles.length), 1);
     if (!handle) return;
-    const answer = await this.client.closeHandle(handle.number);
-    this.count('close', answer);
-    for (const holding of [handle.open, ...handle.locks]) holding.to = Math.min(holding.to, answer.sent);
-    if (handle.exclusive) endExclusive(handle.exclusive, answer.sent, 'close');
+    const end = (at: number): void => {
+      for (const holding of [handle.open, ...handle.locks]) holding.to = Math.min(holding.to, at);
+      if (handle.exclusive) endExclusive(handle.exclusive, at, 'close');
+    };
+    const before = machineSeconds();
+    try {
+      const answer = await this.client.closeHandle(handle.number);
+      this.count('close', answer);
+      end(answer.sent);
+    } catch (error) {
+      end(before);
+      throw error;
+    }
   }
 }
 
@@ -235,19 +287,48 @@ export interface Load {
   shares?: readonly string[];
   clients: number;
   seed: number;
-  seconds: number;
+  /** How long; or until this says so. */
+  seconds?: number;
+  isOver?: () => boolean;
+  /** A client whose connection ends by itself connects again, as soon as it is let. */
+  reconnects?: true;
 }
 
-/** Runs the load to its end. Throws LabError when a request is not answered for a minute or a connection is lost. */
+/** The first connection of each client is there already. */
+async function live(first: LoadClient, isOver: () => boolean, again: (life: number) => Promise<LoadClient>) {
+  let client: LoadClient | null = first;
+  for (let life = 1; client !== null && !isOver(); life++) {
+    try {
+      return await client.run(isOver);
+    } catch (error) {
+      if (!client.endedByLoss()) throw error;
+    }
+    for (client = null; client === null && !isOver(); ) {
+      client = await again(life).catch(() => null);
+      if (client === null) await pause(RECONNECT_MILLIS);
+    }
+  }
+  client?.close();
+}
+
+/**
+ * Runs the load to its end. Throws LabError when a request is not answered for a minute, or a connection is lost and
+ * the clients are not told to connect again.
+ */
 export async function runLoad(load: Load): Promise<LoadResult> {
-  const result: LoadResult = { counts: new Map(), holdings: [] };
+  const result: LoadResult = { counts: new Map(), holdings: [], losses: [] };
   const marks = new Marks();
   const connected: LoadClient[] = [];
   for (let index = 0; index < load.clients; index++) {
-    connected.push(await LoadClient.connect(index, load, result, marks));
+    connected.push(await LoadClient.connect(index, 0, load, result, marks));
   }
-  const until = Date.now() + load.seconds * 1000;
-  const ends = await Promise.allSettled(connected.map((client) => client.run(until)));
+  const until = Date.now() + (load.seconds ?? Infinity) * 1000;
+  const isOver = () => Date.now() >= until || load.isOver?.() === true;
+  const again = (index: number) => (life: number) => LoadClient.connect(index, life, load, result, marks);
+  const runs = connected.map((client, index) =>
+    load.reconnects === true ? live(client, isOver, again(index)) : client.run(isOver),
+  );
+  const ends = await Promise.allSettled(runs);
   const broken = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as Error] : []));
   if (broken[0]) throw broken[0];
   return result;

@@ -4,7 +4,7 @@
  * comparison.test.ts.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -20,8 +20,9 @@ import { pause, run, tryRun, waitUntil } from '../../src/lab/run.js';
 import { sambaConfig } from '../../src/lab/samba-config.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import type { HotAnswer, LocksAnswer } from '../../src/wire/locks.js';
-import { runLoad } from './load.js';
+import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
+import { runLoad } from './load.js';
 import { assertNothingLeft, attachedSmbds, statusOf } from './modules.js';
 import { SKIP, TEST_ROOT, withLab } from './pool.js';
 
@@ -31,8 +32,6 @@ const MIXED_LOAD_SECONDS = 15;
 const BREAK_MILLIS_MAX = 10_000;
 /** What is told in some milliseconds gets seconds: the machine may be busy. */
 const NOTICE_MILLIS_MAX = 10_000;
-/** smbd ends when its connection to the daemon does; all its processes within a second. */
-const END_MILLIS_MAX = 20_000;
 const KILLS = Number(process.env['SMBPOOL_KILLS'] ?? 60);
 /** Ten a second are killed on an idle machine. */
 const KILLING_MILLIS_MAX = 60_000 + KILLS * 1000;
@@ -256,15 +255,6 @@ async function killedSmbds(lab: Lab, prng: Prng): Promise<void> {
   }
 }
 
-/** An smbd whose daemon is gone says so and ends: wanted here, and so taken out of its logs. */
-function forgetTheEnd(place: ServerPlace): void {
-  const wanted = /cluster_fatal|ctdbd died/i;
-  for (const name of readdirSync(place.logs)) {
-    const file = join(place.logs, name);
-    if (name.startsWith('log.') && wanted.test(readFileSync(file, 'utf8'))) truncateSync(file);
-  }
-}
-
 async function killedDaemon(lab: Lab): Promise<void> {
   const place = lab.server(1);
   await withClients(lab, [{ server: 0 }, { server: 1 }, { server: 2 }], async (first, victim, third) => {
@@ -273,9 +263,7 @@ async function killedDaemon(lab: Lab): Promise<void> {
     // the record of the first file is moved to the server that dies
     assert.equal((await victim.open('daemon-killed.txt')).status, 'SHARING_VIOLATION');
     const daemon = lab.process('smbpoold', 1);
-    process.kill(daemon?.pid ?? 0, 'SIGKILL');
-    const empty = async () => (await tryRun('ip', ['netns', 'pids', place.namespace])).stdout.trim() === '';
-    assert.ok(await waitUntil(empty, END_MILLIS_MAX, 100), 'smbds go on without their daemon');
+    await killDaemon(lab, place);
     assert.ok(daemon !== null && !isAlive(daemon));
     await lab.startAgain(place);
     forgetTheEnd(place);
