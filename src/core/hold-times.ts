@@ -2,7 +2,8 @@
  * How long a record stays before another server may have it. Normally the shortest hold; longer where that was too
  * short: a smbd that asks for the same record twice in a row did not get to use it, or was not done, when it left. On
  * a busy server a smbd may not even run before the shortest hold is over, and could otherwise lose each record before
- * using it once. Bounded; forgets the oldest first. Used by core/holdings.
+ * using it once. Longer also where several have waited: each has its own open to do, and one after the other they
+ * would not be done in the time of one. Bounded; forgets the oldest first. Used by core/holdings.
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { Micros } from './effects.js';
@@ -35,6 +36,7 @@ export class HoldTimes {
 
   /** Somebody here asks for it anew: those before were done. */
   longEnough(database: DatabaseId, key: RecordKey): void {
+    if (this.levels.size === 0) return;
     const name = nameOf(database, key);
     const known = this.levels.get(name);
     if (known === undefined) return;
@@ -42,9 +44,14 @@ export class HoldTimes {
     else this.levels.delete(name);
   }
 
-  /** How long the record stays when it comes now. */
-  holdMicros(database: DatabaseId, key: RecordKey, times: { shortest: Micros; now: Micros }): Micros {
-    return times.shortest * 2 ** this.levelOf(nameOf(database, key), times.now);
+  /** How long the record stays when it comes now, for so many processes that waited for it. */
+  holdMicros(
+    database: DatabaseId,
+    key: RecordKey,
+    { shortest, now, waiting }: { shortest: Micros; now: Micros; waiting: number },
+  ): Micros {
+    const level = this.levels.size === 0 ? 0 : this.levelOf(nameOf(database, key), now);
+    return shortest * Math.min(1 << LEVEL_MAX, Math.max(1, waiting) << level);
   }
 
   private levelOf(name: string, now: Micros): number {
