@@ -15,6 +15,7 @@
         'native/core/tdb_file.cc',
         'native/core/udp_socket.cc',
         'native/napi/addon.cc',
+        'native/napi/chain_access.cc',
         'native/napi/channel_object.cc',
         'native/napi/errors.cc',
         'native/napi/pump_object.cc',

@@ -16,6 +16,12 @@ void BatchWriter::Put(InKind kind, uint32_t id, const uint8_t* payload, size_t l
   Commit(kind, id, length, detail);
 }
 
+void BatchWriter::PutPatient(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept {
+  const bool patient = Patient();
+  Put(kind, id, payload, length);
+  if (patient) patient_length_ = length_;
+}
+
 bool BatchReader::Next(OutRecord* record, bool* damaged) noexcept {
   *damaged = false;
   if (at_ >= length_) return false;

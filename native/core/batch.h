@@ -38,10 +38,14 @@ enum class OutKind : uint32_t {
 
 class BatchWriter {
  public:
-  BatchWriter(uint8_t* buffer, size_t capacity) noexcept : buffer_(buffer), capacity_(capacity) {}
+  // `length`: what is in the buffer already and waits for company.
+  BatchWriter(uint8_t* buffer, size_t capacity, size_t length = 0) noexcept
+      : buffer_(buffer), capacity_(capacity), length_(length), patient_length_(length) {}
 
   size_t length() const noexcept { return length_; }
   size_t capacity() const noexcept { return capacity_; }
+  // Whether all that was written can wait.
+  bool Patient() const noexcept { return length_ == patient_length_; }
   bool Fits(size_t payload) const noexcept {
     return payload <= capacity_ && length_ + kBatchHeaderBytes + Padded(payload) <= capacity_;
   }
@@ -53,13 +57,17 @@ class BatchWriter {
   // Finishes the record whose payload was written at Payload().
   void Commit(InKind kind, uint32_t id, size_t payload, uint32_t detail = 0) noexcept;
   void Put(InKind kind, uint32_t id, const uint8_t* payload, size_t length, uint32_t detail = 0) noexcept;
+  // A record that can wait for company.
+  void PutPatient(InKind kind, uint32_t id, const uint8_t* payload, size_t length) noexcept;
 
   static size_t Padded(size_t length) noexcept { return (length + 7) & ~size_t{7}; }
 
  private:
   uint8_t* buffer_;
   size_t capacity_;
-  size_t length_ = 0;
+  size_t length_;
+  // where the records that can wait end, as long as there are no others
+  size_t patient_length_;
 };
 
 struct OutRecord {

@@ -59,6 +59,9 @@ class EthernetSocket final : public FrameSocket {
   bool Next(const uint8_t** frame, size_t* length) noexcept override;
   void Release() noexcept override;
   bool Buffered() const noexcept override { return false; }
+  bool Arrived() const noexcept override {
+    return (__atomic_load_n(&Slot()->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) != 0;
+  }
   void Learn(uint16_t peer) noexcept override;
   void ClearError() noexcept override;
   void CountDrops() noexcept override;
@@ -199,8 +202,8 @@ void EthernetSocket::Flush() noexcept {
 }
 
 bool EthernetSocket::Next(const uint8_t** frame, size_t* length) noexcept {
+  if (!Arrived()) return false;
   const tpacket2_hdr* slot = Slot();
-  if ((__atomic_load_n(&slot->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) == 0) return false;
   const auto* bytes = reinterpret_cast<const uint8_t*>(slot);
   const size_t offset = slot->tp_mac;
   size_t captured = slot->tp_snaplen;

@@ -33,6 +33,8 @@ class FrameSocket {
   virtual void Release() noexcept = 0;
   // Whether frames wait that the descriptor does not show as readable any more.
   virtual bool Buffered() const noexcept = 0;
+  // Whether a frame is there, as far as that can be told without a system call.
+  virtual bool Arrived() const noexcept = 0;
   // The frame of the last Next was an authentic one of `peer`: its source is where the peer is.
   virtual void Learn(uint16_t peer) noexcept = 0;
 

@@ -16,6 +16,12 @@ namespace {
 
 constexpr uint32_t kPacketMagic = 0x43544442;  // CTDB
 constexpr uint32_t kPacketVersion = 1;
+// A packet's operation, and of a control the opcode and the flags.
+constexpr size_t kOperationAt = 16;
+constexpr size_t kOpcodeAt = 32;
+constexpr size_t kFlagsAt = 52;
+constexpr uint32_t kRequestControl = 7;
+constexpr uint32_t kFlagNoReply = 1;
 // One read of one client: many small packets, and a large one soon.
 constexpr size_t kReadBytes = 65536;
 // New connections taken in one batch, so that a flood of them does not hold up the others.
@@ -197,6 +203,12 @@ void Gate::AfterParse(Client* client, ParseEnd end) noexcept {
   if (end == ParseEnd::kBroken) End(client, Counter::kClientClosedLength);
 }
 
+bool Gate::CanWait(const uint8_t* packet, size_t length) const noexcept {
+  return options_.patient_control != 0 && length >= kFlagsAt + sizeof(uint32_t) &&
+         Word(packet + kOperationAt) == kRequestControl && Word(packet + kOpcodeAt) == options_.patient_control &&
+         (Word(packet + kFlagsAt) & kFlagNoReply) != 0;
+}
+
 size_t Gate::Parse(Client* client, const uint8_t* bytes, size_t length, BatchWriter* writer, ParseEnd* end) noexcept {
   size_t at = 0;
   while (length - at >= sizeof(uint32_t)) {
@@ -220,6 +232,8 @@ size_t Gate::Parse(Client* client, const uint8_t* bytes, size_t length, BatchWri
     if (large) {
       client->large.assign(bytes + at, bytes + at + packet);
       writer->Put(InKind::kClientPacketLarge, client->id, nullptr, 0);
+    } else if (CanWait(bytes + at, packet)) {
+      writer->PutPatient(InKind::kClientPacket, client->id, bytes + at, packet);
     } else {
       writer->Put(InKind::kClientPacket, client->id, bytes + at, packet);
     }

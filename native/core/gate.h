@@ -28,6 +28,8 @@ struct GateOptions {
   size_t packet_bytes_max = size_t{64} << 20;
   // Unfinished packets of all clients together.
   size_t input_bytes_max = size_t{256} << 20;
+  // The control (REQ_CONTROL of CTDB's protocol) that may wait for company when it asks for no answer; 0: none.
+  uint32_t patient_control = 0;
   // What one client may leave unread: a traversal of 100,000 records is some 30 MiB.
   size_t output_bytes_max = size_t{64} << 20;
 };
@@ -85,6 +87,7 @@ class Gate {
   void Read(Client* client, BatchWriter* writer) noexcept;
   void TakeBytes(Client* client, const uint8_t* bytes, size_t length, BatchWriter* writer) noexcept;
   void TakeBuffered(Client* client, BatchWriter* writer) noexcept;
+  bool CanWait(const uint8_t* packet, size_t length) const noexcept;
   size_t Parse(Client* client, const uint8_t* bytes, size_t length, BatchWriter* writer, ParseEnd* end) noexcept;
   void AfterParse(Client* client, ParseEnd end) noexcept;
   void Keep(Client* client, const uint8_t* bytes, size_t length) noexcept;

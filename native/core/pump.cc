@@ -26,6 +26,8 @@ constexpr uint64_t kTagMask = uint64_t{0xffffffff} << 32;
 constexpr int kEventsPerBatch = 256;
 // Frames taken into one batch, so that clients get their turn under a flood of frames.
 constexpr int kFramesPerBatch = 256;
+// What waits for company takes no more of a batch than this.
+constexpr size_t kPatientBytesMax = 65536;
 constexpr double kMicrosPerSecond = 1e6;
 
 void ReadCounter(int fd) noexcept {
@@ -93,7 +95,7 @@ double Pump::Now() noexcept {
 }
 
 bool Pump::Collect(BatchWriter* writer) noexcept {
-  counters_.Add(Counter::kTurns);
+  urgent_ = false;
   std::array<epoll_event, kEventsPerBatch> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsPerBatch, 0);
   CollectRings(writer, events.data(), count);
@@ -116,11 +118,28 @@ bool Pump::Collect(BatchWriter* writer) noexcept {
     } else if (tag == kTimerTag) {
       ReadCounter(timer_.get());
       armed_ = -1;
+      urgent_ = true;
     } else if (tag == kKickTag) {
       ReadCounter(kick_.get());
     }
   }
   return count > 0 || writer->length() > 0;
+}
+
+bool Pump::CanWait(const BatchWriter& writer, double patience) noexcept {
+  const bool patient = !urgent_ && writer.length() > 0 && writer.Patient() && writer.length() < kPatientBytesMax &&
+                       !Waiting();
+  if (patient) {
+    const double now = Now();
+    if (!std::isfinite(waits_until_)) waits_until_ = now + patience;
+    if (now < waits_until_) {
+      ArmTimer(deadline_);
+      return true;
+    }
+  }
+  waits_until_ = std::numeric_limits<double>::infinity();
+  counters_.Add(Counter::kTurns);
+  return false;
 }
 
 // Rings before all else: an operation that began must be known before a frame asks for its records.
@@ -200,6 +219,8 @@ void Pump::Flush() noexcept {
 }
 
 void Pump::ArmTimer(double deadline) noexcept {
+  deadline_ = deadline;
+  deadline = std::min(deadline, waits_until_);
   if (ring_ != nullptr) deadline = std::min(deadline, ring_->RetryAt());
   if (deadline == armed_) return;
   armed_ = deadline;

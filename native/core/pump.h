@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,8 +41,14 @@ class Pump {
   static Status Open(PumpOptions options, std::unique_ptr<Pump>* out) noexcept;
 
   int epoll_fd() const noexcept { return epoll_.get(); }
-  // One batch. False when there was nothing at all: no event, no record, no timer.
+  // One batch, behind what is in the writer already. False when there was nothing at all: no event, no record, no
+  // timer.
   bool Collect(BatchWriter* writer) noexcept;
+  // Whether all that was collected can wait for company, for `patience` microseconds since the first of it came. Sets
+  // the timer for their end; to be called until it answers false, when the batch is handed on.
+  bool CanWait(const BatchWriter& writer, double patience) noexcept;
+  // Whether there is more to collect, as far as that can be told without a system call.
+  bool More() const noexcept { return Waiting() || (socket_ != nullptr && socket_->Arrived()); }
   // After the last batch, before the loop may block.
   void Sleep() noexcept;
   // Whether a further batch is waiting without any descriptor showing it.
@@ -85,6 +92,11 @@ class Pump {
   UniqueFd timer_;
   UniqueFd kick_;
   double armed_ = -1;
+  double deadline_ = std::numeric_limits<double>::infinity();
+  // when what waits for company has waited long enough; infinite: nothing waits
+  double waits_until_ = std::numeric_limits<double>::infinity();
+  // the last Collect saw something that does not wait
+  bool urgent_ = false;
   std::unique_ptr<FrameChannel> channel_;
   std::unique_ptr<FrameSocket> socket_;
   std::unique_ptr<RingPort> ring_;

@@ -66,6 +66,7 @@ class UdpSocket final : public FrameSocket {
   bool Next(const uint8_t** frame, size_t* length) noexcept override;
   void Release() noexcept override { received_at_++; }
   bool Buffered() const noexcept override { return received_at_ < received_; }
+  bool Arrived() const noexcept override { return Buffered(); }
   void Learn(uint16_t) noexcept override {}
   void ClearError() noexcept override;
   void CountDrops() noexcept override;

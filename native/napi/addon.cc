@@ -4,6 +4,7 @@
 
 #include "../core/pump.h"
 #include "channel_object.h"
+#include "errors.h"
 #include "pump_object.h"
 #include "tdb_object.h"
 
@@ -12,11 +13,17 @@ namespace smbpool {
 // now(): microseconds of CLOCK_MONOTONIC.
 static Napi::Value NowFunction(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), Pump::Now()); }
 
+// tdbErrorText(result): what an error of a tdb's chains means.
+static Napi::Value TdbErrorText(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), TdbFile::ErrorText(static_cast<int64_t>(NumberArgument(info, 0))));
+}
+
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Tdb", TdbObject::Define(env));
   exports.Set("Pump", PumpObject::Define(env));
   exports.Set("FrameChannel", ChannelObject::Define(env));
   exports.Set("probeTdbUser", Napi::Function::New(env, ProbeTdbUserFunction, "probeTdbUser"));
+  exports.Set("tdbErrorText", Napi::Function::New(env, TdbErrorText, "tdbErrorText"));
   exports.Set("now", Napi::Function::New(env, NowFunction, "now"));
   return exports;
 }

@@ -18,7 +18,7 @@ namespace {
 constexpr napi_type_tag kTag = {0x534d42504f4f4c00, 0x70756d7000000001};
 // How long batches follow each other before the loop gets to its timers and other sockets.
 constexpr double kTurnMicrosMax = 1500;
-constexpr size_t kControlValues = 2;
+constexpr size_t kControlValues = 3;
 constexpr size_t kBufferBytesMin = 65536;
 constexpr size_t kBufferBytesLimit = size_t{64} << 20;
 
@@ -62,6 +62,7 @@ void ReadGate(const Napi::Object& gate, GateOptions* options) {
   options->packet_bytes_max = limit("packetBytesMax", options->packet_bytes_max);
   options->input_bytes_max = limit("inputBytesMax", options->input_bytes_max);
   options->output_bytes_max = limit("outputBytesMax", options->output_bytes_max);
+  options->patient_control = static_cast<uint32_t>(NumberMember(gate, "patientControl", 0));
 }
 
 // {path, pagePath, generation, node}: pagePath '' keeps the node page in memory
@@ -148,6 +149,7 @@ void PumpObject::MakeBuffers(const Napi::Object& options) {
   out_capacity_ = out.ByteLength();
   control_values_ = static_cast<double*>(control.Data());
   control_values_[1] = std::numeric_limits<double>::infinity();
+  control_values_[2] = 0;
   in_ = Napi::Persistent(in);
   out_ = Napi::Persistent(out);
   control_ = Napi::Persistent(control);
@@ -237,15 +239,20 @@ void PumpObject::OnReadable() {
   double end = start;
   in_turn_ = true;
   do {
-    BatchWriter writer(in_bytes_, in_capacity_);
+    BatchWriter writer(in_bytes_, in_capacity_, in_waiting_);
     if (!pump_->Collect(&writer)) break;
+    in_waiting_ = writer.length();
+    if (pump_->CanWait(writer, control_values_[2])) break;
+    in_waiting_ = 0;
     control_values_[0] = Pump::Now();
     Route(CallBatch(writer.length()));
+    // what a descriptor alone can tell, the loop tells: asking the kernel again would mostly be for nothing
+    pump_->Sleep();
     const double took = Pump::Now() - end;
     end += took;
     RingPort* ring = pump_->ring();
     if (ring != nullptr) ring->server().RecordLatency(SMBPOOL_HISTOGRAM_TURN, static_cast<uint64_t>(took));
-  } while (!stop_wanted_ && end - start < kTurnMicrosMax);
+  } while (!stop_wanted_ && pump_->More() && end - start < kTurnMicrosMax);
   pump_->Sleep();
   pump_->Kick();
   in_turn_ = false;

@@ -53,9 +53,12 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Reference<Napi::ArrayBuffer> control_;
   uint8_t* in_bytes_ = nullptr;
   size_t in_capacity_ = 0;
+  // of what waits in the in buffer for company
+  size_t in_waiting_ = 0;
   uint8_t* out_bytes_ = nullptr;
   size_t out_capacity_ = 0;
-  // [0] time of this batch, written here; [1] deadline of the timer, written by JavaScript: microseconds
+  // [0] time of this batch, written here; [1] deadline of the timer, [2] how long some packets may wait for company,
+  // written by JavaScript: microseconds
   double* control_values_ = nullptr;
   std::unique_ptr<Napi::AsyncContext> context_;
 };

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "chain_access.h"
 #include "errors.h"
 
 namespace smbpool {
@@ -35,6 +36,7 @@ Napi::Function TdbObject::Define(Napi::Env env) {
                          InstanceMethod<&TdbObject::Close>("close"),
                          InstanceMethod<&TdbObject::ChainlockNonblock>("chainlockNonblock"),
                          InstanceMethod<&TdbObject::Chainunlock>("chainunlock"),
+                         InstanceMethod<&TdbObject::Chains>("chains"),
                          InstanceMethod<&TdbObject::Parse>("parse"),
                          InstanceMethod<&TdbObject::Fetch>("fetch"),
                          InstanceMethod<&TdbObject::Store>("store"),
@@ -84,6 +86,16 @@ Napi::Value TdbObject::ChainlockNonblock(const Napi::CallbackInfo& info) {
 
 Napi::Value TdbObject::Chainunlock(const Napi::CallbackInfo& info) {
   return DoneOrThrow(info.Env(), Checked(info).Unlock(BytesArgument(info, 0)));
+}
+
+// chains(buffer, keyBytes): see chain_access.h.
+Napi::Value TdbObject::Chains(const Napi::CallbackInfo& info) {
+  (void)Checked(info);
+  const Napi::Env env = info.Env();
+  if (!info[0].IsArrayBuffer()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "argument 1 must be an ArrayBuffer");
+  const auto buffer = info[0].As<Napi::ArrayBuffer>();
+  const auto key_bytes = static_cast<size_t>(NumberArgument(info, 1));
+  return MakeChainAccess(env, info.This().As<Napi::Object>(), &file_, buffer, key_bytes);
 }
 
 // parse(key, target): the length of the value, copied when it fits; -1 absent.

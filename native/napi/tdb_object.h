@@ -20,6 +20,7 @@ class TdbObject : public Napi::ObjectWrap<TdbObject> {
   Napi::Value Close(const Napi::CallbackInfo& info);
   Napi::Value ChainlockNonblock(const Napi::CallbackInfo& info);
   Napi::Value Chainunlock(const Napi::CallbackInfo& info);
+  Napi::Value Chains(const Napi::CallbackInfo& info);
   Napi::Value Parse(const Napi::CallbackInfo& info);
   Napi::Value Fetch(const Napi::CallbackInfo& info);
   Napi::Value Store(const Napi::CallbackInfo& info);

@@ -55,7 +55,8 @@ export class ByteReader {
   }
   u64(): bigint {
     const low = this.u32();
-    return (BigInt(this.u32()) << 32n) | BigInt(low);
+    const high = this.u32();
+    return high === 0 ? BigInt(low) : (BigInt(high) << 32n) | BigInt(low);
   }
   /** A u64 that must fit a double exactly (below 2^53); anything larger is refused. */
   u53(): number {
@@ -72,6 +73,11 @@ export class ByteReader {
   /** A copy of the next `count` bytes. */
   copy(count: number): Uint8Array {
     return Uint8Array.prototype.slice.call(this.view8(count));
+  }
+  /** The same for what is used up soon; see briefCopy. */
+  brief(count: number): Uint8Array {
+    const start = this.advance(count);
+    return briefCopy(this.source, start, start + count);
   }
   skip(count: number): void {
     this.advance(count);
@@ -108,9 +114,23 @@ class Slab {
   }
 }
 
+/**
+ * A copy for what is used up soon: it lies among others, and keeps them all in memory as long as it is kept. Much
+ * cheaper than memory of its own.
+ */
+export function briefCopy(source: Uint8Array, from: number, to: number): Uint8Array {
+  const length = to - from;
+  if (length === 0) return EMPTY;
+  const { bytes, start } = slab.take(length);
+  const copy = bytes.subarray(start, start + length);
+  copy.set(source.subarray(from, to));
+  return copy;
+}
+
 /** Some hundred messages; one that is kept for long keeps no more memory than this. */
 const SLAB_BYTES = 32_768;
 const slab = new Slab();
+const EMPTY = new Uint8Array(0);
 
 export class ByteWriter {
   private bytes: Uint8Array;

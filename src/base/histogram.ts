@@ -6,6 +6,8 @@
 const SUB_BUCKETS_LOG2 = 3;
 const SUB_BUCKETS = 1 << SUB_BUCKETS_LOG2;
 const BUCKET_COUNT = 48 * SUB_BUCKETS;
+/** Has a bucket of its own and is a whole number of 31 bits. */
+const SMALL_MAX = 0x7fff_ffff;
 
 export interface HistogramSummary {
   count: number;
@@ -48,6 +50,11 @@ export class Histogram {
 
 function bucketOf(value: number): number {
   if (value < SUB_BUCKETS) return value;
+  // logarithms and powers of floating-point numbers cost more than all else here: only for what needs them
+  if (value <= SMALL_MAX) {
+    const exponent = 31 - Math.clz32(value) - SUB_BUCKETS_LOG2;
+    return (exponent + 1) * SUB_BUCKETS + ((value >>> exponent) - SUB_BUCKETS);
+  }
   const exponent = Math.floor(Math.log2(value)) - SUB_BUCKETS_LOG2;
   const index = (exponent + 1) * SUB_BUCKETS + (Math.floor(value / 2 ** exponent) - SUB_BUCKETS);
   return Math.min(index, BUCKET_COUNT - 1);

@@ -106,6 +106,15 @@ export function newHolding(database: DatabaseId, key: RecordKey): Holding {
   };
 }
 
+/** Whole names: one put together for each record costs more than the counting. */
+export const ARRIVED = {
+  move: 'record.arrived.move',
+  fresh: 'record.arrived.fresh',
+  keep: 'record.arrived.keep',
+  copy: 'record.arrived.copy',
+} as const;
+export const GIVEN = { move: 'record.given.move', copy: 'record.given.copy' } as const;
+
 /** Whether one run of a server comes after another, as they travel in asks; the numbers may wrap. */
 export function isLaterRun(run: number, other: number): boolean {
   return ((run - other) | 0) > 0;

@@ -9,7 +9,7 @@ import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { BUSY_RETRY_MICROS_MIN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
+import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './records-events.js';
 import { HoldTimes, markOf } from './hold-times.js';
@@ -33,6 +33,8 @@ export class Holdings {
   private readonly byToken = new Map<number, Holding>();
   private readonly holdTimes = new HoldTimes();
   readonly erasures = new RecentErasures();
+  /** Records that others wait for, and that are not given away yet; counted until the time they were held for ends. */
+  heldBack = 0;
   /** How long local processes waited for records of each database. */
   readonly waits = new Map<DatabaseId, Histogram>();
 
@@ -347,8 +349,10 @@ export class Holdings {
     if (now >= until) return true;
     if (!holding.holdTimer) {
       holding.holdTimer = true;
+      this.heldBack++;
       this.context.timers.at(until, () => {
         holding.holdTimer = false;
+        this.heldBack--;
         this.settle(holding);
       });
     }
@@ -411,9 +415,9 @@ export class Holdings {
     if (arrived === null) return;
     holding.mark = markOf(data);
     const now = this.context.now();
-    const times = { shortest: this.holdMicros, now };
+    const times = { shortest: this.holdMicros, now, waiting: holding.waiters.length };
     holding.holdUntil = now + (isCopy ? this.holdMicros : this.holdTimes.holdMicros(database, key, times));
-    this.context.count(`record.arrived.${arrived.what}`);
+    this.context.count(ARRIVED[arrived.what]);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn });
     if (!isCopy && data.length === 0) this.events.emptyTaken(database, key);
@@ -531,9 +535,8 @@ export class Holdings {
       holding.shared = true;
       holding.sharedTurn = turn;
     }
-    const owner = mode === 'write' ? to : this.context.self;
-    this.context.count(`record.given.${what}`);
-    this.post(to, { kind: 'record', database, key, turn, run, what, owner, data });
+    this.context.count(GIVEN[what]);
+    this.post(to, { kind: 'record', database, key, turn, run, what, owner: mode === 'write' ? to : this.context.self, data });
   }
 
   private erased(holding: Holding, outcome: RecordOutcome): void {

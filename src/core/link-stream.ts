@@ -91,7 +91,10 @@ export class SendStream {
       const fits = room - RECORD_HEADER_BYTES;
       // a message that a frame can hold is not cut: it waits for the next frame
       if (left > fits && message.length <= roomWhole) break;
-      const part = message.subarray(this.headOffset, this.headOffset + Math.min(left, fits));
+      // nearly always the whole message: a view of its own would cost more than packing it
+      const isWhole = this.headOffset === 0 && left <= fits;
+      const end = this.headOffset + Math.min(left, fits);
+      const part = isWhole ? message : message.subarray(this.headOffset, end);
       records.push({ first: this.headOffset === 0, last: part.length === left, bytes: part });
       room -= RECORD_HEADER_BYTES + part.length;
       if (part.length === left) this.dropHead();

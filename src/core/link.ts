@@ -37,6 +37,8 @@ export interface LinkOptions {
 
 export class Links {
   private readonly peers = new Map<NodeId, PeerLink>();
+  /** The same, for what is done at the end of every turn. */
+  private readonly links: readonly PeerLink[];
   private tickDueAt: Micros = 0;
 
   constructor(
@@ -52,6 +54,7 @@ export class Links {
       assert(peer !== options.self, 'no link to ourselves');
       this.peers.set(peer, new PeerLink({ peer, incarnation, epoch, frameBodyBytesMax, window }, context, events));
     }
+    this.links = [...this.peers.values()];
     context.timers.at(0, () => this.onTick());
   }
 
@@ -96,7 +99,7 @@ export class Links {
 
   /** End of a turn: makes frames of what was queued and sends them. */
   flush(): void {
-    for (const link of this.peers.values()) link.flush();
+    for (const link of this.links) link.flush();
   }
 
   isUp(peer: NodeId): boolean {

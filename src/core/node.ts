@@ -66,7 +66,7 @@ export interface NodeStatus {
 
 export class PoolNode {
   private readonly timers = new Timers();
-  private readonly counters = new Map<string, number>();
+  private readonly counters = new Map<string, { value: number }>();
   private readonly links: Links;
   private readonly records: Records;
   private readonly persistent: Persistent;
@@ -137,7 +137,12 @@ export class PoolNode {
   }
 
   counter(name: string): number {
-    return this.counters.get(name) ?? 0;
+    return this.counters.get(name)?.value ?? 0;
+  }
+
+  /** Nobody waits for a record that an emptied one among the next inputs could let go. */
+  isPatient(): boolean {
+    return this.records.isPatient();
   }
 
   status(): NodeStatus {
@@ -154,7 +159,9 @@ export class PoolNode {
       witness: this.witness.status(),
       operations: this.records.operations(),
       persistent: this.persistent.status(),
-      counters: Object.fromEntries([...this.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
+      counters: Object.fromEntries(
+        [...this.counters].map(([name, { value }]) => [name, value] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
+      ),
     };
   }
 
@@ -267,7 +274,9 @@ export class PoolNode {
   }
 
   private count(name: string, by: number): void {
-    this.counters.set(name, (this.counters.get(name) ?? 0) + by);
+    const counter = this.counters.get(name);
+    if (counter === undefined) this.counters.set(name, { value: by });
+    else counter.value += by;
   }
 
   private makeContext(): CoreContext {

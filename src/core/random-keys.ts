@@ -23,7 +23,10 @@ export class RandomKeys {
   /** Keys of a home that started anew, until it has announced those that still exist. */
   private readonly unconfirmed = new Map<NodeId, Map<DatabaseId, Set<RecordKey>>>();
   /** Announcements of this turn. */
-  private announcements = new Map<string, { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }>();
+  private readonly announcements = new Map<
+    number,
+    { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }
+  >();
   /** All claims have come: what we announce is all we have. */
   private complete = false;
 
@@ -139,7 +142,7 @@ export class RandomKeys {
 
   /** Tells everybody, at the end of the turn, that a key exists or is gone. */
   private announce(kind: 'exists' | 'gone', database: DatabaseId, key: RecordKey): void {
-    const name = `${kind}/${database}`;
+    const name = database * 2 + (kind === 'gone' ? 1 : 0);
     const waiting = this.announcements.get(name);
     if (waiting === undefined) this.announcements.set(name, { kind, database, keys: [key] });
     else if (waiting.keys.push(key) >= KEYS_PER_MESSAGE_MAX) this.flush();

@@ -19,20 +19,23 @@ interface Erasure {
 }
 
 export class RecentErasures {
-  private readonly recent = new Map<string, Erasure>();
+  /** Oldest first from `head` on. A record erased twice is here twice: the home goes by the later turn. */
+  private recent: Erasure[] = [];
+  private head = 0;
 
   erased(database: DatabaseId, key: RecordKey, turn: Turn, now: Micros): void {
-    const name = `${database}/${key}`;
-    this.recent.delete(name);
-    this.recent.set(name, { database, key, turn, at: now });
-    for (const [oldest, { at }] of this.recent) {
-      if (this.recent.size <= REMEMBERED_MAX && now - at <= REMEMBERED_MICROS) break;
-      this.recent.delete(oldest);
+    this.recent.push({ database, key, turn, at: now });
+    while (this.recent.length - this.head > REMEMBERED_MAX || now - this.recent[this.head]!.at > REMEMBERED_MICROS) {
+      this.head++;
     }
+    // given back in large pieces: each costs as much as what is left
+    if (this.head < REMEMBERED_MAX) return;
+    this.recent = this.recent.slice(this.head);
+    this.head = 0;
   }
 
   /** Oldest first. */
-  all(): Iterable<Erasure> {
-    return this.recent.values();
+  all(): readonly Erasure[] {
+    return this.recent.slice(this.head);
   }
 }

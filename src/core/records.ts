@@ -8,6 +8,7 @@
  */
 import { DecodeError } from '../base/bytes.js';
 import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
+import { NODE_COUNT_MAX } from '../base/ids.js';
 import type { HistogramSummary } from '../base/histogram.js';
 import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from './effects.js';
@@ -25,7 +26,7 @@ import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher } from './records-events.js';
 import { Restarts } from './restarts.js';
-import { rendezvousHome } from './rendezvous.js';
+import { RendezvousHomes } from './rendezvous.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;
@@ -72,6 +73,9 @@ export class Records {
   private readonly run: number;
   /** The runs of the peers we are in contact with. */
   private readonly runs = new Map<NodeId, number>();
+  /** No record is held back here although another server waits for it. */
+  readonly isPatient = (): boolean => this.holdings.heldBack === 0;
+  private readonly homes: RendezvousHomes;
   private readonly randomKeys: RandomKeys;
   private readonly directory: Directory;
   private readonly holdings: Holdings;
@@ -84,7 +88,7 @@ export class Records {
   private readonly mailbox: RecordMessage[] = [];
   private draining = false;
   /** Asks of this turn by home and mode: they travel in one message. */
-  private asks = new Map<string, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
+  private asks = new Map<number, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
   private heldAsks: Ask[] = [];
@@ -98,6 +102,7 @@ export class Records {
     holdMicros: Micros = HOLD_MICROS,
   ) {
     const post = (to: NodeId, message: RecordMessage): void => this.post(to, message);
+    this.homes = new RendezvousHomes(context.members);
     this.randomKeys = new RandomKeys(context, post);
     this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
       this.randomKeys.end(database, key),
@@ -319,10 +324,8 @@ export class Records {
 
   /** Called at the end of the turn: sends the asks and announcements that were collected. */
   flush(): void {
-    if (this.asks.size > 0) {
-      for (const { home, message } of this.asks.values()) this.post(home, message);
-      this.asks.clear();
-    }
+    for (const { home, message } of this.asks.values()) this.post(home, message);
+    this.asks.clear();
     this.randomKeys.flush();
   }
 
@@ -378,7 +381,7 @@ export class Records {
   /** The server that knows who owns the record. */
   homeOf(database: DatabaseId, key: RecordKey): NodeId {
     if (this.randomKeys.has(database)) return this.randomKeys.homeOf(database, key) ?? this.context.self;
-    return rendezvousHome(database, key, this.context.members);
+    return this.homes.homeOf(database, key);
   }
 
   /** Whether the key's home can be told of something now. */
@@ -404,7 +407,7 @@ export class Records {
       this.mailbox.push({ kind: 'ask', asker, run, mode, keys: [{ database, key }] });
       return;
     }
-    const name = `${home}/${asker}/${mode}`;
+    const name = (home * NODE_COUNT_MAX + asker) * 2 + (mode === 'write' ? 1 : 0);
     const waiting = this.asks.get(name);
     if (waiting === undefined) {
       this.asks.set(name, { home, message: { kind: 'ask', asker, run, mode, keys: [{ database, key }] } });

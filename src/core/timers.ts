@@ -9,10 +9,16 @@ export interface Timer {
   cancel(): void;
 }
 
-interface Entry {
-  at: Micros;
-  order: number;
-  action: (() => void) | null;
+class Entry implements Timer {
+  constructor(
+    readonly at: Micros,
+    readonly order: number,
+    public action: (() => void) | null,
+  ) {}
+
+  cancel(): void {
+    this.action = null;
+  }
 }
 
 export class Timers {
@@ -20,13 +26,9 @@ export class Timers {
   private order = 0;
 
   at(time: Micros, action: () => void): Timer {
-    const entry: Entry = { at: time, order: this.order++, action };
+    const entry = new Entry(time, this.order++, action);
     this.push(entry);
-    return {
-      cancel: () => {
-        entry.action = null;
-      },
-    };
+    return entry;
   }
 
   /** When the next action is due; Infinity when none is set. */

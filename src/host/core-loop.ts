@@ -49,12 +49,20 @@ export const OUTCOMES_PER_TURN_MAX = 100_000;
  */
 export const TURN_ENDS_MAX = 8;
 
+/** An input takes some microseconds: the time is never off by more than a fraction of a millisecond. */
+const INPUTS_PER_CLOCK = 16;
+const TICK: Input = { kind: 'tick' };
+const TURN_END: Input = { kind: 'turn-end' };
+
 export class CoreLoop {
   /** Inputs made while effects were performed, oldest first from `outcomesAt`. */
   private outcomes: Input[] = [];
   private outcomesAt = 0;
   private outcomesInTurn = 0;
   private dirty = false;
+  /** What the clock said last in this turn, and for how many more inputs that is good. */
+  private time: Micros = 0;
+  private untilClock = 0;
   private laterScheduled = false;
   private stopped = false;
 
@@ -67,26 +75,34 @@ export class CoreLoop {
   input(input: Input): void {
     if (this.stopped) return;
     this.dirty = true;
-    this.perform(this.core.step(input, this.ports.now()));
+    // one look at the clock serves a few inputs: asking the addon for each would cost as much as some of them
+    if (this.untilClock-- === 0) {
+      this.time = this.ports.now();
+      this.untilClock = INPUTS_PER_CLOCK;
+    }
+    this.perform(this.core.step(input, this.time));
     this.drain();
   }
 
   /** All input of the batch was given. Answers the core's deadline. */
   endOfBatch(): Micros {
     if (this.stopped) return Infinity;
-    if (this.core.deadline() <= this.ports.now()) this.input({ kind: 'tick' });
+    this.time = this.ports.now();
+    this.untilClock = INPUTS_PER_CLOCK;
+    if (this.core.deadline() <= this.time) this.input(TICK);
     for (let round = 0; this.dirty; round++) {
       if (round === TURN_ENDS_MAX) {
         this.continueLater('turn-ends');
         break;
       }
       this.dirty = false;
-      this.perform(this.core.step({ kind: 'turn-end' }, this.ports.now()));
+      this.perform(this.core.step(TURN_END, this.time));
       // frames alone need no further round
       if (this.outcomesAt < this.outcomes.length) this.dirty = true;
       this.drain();
     }
     this.outcomesInTurn = 0;
+    this.untilClock = 0;
     return this.core.deadline();
   }
 
@@ -107,7 +123,7 @@ export class CoreLoop {
       if (this.outcomesInTurn >= OUTCOMES_PER_TURN_MAX) return this.continueLater('outcomes');
       this.outcomesInTurn++;
       const outcome = this.outcomes[this.outcomesAt++]!;
-      this.perform(this.core.step(outcome, this.ports.now()));
+      this.perform(this.core.step(outcome, this.time));
     }
     if (this.outcomesAt === 0) return;
     this.outcomes.length = 0;
@@ -127,6 +143,7 @@ export class CoreLoop {
       this.laterScheduled = false;
       if (this.stopped) return;
       this.dirty = true;
+      this.time = this.ports.now();
       this.drain();
       this.ports.outsideTurnDone(this.endOfBatch());
     });

@@ -35,6 +35,11 @@ export interface Tdb {
   /** False: another process has the chain. Never waits. At most one chain is held at a time. */
   chainlockNonblock(key: Uint8Array): boolean;
   chainunlock(key: Uint8Array): void;
+  /**
+   * The same for few and cheap calls: key and value lie in `buffer`, whose first `keyBytes` are for keys. Both
+   * functions keep tdb and buffer alive.
+   */
+  chains(buffer: ArrayBuffer, keyBytes: number): TdbChains;
   /** The length of the value, which is copied to `target` when it fits whole; -1: no such record. */
   parse(key: Uint8Array, target: Uint8Array): number;
   /** The value in a Buffer of its own; null: no such record. */
@@ -58,6 +63,23 @@ export interface Tdb {
   /** Removes all records. Waits for every chain. */
   wipe(): void;
   hashSize(): number;
+}
+
+/** What an action of TdbChains.finish does before it lets go of the chain. */
+export const CHAIN_ACTION = { leave: 0, store: 1, delete: 2 } as const;
+/** Answers of TdbChains that are no lengths; below these are errors, of which `errorText` knows the meaning. */
+export const CHAIN_ABSENT = -1;
+export const CHAIN_BUSY = -2;
+
+/** One record at a time, under its chain; nothing is thrown. */
+export interface TdbChains {
+  /**
+   * Takes the chain of the key without waiting and reads the value into the buffer. The value's length, and when that
+   * does not fit nothing was read; CHAIN_ABSENT: no such record; CHAIN_BUSY, or an error: the chain is not held.
+   */
+  begin(keyLength: number): number;
+  /** Lets go of the chain in any case. 0, or an error. */
+  finish(action: number, keyLength: number, valueLength: number): number;
 }
 
 export interface ChannelOptions {
@@ -102,6 +124,8 @@ export interface PumpOptions {
     packetBytesMax?: number;
     inputBytesMax?: number;
     outputBytesMax?: number;
+    /** The control that may wait for company when it asks for no answer. */
+    patientControl?: number;
   };
   /** Where smbds attach; `pagePath` is the node page's file, '' keeps it in memory. `generation`: 32 bits, not 0. */
   ring?: { path: string; pagePath: string; generation: number; node: number };
@@ -118,7 +142,10 @@ export interface PumpOptions {
 export interface NativePump {
   readonly inBuffer: ArrayBuffer;
   readonly outBuffer: ArrayBuffer;
-  /** Two doubles: the time of the current batch, and the deadline of the timer (Infinity: none). Microseconds. */
+  /**
+   * Three doubles: the time of the current batch, the deadline of the timer (Infinity: none), and how long packets
+   * that may wait for company do so. Microseconds.
+   */
   readonly controlBuffer: ArrayBuffer;
   /** Performs the first `outLength` bytes of outBuffer, which may then be filled again. */
   route(outLength: number): void;
@@ -156,6 +183,8 @@ export interface Native {
   probeTdbUser(path: string): number;
   /** Microseconds of CLOCK_MONOTONIC. */
   now(): number;
+  /** What an error of TdbChains means. */
+  tdbErrorText(result: number): string;
 }
 
 let loaded: Native | undefined;

@@ -163,6 +163,7 @@ export class PoolHost implements LockWitness {
         },
         frame: (peer, incarnationOfPeer, body) =>
           this.loop.input({ kind: 'frame', peer, incarnation: incarnationOfPeer, body }),
+        isPatient: () => this.node.isPatient(),
         endOfBatch: () => this.loop.endOfBatch(),
       },
     });

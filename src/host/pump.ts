@@ -29,6 +29,7 @@ import {
   OUT_RING_END,
   OUT_RING_REPLY,
 } from './batch.js';
+import { CONTROL } from '../wire/ctdb-controls.js';
 import { codeOf, messageOf, PoolError } from './errors.js';
 import { loadNative } from './native.js';
 import type { ChannelOptions, NativePump, NativeTransport, PumpOptions as NativeOptions } from './native.js';
@@ -37,6 +38,12 @@ import type { ChannelOptions, NativePump, NativeTransport, PumpOptions as Native
 const IN_BYTES = 1 << 20;
 /** As much again; when it is full it is handed over early. */
 const OUT_BYTES = 1 << 20;
+/**
+ * smbd tells of emptied records, two for each file that is closed, and waits for no answer: a turn for each costs more
+ * than the news. So long they wait for something else to be brought along with; well below the time after which
+ * records are deleted.
+ */
+const PATIENCE_MICROS = 2_000;
 const INCARNATION_BYTES = 8;
 const U32_MAX = 0xffff_ffff;
 /** enum RingEnd of native/core/ring_server.h: it wrote what no honest smbd writes. */
@@ -46,6 +53,8 @@ export interface PumpListener extends SmbdGateListener {
   /** Must be given with `ring`. */
   ring?: SmbdRingListener;
   frame: FrameListener;
+  /** Whether news of emptied records may wait a moment; asked at the end of each batch. */
+  isPatient?(): boolean;
   /** All input of this batch was given. Answers when to be called again at the latest; Infinity for never. */
   endOfBatch(): Micros;
 }
@@ -192,6 +201,7 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
       at += BATCH_HEADER_BYTES + ((length + 7) & ~7);
     }
     this.control[1] = this.listener.endOfBatch();
+    this.control[2] = this.listener.isPatient?.() === true ? PATIENCE_MICROS : 0;
     return this.out.take();
   }
 
@@ -242,7 +252,7 @@ function openNative(options: PumpOptions, onBatch: (inLength: number) => number)
       inBytes: IN_BYTES,
       outBytes: OUT_BYTES,
       ...(interconnect ?? {}),
-      ...(socketPath === undefined ? {} : { gate: { path: socketPath } }),
+      ...(socketPath === undefined ? {} : { gate: { path: socketPath, patientControl: CONTROL.scheduleForDeletion } }),
       ...(ring === undefined ? {} : { ring: nativeRing(ring) }),
       onBatch,
     });

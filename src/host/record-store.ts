@@ -5,7 +5,7 @@
  */
 import { constants, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { DecodeError } from '../base/bytes.js';
+import { briefCopy, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
 import type { RecordOp, RecordOutcome } from '../core/effects.js';
@@ -15,11 +15,15 @@ import {
   FLAG_HAVE_READONLY,
   RECORD_HEADER_BYTES,
   decodeRecordHeader,
-  encodeRecordHeader,
+  writeRecordHeader,
 } from '../wire/record-header.js';
 import type { RecordHeader } from '../wire/record-header.js';
-import { messageOf, PoolError } from './errors.js';
+import { KEY_BYTES_MAX } from '../wire/record-messages.js';
+import { PoolError } from './errors.js';
 import {
+  CHAIN_ABSENT,
+  CHAIN_ACTION,
+  CHAIN_BUSY,
   loadNative,
   TDB_CLEAR_IF_FIRST,
   TDB_DISALLOW_NESTING,
@@ -28,7 +32,7 @@ import {
   TDB_NOSYNC,
   TDB_SEQNUM,
 } from './native.js';
-import type { Tdb } from './native.js';
+import type { Tdb, TdbChains } from './native.js';
 
 /** Chains per database; docs/decisions/volatile-databases.md says why not CTDB's 100001. */
 export const VOLATILE_HASH_SIZE = 10_007;
@@ -39,9 +43,10 @@ export const VOLATILE_FLAGS =
 
 /** A file name must hold it and the node's number. */
 const DATABASE_NAME_BYTES_MAX = 200;
-/** smbd's records are a few hundred bytes; the buffers grow for larger ones and stay so. */
+/** smbd's records are a few hundred bytes; the buffer grows for larger ones and stays so. */
 const VALUE_BYTES_INITIAL = 65_536;
-const KEY_BYTES_INITIAL = 1_024;
+/** Twice the longest key that travels. */
+const KEY_BYTES = 2 * KEY_BYTES_MAX;
 
 /** The smbds of a daemon that ended notice within milliseconds; one that is stuck in the kernel does not. */
 const USERS_GONE_TIMEOUT_MS = 5_000;
@@ -89,6 +94,13 @@ function probe(file: string): number {
 
 interface VolatileDatabase extends OpenedDatabase {
   tdb: Tdb;
+  chains: TdbChains;
+}
+
+/** The record worked on: its chain is held until `finish`. */
+interface Chain {
+  chains: TdbChains;
+  keyLength: number;
 }
 
 /** What an operation found under the chain: null for no record, or one too short to be one. */
@@ -96,8 +108,10 @@ type Found = { header: RecordHeader; length: number } | null;
 
 export class TdbRecordStore implements RecordStore {
   private readonly databases = new Map<DatabaseId, VolatileDatabase>();
-  private key = Buffer.alloc(KEY_BYTES_INITIAL);
-  private value = new Uint8Array(VALUE_BYTES_INITIAL);
+  /** Key and value of the record being worked on; the addon reads and writes here. */
+  private buffer = new ArrayBuffer(KEY_BYTES + VALUE_BYTES_INITIAL);
+  private key = Buffer.from(this.buffer, 0, KEY_BYTES);
+  private value = new Uint8Array(this.buffer, KEY_BYTES);
 
   constructor(
     private readonly directory: string,
@@ -115,7 +129,7 @@ export class TdbRecordStore implements RecordStore {
       openFlags: constants.O_RDWR | constants.O_CREAT,
       mode: 0o600,
     });
-    const opened = { tdb, path, flags: VOLATILE_FLAGS };
+    const opened = { tdb, chains: tdb.chains(this.buffer, KEY_BYTES), path, flags: VOLATILE_FLAGS };
     this.databases.set(database, opened);
     return opened;
   }
@@ -130,57 +144,63 @@ export class TdbRecordStore implements RecordStore {
   }
 
   perform(database: DatabaseId, key: RecordKey, op: RecordOp): RecordOutcome {
-    const tdb = this.databases.get(database)?.tdb;
-    if (tdb === undefined) return { result: 'failed', why: 'the database is not open' };
-    const bytes = this.keyBytes(key);
-    try {
-      if (!tdb.chainlockNonblock(bytes)) return { result: 'busy' };
-    } catch (error) {
-      return { result: 'failed', why: messageOf(error) };
+    const opened = this.databases.get(database);
+    if (opened === undefined) return { result: 'failed', why: 'the database is not open' };
+    if (key.length > KEY_BYTES) return { result: 'failed', why: 'the key is too long' };
+    const chain = { chains: opened.chains, keyLength: this.key.write(key, 'latin1') };
+    let length = chain.chains.begin(chain.keyLength);
+    if (length === CHAIN_BUSY) return { result: 'busy' };
+    if (length > this.value.length) {
+      // nothing was read: once more with a larger buffer
+      chain.chains.finish(CHAIN_ACTION.leave, chain.keyLength, 0);
+      this.grow(length);
+      return this.perform(database, key, op);
     }
-    try {
-      return this.performLocked(tdb, bytes, op);
-    } catch (error) {
-      return { result: 'failed', why: messageOf(error) };
-    } finally {
-      tdb.chainunlock(bytes);
+    if (length < CHAIN_ABSENT) return { result: 'failed', why: loadNative().tdbErrorText(length) };
+    if (op.op !== 'take') return this.performOn(chain, length, op);
+    length = RECORD_HEADER_BYTES + op.data.length;
+    if (length > this.value.length) {
+      chain.chains.finish(CHAIN_ACTION.leave, chain.keyLength, 0);
+      this.grow(length);
+      return this.perform(database, key, op);
     }
+    this.value.set(op.data, RECORD_HEADER_BYTES);
+    const header =
+      op.copyOf === null
+        ? { rsn: op.turn, dmaster: this.self, flags: 0 }
+        : { rsn: op.turn, dmaster: op.copyOf, flags: FLAG_HAVE_READONLY };
+    writeRecordHeader(this.value, header);
+    return finish(chain, CHAIN_ACTION.store, length, DONE);
   }
 
-  /** A view of a buffer that the next operation overwrites. */
-  private keyBytes(key: RecordKey): Uint8Array {
-    if (key.length > this.key.length) this.key = Buffer.alloc(key.length * 2);
-    return this.key.subarray(0, this.key.write(key, 'latin1'));
+  /** Larger records than ever before: what was opened goes over to the new buffer. */
+  private grow(length: number): void {
+    this.buffer = new ArrayBuffer(KEY_BYTES + length * 2);
+    this.key = Buffer.from(this.buffer, 0, KEY_BYTES);
+    this.value = new Uint8Array(this.buffer, KEY_BYTES);
+    for (const opened of this.databases.values()) opened.chains = opened.tdb.chains(this.buffer, KEY_BYTES);
   }
 
-  private performLocked(tdb: Tdb, key: Uint8Array, op: RecordOp): RecordOutcome {
-    if (op.op === 'take') {
-      const header =
-        op.copyOf === null
-          ? { rsn: op.turn, dmaster: this.self, flags: 0 }
-          : { rsn: op.turn, dmaster: op.copyOf, flags: FLAG_HAVE_READONLY };
-      this.put(tdb, key, header, op.data);
-      return { result: 'done' };
-    }
-    const found = this.find(tdb, key);
+  /** `length` of the value that was read, or CHAIN_ABSENT. */
+  private performOn(chain: Chain, length: number, op: Exclude<RecordOp, { op: 'take' }>): RecordOutcome {
+    const found = this.found(length);
     switch (op.op) {
       case 'discard':
-        return this.discard(tdb, key, found, op);
+        return this.discard(chain, found, op);
       case 'reclaim':
-        if (found === null) return { result: 'refused', why: 'absent' };
-        return this.rewrite(tdb, key, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
+        if (found === null) return refuse(chain, 'absent');
+        return this.rewrite(chain, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
       case 'peek':
-        return this.peek(found, op.mode);
+        return this.peek(chain, found, op.mode);
       default:
-        if (found === null) return { result: 'refused', why: 'absent' };
-        if (found.header.dmaster !== this.self) return { result: 'refused', why: 'not-ours' };
-        return this.performOnOwn(tdb, key, op, found);
+        if (found === null) return refuse(chain, 'absent');
+        if (found.header.dmaster !== this.self) return refuse(chain, 'not-ours');
+        return this.performOnOwn(chain, op, found);
     }
   }
 
   private performOnOwn(
-    tdb: Tdb,
-    key: Uint8Array,
+    chain: Chain,
     op: Extract<RecordOp, { op: 'give' | 'share' | 'unshare' | 'erase' }>,
     found: NonNullable<Found>,
   ): RecordOutcome {
@@ -188,58 +208,44 @@ export class TdbRecordStore implements RecordStore {
     switch (op.op) {
       case 'give':
         // the turn stays: the backup is the version of its last owner's turn
-        return this.rewrite(tdb, key, found, { rsn: header.rsn, dmaster: op.to, flags: 0 });
+        return this.rewrite(chain, found, { rsn: header.rsn, dmaster: op.to, flags: 0 });
       case 'share':
-        return this.rewrite(tdb, key, found, { ...header, flags: header.flags | FLAG_HAVE_DELEGATIONS });
+        return this.rewrite(chain, found, { ...header, flags: header.flags | FLAG_HAVE_DELEGATIONS });
       case 'unshare':
-        return this.rewrite(tdb, key, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
+        return this.rewrite(chain, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
       case 'erase':
-        if (found.length > RECORD_HEADER_BYTES) return { result: 'refused', why: 'not-empty' };
-        if (header.rsn !== op.turn) return { result: 'refused', why: 'other-turn' };
-        tdb.delete(key);
-        return { result: 'done' };
+        if (found.length > RECORD_HEADER_BYTES) return refuse(chain, 'not-empty');
+        if (header.rsn !== op.turn) return refuse(chain, 'other-turn');
+        return finish(chain, CHAIN_ACTION.delete, 0, DONE);
       default:
         return unreachable(op);
     }
   }
 
-  private discard(
-    tdb: Tdb,
-    key: Uint8Array,
-    found: Found,
-    { turn, keep }: Extract<RecordOp, { op: 'discard' }>,
-  ): RecordOutcome {
-    if (found === null) {
-      // nothing, or bytes that are no record of ours to keep
-      tdb.delete(key);
-      return { result: 'done' };
-    }
-    if (found.header.dmaster === this.self) return { result: 'refused', why: 'ours' };
-    if (found.header.rsn > turn) return { result: 'refused', why: 'other-turn' };
-    if (keep) return this.rewrite(tdb, key, found, { ...found.header, flags: 0 });
-    tdb.delete(key);
-    return { result: 'done' };
+  private discard(chain: Chain, found: Found, { turn, keep }: Extract<RecordOp, { op: 'discard' }>): RecordOutcome {
+    // nothing, or bytes that are no record of ours to keep
+    if (found === null) return finish(chain, CHAIN_ACTION.delete, 0, DONE);
+    if (found.header.dmaster === this.self) return refuse(chain, 'ours');
+    if (found.header.rsn > turn) return refuse(chain, 'other-turn');
+    if (keep) return this.rewrite(chain, found, { ...found.header, flags: 0 });
+    return finish(chain, CHAIN_ACTION.delete, 0, DONE);
   }
 
-  private peek(found: Found, mode: 'read' | 'write'): RecordOutcome {
-    if (found === null) return { result: 'refused', why: 'absent' };
+  private peek(chain: Chain, found: Found, mode: 'read' | 'write'): RecordOutcome {
+    if (found === null) return refuse(chain, 'absent');
     const { dmaster, flags } = found.header;
     const own = dmaster === this.self;
-    if (!own && (mode === 'write' || (flags & FLAG_HAVE_READONLY) === 0)) return { result: 'refused', why: 'not-ours' };
-    if (own && mode === 'write' && (flags & FLAG_HAVE_DELEGATIONS) !== 0) return { result: 'refused', why: 'shared' };
-    return { result: 'done', data: this.payload(found) };
+    const readable = own || (mode === 'read' && (flags & FLAG_HAVE_READONLY) !== 0);
+    if (!readable) return refuse(chain, 'not-ours');
+    if (own && mode === 'write' && (flags & FLAG_HAVE_DELEGATIONS) !== 0) return refuse(chain, 'shared');
+    return finish(chain, CHAIN_ACTION.leave, 0, { result: 'done', data: this.payload(found) });
   }
 
-  /** Reads the record into this.value. */
-  private find(tdb: Tdb, key: Uint8Array): Found {
-    let length = tdb.parse(key, this.value);
-    if (length > this.value.length) {
-      this.value = new Uint8Array(length * 2);
-      length = tdb.parse(key, this.value);
-    }
-    if (length < 0) return null;
+  /** The record in this.value. */
+  private found(length: number): Found {
+    if (length < RECORD_HEADER_BYTES) return null;
     try {
-      return { header: decodeRecordHeader(this.value.subarray(0, length)), length };
+      return { header: decodeRecordHeader(this.value), length };
     } catch (error) {
       if (error instanceof DecodeError) return null;
       throw error;
@@ -247,21 +253,29 @@ export class TdbRecordStore implements RecordStore {
   }
 
   private payload({ length }: NonNullable<Found>): Uint8Array {
-    return length === RECORD_HEADER_BYTES ? EMPTY : this.value.slice(RECORD_HEADER_BYTES, length);
+    return length === RECORD_HEADER_BYTES ? EMPTY : briefCopy(this.value, RECORD_HEADER_BYTES, length);
   }
 
   /** Stores the found record under another header and answers its payload. */
-  private rewrite(tdb: Tdb, key: Uint8Array, found: NonNullable<Found>, header: RecordHeader): RecordOutcome {
-    this.value.set(encodeRecordHeader(header));
-    tdb.store(key, this.value.subarray(0, found.length));
-    return { result: 'done', data: this.payload(found) };
+  private rewrite(chain: Chain, found: NonNullable<Found>, header: RecordHeader): RecordOutcome {
+    writeRecordHeader(this.value, header);
+    return finish(chain, CHAIN_ACTION.store, found.length, { result: 'done', data: this.payload(found) });
   }
+}
 
-  private put(tdb: Tdb, key: Uint8Array, header: RecordHeader, data: Uint8Array): void {
-    const length = RECORD_HEADER_BYTES + data.length;
-    if (length > this.value.length) this.value = new Uint8Array(length * 2);
-    this.value.set(encodeRecordHeader(header));
-    this.value.set(data, RECORD_HEADER_BYTES);
-    tdb.store(key, this.value.subarray(0, length));
-  }
+const DONE: RecordOutcome = { result: 'done' };
+
+/** Does the action, lets go of the chain, and answers `outcome` if that succeeded. */
+function finish(
+  { chains, keyLength }: Chain,
+  action: number,
+  valueLength: number,
+  outcome: RecordOutcome,
+): RecordOutcome {
+  const result = chains.finish(action, keyLength, valueLength);
+  return result === 0 ? outcome : { result: 'failed', why: loadNative().tdbErrorText(result) };
+}
+
+function refuse(chain: Chain, why: Extract<RecordOutcome, { result: 'refused' }>['why']): RecordOutcome {
+  return finish(chain, CHAIN_ACTION.leave, 0, { result: 'refused', why });
 }

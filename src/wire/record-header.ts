@@ -28,6 +28,23 @@ export function encodeRecordHeader(header: RecordHeader): Uint8Array {
     .finish();
 }
 
+/** Overwrites the header at the start of a stored value. */
+export function writeRecordHeader(value: Uint8Array, { rsn, dmaster, flags }: RecordHeader): void {
+  put32(value, 0, rsn % 0x1_0000_0000);
+  put32(value, 4, Math.floor(rsn / 0x1_0000_0000));
+  put32(value, 8, dmaster);
+  put32(value, 12, 0);
+  put32(value, 16, flags);
+  put32(value, 20, 0);
+}
+
+function put32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+  bytes[at + 2] = value >>> 16;
+  bytes[at + 3] = value >>> 24;
+}
+
 /** A whole stored value: header and payload. */
 export function encodeRecord(header: RecordHeader, data: Uint8Array): Uint8Array {
   const value = new Uint8Array(RECORD_HEADER_BYTES + data.length);

@@ -240,7 +240,7 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
       const what = RECORD_KINDS[reader.u8()];
       if (what === undefined) throw new DecodeError('unknown-record-kind');
       const owner = readNode(reader);
-      return { kind, database, key, turn, run, what, owner, data: reader.copy(reader.u32()) };
+      return { kind, database, key, turn, run, what, owner, data: reader.brief(reader.u32()) };
     }
     case 'have':
     case 'revoke':

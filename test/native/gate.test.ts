@@ -38,6 +38,9 @@ class Served {
   readonly packets = new Map<ClientId, Buffer[]>();
   readonly pids = new Map<ClientId, number>();
   echo = false;
+  patient = false;
+  batches = 0;
+  lastAt = 0;
 
   constructor(t: TestContext, path = join(ownDirectory(t), 'gate.socket')) {
     this.path = path;
@@ -51,11 +54,16 @@ class Served {
         },
         clientPacket: (client, bytes) => {
           this.packets.get(client)!.push(Buffer.from(bytes));
+          this.lastAt = loadNative().now();
           if (this.echo) this.pump.sendPacket(client, bytes);
         },
         clientClosed: (client) => this.story.push(`closed ${client}`),
         frame: () => assert.fail('no frames here'),
-        endOfBatch: () => Infinity,
+        isPatient: () => this.patient,
+        endOfBatch: () => {
+          this.batches++;
+          return Infinity;
+        },
       },
     });
     t.after(() => this.pump.close());
@@ -120,6 +128,34 @@ test('packets arrive whole and in order wherever the stream is cut, with the pid
   await eventually('four packets', () => served.texts().length === 4);
   assert.deepEqual(served.texts(), ['one', '', 'three', 'x'.repeat(1000)]);
   assert.equal(served.pids.get(1 as ClientId), process.pid);
+});
+
+/** REQ_CONTROL as smbd sends it: opcode, flags. */
+function controlPacket(opcode: number, flags: number): Buffer {
+  const whole = packet(Buffer.alloc(28));
+  whole.writeUInt32LE(7, 16);
+  whole.writeUInt32LE(opcode, 32);
+  whole.writeUInt32LE(flags, 52);
+  return whole;
+}
+
+test('news of emptied records wait for company: alone they come later, never out of order', async (t) => {
+  const served = new Served(t);
+  const socket = await client(t, served);
+  served.patient = true;
+  socket.write(packet('before'));
+  await eventually('the first packet', () => served.texts().length === 1);
+  const { now } = loadNative();
+  const sent = now();
+  socket.write(controlPacket(128, 1));
+  await eventually('the news', () => served.texts().length === 2);
+  assert.ok(served.lastAt - sent >= 2_000, `came after ${served.lastAt - sent} us`);
+  const batches = served.batches;
+  const news = controlPacket(128, 1);
+  socket.write(Buffer.concat([news, news, packet('after'), news]));
+  await eventually('all of them', () => served.texts().length === 6);
+  assert.deepEqual(served.texts().map((text) => text === 'after'), [false, false, false, false, true, false]);
+  assert.equal(served.batches, batches + 1, 'brought along');
 });
 
 test('wrong magic or version: the packet is dropped and counted, the connection kept', async (t) => {

@@ -15,6 +15,8 @@ import type { Client, Clients } from './clients.js';
 import type { RecordsForGate } from './ports.js';
 import type { Tokens } from './tokens.js';
 
+const EMPTY = new Uint8Array(0);
+
 /** What clients find in `status` of a refused call; they only look whether it is 0. */
 const CALL_FAILED = 0xffff_ffff;
 
@@ -25,6 +27,13 @@ const CALL_FAILED = 0xffff_ffff;
  * with readers, it would ask: and we could never answer, because we store under the chain that it holds until we have.
  */
 const MOVED_TO_READERS: ReadonlySet<DatabaseId> = new Set([databaseIdOf('locking.tdb'), databaseIdOf('g_lock.tdb')]);
+
+/** Whole names: one put together for each call costs more than the counting. */
+const COUNTERS = {
+  migrate: 'gate.call.migrate',
+  fetch: 'gate.call.fetch',
+  'fetch-with-header': 'gate.call.fetch-with-header',
+} as const satisfies Record<Call['what'], string>;
 
 interface Call {
   database: DatabaseId;
@@ -68,12 +77,14 @@ export class Calls {
     const key = keyOf(packet.key);
     this.pending.set(token, { database, key, client, requestId: packet.requestId, what });
     client.calls.add(token);
-    this.context.count(`gate.call.${what}`);
-    const isAgain = what === 'migrate' && client.lastMigrated === `${database}/${key}`;
-    client.lastMigrated = what === 'migrate' ? `${database}/${key}` : '';
-    if (what === 'migrate') client.hasMigrated = true;
-    if (what === 'migrate') this.records.migrate(database, key, token, isAgain);
-    else if (MOVED_TO_READERS.has(database)) {
+    this.context.count(COUNTERS[what]);
+    const isAgain = what === 'migrate' && client.lastDatabase === database && client.lastMigrated === key;
+    client.lastDatabase = database;
+    client.lastMigrated = what === 'migrate' ? key : '';
+    if (what === 'migrate') {
+      client.hasMigrated = true;
+      this.records.migrate(database, key, token, isAgain);
+    } else if (MOVED_TO_READERS.has(database)) {
       // smbd lists over a connection of its own, on which it never takes a record and after which it keeps nothing
       if (client.hasMigrated) this.records.migrate(database, key, token, false);
       else this.records.look(database, key, token);
@@ -93,7 +104,7 @@ export class Calls {
       this.records.fetch(call.database, call.key, token);
       return true;
     }
-    return this.answer(token, new Uint8Array(0));
+    return this.answer(token, EMPTY);
   }
 
   fetched(token: number, data: Uint8Array): boolean {
@@ -112,11 +123,13 @@ export class Calls {
   private answer(token: number, payload: Uint8Array): boolean {
     const call = this.take(token);
     if (call === undefined) return false;
-    const withHeader = call.what === 'fetch-with-header';
-    const header = { rsn: 0, dmaster: this.context.self, flags: 0 };
-    const data = call.what === 'migrate' ? new Uint8Array(0) : withHeader ? encodeRecord(header, payload) : payload;
+    const data = call.what === 'migrate' ? EMPTY : call.what === 'fetch' ? payload : this.withHeader(payload);
     this.clients.send(call.client.id, { kind: 'reply-call', status: 0, data }, call.requestId);
     return true;
+  }
+
+  private withHeader(payload: Uint8Array): Uint8Array {
+    return encodeRecord({ rsn: 0, dmaster: this.context.self, flags: 0 }, payload);
   }
 
   private take(token: number): Call | undefined {

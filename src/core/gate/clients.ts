@@ -2,7 +2,7 @@
  * The local processes' connections: who they are, which message addresses (srvids) they registered, and the sending of
  * packets to them. Used by all parts of the gate. Decides nothing about what a packet means.
  */
-import type { ClientId } from '../../base/ids.js';
+import type { ClientId, DatabaseId, RecordKey } from '../../base/ids.js';
 import { encodeCtdb, SRVID } from '../../wire/ctdb.js';
 import type { CtdbBody } from '../../wire/ctdb.js';
 import type { CoreContext } from '../context.js';
@@ -18,7 +18,8 @@ export interface Client {
   /** How often each address was registered: twice delivers twice. */
   readonly srvids: Map<bigint, number>;
   /** The record it asked to own in its last call, '' if that was another call: asked for twice, it left too early. */
-  lastMigrated: string;
+  lastMigrated: RecordKey | '';
+  lastDatabase: DatabaseId | null;
   /** Whether it ever asked to own a record on this connection. */
   hasMigrated: boolean;
   /** Tokens of calls under way. */
@@ -50,6 +51,7 @@ export class Clients {
       pid,
       srvids: new Map(),
       lastMigrated: '',
+      lastDatabase: null,
       hasMigrated: false,
       calls: new Set(),
       notifies: new Map(),

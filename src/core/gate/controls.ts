@@ -53,7 +53,8 @@ export class Controls {
       if (wanted) this.clients.send(client.id, { kind: 'reply-control', ...result }, requestId);
     };
     if (destination === DESTINATION.current || destination === this.context.self) {
-      return this.perform({ client, ...request, answer });
+      // written out, not spread: smbd sends two of these for each file it closes
+      return this.perform({ client, opcode, srvid, flags, data, answer });
     }
     if (isBroadcast(destination)) return this.broadcast(client, request, wanted, answer);
     const node = nodeId(destination);
