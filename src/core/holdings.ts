@@ -250,10 +250,7 @@ export class Holdings {
       return;
     }
     holding.operation = null;
-    if (outcome.result === 'busy') {
-      this.busy(holding);
-      return;
-    }
+    if (outcome.result === 'busy') return this.busy(holding);
     holding.busySince = null;
     holding.busyDelay = BUSY_RETRY_MICROS_MIN;
     holding.busyWarned = false;
@@ -536,7 +533,8 @@ export class Holdings {
       holding.sharedTurn = turn;
     }
     this.context.count(GIVEN[what]);
-    this.post(to, { kind: 'record', database, key, turn, run, what, owner: mode === 'write' ? to : this.context.self, data });
+    const owner = mode === 'write' ? to : this.context.self;
+    this.post(to, { kind: 'record', database, key, turn, run, what, owner, data });
   }
 
   private erased(holding: Holding, outcome: RecordOutcome): void {
