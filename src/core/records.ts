@@ -13,7 +13,8 @@ import type { HistogramSummary } from '../base/histogram.js';
 import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage, serverNamed } from '../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../wire/record-messages.js';
+import { serverNamed } from '../wire/record-messages.js';
 import { Directory } from './directory.js';
 import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
@@ -350,10 +351,7 @@ export class Records {
 
   private want(database: DatabaseId, key: RecordKey, mode: AccessMode, token: number): void {
     const known = this.databases.get(database);
-    if (known === undefined) {
-      this.events?.failed(token, 'unknown database');
-      return;
-    }
+    if (known === undefined) return this.events?.failed(token, 'unknown database');
     if (known.barrier && this.holdings.get(database, key)?.state !== 'owned') {
       this.barriers.pass((number, peer) => this.post(peer, { kind: 'barrier', number }), () => {
         this.holdings.want(database, key, mode, token);

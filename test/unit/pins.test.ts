@@ -66,6 +66,22 @@ test('a batch asks each home once and is ready when all records are here', () =>
   for (const key of keys) assert.equal(pool.find(0, LOCKING, key)?.dmaster, 0);
 });
 
+test('where several have waited, each gets the time of one', () => {
+  const pool = new RecordsPool(2);
+  const [key] = keysWithHome(pool, 0, 1);
+  migrate(pool, 0, key!);
+  const tokens = [1, 2, 3].map(() => migrate(pool, 1, key!));
+  pool.deliverAll();
+  pool.advance(1_100);
+  for (const token of tokens) assert.ok(isAnswered(pool, 1, token));
+  const next = migrate(pool, 0, key!);
+  pool.deliverAll();
+  pool.advance(2_700);
+  assert.ok(!isAnswered(pool, 0, next));
+  pool.advance(400);
+  assert.ok(isAnswered(pool, 0, next));
+});
+
 test('pinned records stay until the operation ends, and leave then', () => {
   const pool = new RecordsPool(2);
   const [key] = keysWithHome(pool, 1, 1);

@@ -101,22 +101,6 @@ test('a record is not given away before its hold is over', () => {
   assert.equal(answered(pool, 1, token), 'migrated');
 });
 
-test('where several have waited, each gets the time of one', () => {
-  const pool = new RecordsPool(2);
-  const key = keyWithHome(pool, 0);
-  migrate(pool, 0, key);
-  const tokens = [1, 2, 3].map(() => migrate(pool, 1, key));
-  pool.deliverAll();
-  pool.advance(1_100);
-  for (const token of tokens) assert.equal(answered(pool, 1, token), 'migrated');
-  const next = migrate(pool, 0, key);
-  pool.deliverAll();
-  pool.advance(2_700);
-  assert.equal(answered(pool, 0, next), undefined);
-  pool.advance(400);
-  assert.equal(answered(pool, 0, next), 'migrated');
-});
-
 test('a record that its last user emptied goes at once, and was used: its hold does not grow', () => {
   const pool = new RecordsPool(2);
   const key = keyWithHome(pool, 0);
