@@ -42,6 +42,7 @@ interface Options {
   seed: string;
   processors: string;
   transport: 'ethernet' | 'udp';
+  module?: true;
   nodeOption: string[];
 }
 
@@ -113,13 +114,14 @@ class Bench {
   }
 
   private conditions(): Record<string, string | number> {
-    const { processors, seed, transport, quick } = this.options;
+    const { processors, seed, transport, quick, module } = this.options;
     const { repetitions, seconds } = this.length(1);
     const warm = quick ? 'daemons cold' : 'after one that does not count';
     return {
       machine: `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`,
       node: process.version,
       processors: `everything on processor ${processors}`,
+      module: module ? "in smbpool's smbds" : 'none',
       transport: `smbpool: ${transport}, CTDB: TCP; one bridge, state on tmpfs`,
       repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, ${warm}`,
       seed,
@@ -155,9 +157,9 @@ class Bench {
   }
 
   private async measureSmb(): Promise<Row[]> {
-    const { seed, processors } = this.options;
+    const { seed, processors, module } = this.options;
     const systems: System[] = ['smbpool', 'ctdb', 'single'];
-    await startSmbds(ROOT, systems, processors);
+    await startSmbds(ROOT, systems, { processors, module: module === true });
     const length = this.length(1);
     const client = join(repositoryFolder(), 'bench', 'client', 'smb_load.py');
     const plan: Plan = {
@@ -183,6 +185,7 @@ function parseOptions(argv: readonly string[]): Options {
     .option('--json', 'print everything as one JSON object')
     .option('--no-smb', 'only the daemons')
     .option('--no-daemons', 'only SMB')
+    .option('--module', "our VFS module in smbpool's smbds; without: the same smbd in the same configuration for all")
     .option('--only <workload>', 'only this workload (repeatable)', list)
     .option('--repetitions <number>', 'of each workload on each system')
     .option('--seconds <number>', 'how long one repetition measures')

@@ -1,6 +1,6 @@
 /**
  * The SMB level: stock smbds on top of both pools, and one that knows of no other server, all with the same options.
- * smbd's own work is the same in all three; what differs is what its daemon costs it.
+ * smbd's own work is the same in all three; what differs is what its daemon costs it, and our VFS module if asked for.
  */
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,11 +24,16 @@ export const SMB_WORKLOADS: readonly Workload[] = [
   { name: 'directory', title: 'one folder, two clients per server', latencyOf: 'open and close' },
 ];
 
-export async function startSmbds(root: string, systems: readonly System[], processors: string): Promise<void> {
+/** `module`: smbpool's smbds have our VFS module; the others never do. */
+export async function startSmbds(
+  root: string,
+  systems: readonly System[],
+  { processors, module }: { processors: string; module: boolean },
+): Promise<void> {
   if (!unixUserExists(USER)) await createUnixUser(USER);
   for (const system of systems) {
     const all = places(root, system);
-    for (const place of all) prepare(place);
+    for (const place of all) prepare(place, module && system === 'smbpool');
     await setSmbUser(all[0]!, USER, PASSWORD);
     // one after the other: each finds its databases made by the one before
     for (const place of all) await startSmbd(place, processors);
@@ -44,14 +49,13 @@ async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlac
   }
 }
 
-function prepare(place: ServerPlace): void {
+function prepare(place: ServerPlace, module: boolean): void {
   for (const folder of [...sambaFolders(place), place.share, join(place.share, 'folder')]) {
     mkdirSync(folder, { recursive: true });
   }
   chmodSync(join(place.directory, 'private'), 0o700);
   for (const folder of [place.share, join(place.share, 'folder')]) chmodSync(folder, 0o1777);
-  // without our module: the same smbd in the same configuration for all, so that only the daemons differ
-  writeFileSync(place.smbConf, sambaConfig(place, labOptions({ module: false })));
+  writeFileSync(place.smbConf, sambaConfig(place, labOptions({ module })));
 }
 
 /** Where the clients of a system connect to: always as many as a pool has servers. */
