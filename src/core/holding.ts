@@ -125,7 +125,20 @@ export function isOwner({ state, arrived }: Holding): boolean {
   return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
 }
 
-/** Whether local writers may not be able to use the record once this is done. */
+/** Whether a process that wants it so could use the record as it is here. */
+export function canServe({ state, shared }: Holding, mode: Waiter['mode']): boolean {
+  if (mode === 'owned') return true;
+  if (state === 'owned') return mode === 'read' || !shared;
+  return state === 'copy' && mode === 'read';
+}
+
+/** Whether it is a copy that the home wants to go; an order older than the copy meant what was here before. */
+export function isCopyToGo({ state, turn, discard }: Holding): boolean {
+  return state === 'copy' && discard.some((order) => order.turn >= turn);
+}
+
+/** Whether local processes may not be able to use the record once this is done. */
 export function isLeaving(operation: RecordOp | null): boolean {
-  return operation?.op === 'give' || operation?.op === 'share' || operation?.op === 'erase';
+  const op = operation?.op;
+  return op === 'give' || op === 'share' || op === 'erase' || op === 'discard';
 }

@@ -9,7 +9,8 @@ import type { CoreContext } from './context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
 import type { RecordMessage } from '../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, isLaterRun, isLeaving, isOwner, newHolding } from './holding.js';
+import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLaterRun, isLeaving } from './holding.js';
+import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './records-events.js';
 import { HoldTimes, markOf } from './hold-times.js';
@@ -76,17 +77,19 @@ export class Holdings {
     return keys;
   }
 
-  /** Whether a local writer could use the record now. */
-  isHome(database: DatabaseId, key: RecordKey): boolean {
+  /** Whether a local writer, or reader, could use the record now. */
+  isHome(database: DatabaseId, key: RecordKey, mode: AccessMode): boolean {
     const holding = this.get(database, key);
-    if (holding?.state !== 'owned' || holding.shared) return false;
-    return holding.arrived === null && holding.reclaim === null && !isLeaving(holding.operation);
+    if (holding === undefined || holding.arrived !== null || holding.reclaim !== null) return false;
+    return canServe(holding, mode) && !isLeaving(holding.operation);
   }
 
   /** Keeps the record here for an operation, unless another server has waited for long enough already. */
   pin(database: DatabaseId, key: RecordKey, operation: number, until: Micros): void {
     const holding = this.get(database, key);
-    if (holding === undefined || holding.state !== 'owned') return;
+    if (holding === undefined) return;
+    // a copy that is to go goes: nobody counts how many operations it has served since
+    if (holding.state === 'copy' ? isCopyToGo(holding) : holding.state !== 'owned') return;
     if (holding.give !== null && holding.pins?.has(operation) !== true) {
       if (holding.cohort >= COHORT_OPERATIONS_MAX) return;
       holding.cohort += 1;
@@ -99,7 +102,7 @@ export class Holdings {
     const holding = this.get(database, key);
     if (holding?.pins?.delete(operation) !== true) return;
     if (holding.pins.size === 0) holding.pins = null;
-    if (holding.give !== null) this.settle(holding);
+    if (holding.give !== null || holding.discard.length > 0) this.settle(holding);
   }
 
   /** Requests not answered yet. */
@@ -319,12 +322,12 @@ export class Holdings {
       return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
     }
     const discard = holding.discard[0];
-    if (discard !== undefined && (holding.state !== 'copy' || this.holdIsOver(holding))) {
+    if (discard !== undefined && (!isCopyToGo(holding) || this.holdIsOver(holding))) {
       return { op: 'discard', turn: discard.turn, keep: discard.keep && holding.isBackupToo };
     }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
-    if (waiters.some((waiter) => this.canServe(holding, waiter))) {
-      const write = waiters.some((waiter) => waiter.mode === 'write' && this.canServe(holding, waiter));
+    if (waiters.some((waiter) => canServe(holding, waiter.mode))) {
+      const write = waiters.some((waiter) => waiter.mode === 'write' && canServe(holding, waiter.mode));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
     if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
@@ -367,12 +370,6 @@ export class Holdings {
     }
     if (holding.pins.size === 0) holding.pins = null;
     return holding.give === null ? until : Math.min(until, holding.giveSince + COHORT_MICROS);
-  }
-
-  private canServe(holding: Holding, waiter: Waiter): boolean {
-    if (waiter.mode === 'owned') return true;
-    if (holding.state === 'owned') return waiter.mode === 'read' || !holding.shared;
-    return holding.state === 'copy' && waiter.mode === 'read';
   }
 
   private askFor(holding: Holding): void {

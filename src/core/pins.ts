@@ -5,7 +5,7 @@
  */
 import type { DatabaseId, RecordKey } from '../base/ids.js';
 import type { CoreContext } from './context.js';
-import type { Micros } from './effects.js';
+import type { AccessMode, Micros } from './effects.js';
 import type { Timer } from './timers.js';
 
 /** How long the records of a running operation stay: an open takes smbd well below a millisecond once they are here. */
@@ -25,21 +25,26 @@ export interface RecordName {
   key: RecordKey;
 }
 
+/** A record that an operation needs, to change it or only to read it: then a copy is enough. */
+export interface NeededRecord extends RecordName {
+  mode: AccessMode;
+}
+
 /** What pins need of core/holdings. */
 export interface PinnedRecords {
-  /** Whether a local writer could use the record now. */
-  isHome(name: RecordName): boolean;
-  want(name: RecordName, token: number): void;
+  /** Whether smbd could use the record now. */
+  isHome(needed: NeededRecord): boolean;
+  want(needed: NeededRecord, token: number): void;
   cancel(token: number): void;
-  pin(name: RecordName, operation: number, until: Micros): void;
+  pin(needed: NeededRecord, operation: number, until: Micros): void;
   unpin(name: RecordName, operation: number): void;
 }
 
 interface Operation {
   number: number;
-  names: RecordName[];
+  names: NeededRecord[];
   /** Tokens of records that are not here yet. */
-  missing: Map<number, RecordName>;
+  missing: Map<number, NeededRecord>;
   tries: number;
   ready: ((all: boolean) => void) | null;
   timer: Timer | null;
@@ -69,7 +74,7 @@ export class Pins {
    * Starts an operation. `ready` is called once, possibly within this call: with true when all records are here and
    * pinned for PIN_MICROS, with false when that cannot be had. Null pins what is here and fetches nothing.
    */
-  begin(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void {
+  begin(number: number, names: readonly NeededRecord[], ready: ((all: boolean) => void) | null): void {
     this.end(number);
     const operation: Operation = {
       number,
@@ -96,7 +101,7 @@ export class Pins {
   }
 
   /** More records for an operation that is under way; those it has stay. `ready` is called once, as in `begin`. */
-  extend(number: number, names: readonly RecordName[], ready: (all: boolean) => void): void {
+  extend(number: number, names: readonly NeededRecord[], ready: (all: boolean) => void): void {
     const operation = this.operations.get(number);
     if (operation === undefined) return ready(false);
     const known = new Set(operation.names.map((name) => `${name.database}/${name.key}`));
@@ -172,7 +177,7 @@ export class Pins {
       return;
     }
     this.keepFirst(operation);
-    const asked: [number, RecordName][] = away.map((name) => [this.nextToken(), name]);
+    const asked: [number, NeededRecord][] = away.map((name) => [this.nextToken(), name]);
     for (const [token, name] of asked) {
       operation.missing.set(token, name);
       this.byToken.set(token, operation);

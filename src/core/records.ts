@@ -20,7 +20,7 @@ import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
-import type { RecordName } from './pins.js';
+import type { NeededRecord, RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
@@ -118,7 +118,7 @@ export class Records {
       (database, key, mode) => this.ask(database, key, mode),
       {
         migrated: (token) => (token < 0 ? this.pins.arrived(token) : this.events?.migrated(token)),
-        fetched: (token, data) => (token < 0 ? this.inspected(token, data) : this.events?.fetched(token, data)),
+        fetched: (token, data) => (token < 0 ? this.wasRead(token, data) : this.events?.fetched(token, data)),
         failed: (token, why) => (token < 0 ? this.pins.failed(token) : this.events?.failed(token, why)),
         emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
         came: (database, key) => this.watcher?.came(database, key),
@@ -147,8 +147,8 @@ export class Records {
       },
     });
     this.pins = new Pins(context, {
-      isHome: ({ database, key }) => this.holdings.isHome(database, key),
-      want: ({ database, key }, token) => this.holdings.want(database, key, 'write', token),
+      isHome: ({ database, key, mode }) => this.holdings.isHome(database, key, mode),
+      want: ({ database, key, mode }, token) => this.holdings.want(database, key, mode, token),
       cancel: (token) => this.holdings.cancel(token),
       pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
       unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
@@ -184,13 +184,13 @@ export class Records {
    * An operation of the VFS module begins: brings all these records here at once and keeps them for its length.
    * `ready` is called once, with false if they could not all be had; null only keeps those that are here.
    */
-  beginOperation(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void {
+  beginOperation(number: number, names: readonly NeededRecord[], ready: ((all: boolean) => void) | null): void {
     this.pins.begin(number, names, ready);
     this.drain();
   }
 
   /** More records for an operation that is under way. */
-  extendOperation(number: number, names: readonly RecordName[], ready: (all: boolean) => void): void {
+  extendOperation(number: number, names: readonly NeededRecord[], ready: (all: boolean) => void): void {
     this.pins.extend(number, names, ready);
     this.drain();
   }
@@ -208,8 +208,8 @@ export class Records {
     this.drain();
   }
 
-  isHome({ database, key }: RecordName): boolean {
-    return this.holdings.isHome(database, key);
+  isHome({ database, key, mode }: NeededRecord): boolean {
+    return this.holdings.isHome(database, key, mode);
   }
 
   /** A volatile database has been opened here. Doing it twice changes nothing. */
@@ -369,10 +369,12 @@ export class Records {
     this.watcher?.moved(...move);
   }
 
-  private inspected(token: number, data: Uint8Array): void {
+  /** For an inspection or an operation. */
+  private wasRead(token: number, data: Uint8Array): void {
     const then = this.inspections.get(token);
+    if (then === undefined) return this.pins.arrived(token);
     this.inspections.delete(token);
-    then?.(data);
+    then(data);
   }
 
   /** The server that knows who owns the record. */

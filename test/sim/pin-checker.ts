@@ -5,7 +5,7 @@
  */
 import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseIdOf } from '../../src/base/jenkins.js';
-import type { Effect, Input, Micros, RecordOutcome } from '../../src/core/effects.js';
+import type { AccessMode, Effect, Input, Micros, RecordOutcome } from '../../src/core/effects.js';
 import { PIN_MICROS } from '../../src/core/pins.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { decodeRecordMessage } from '../../src/wire/record-messages.js';
@@ -21,9 +21,10 @@ const SLACK_MICROS = 3_000;
 /** Each record of a batch may be pinned by each server in turn, and a batch is begun again a few times. */
 const BATCH_MICROS_MAX = 3_000_000;
 const GIVE_MESSAGE_TYPE = 2;
+const REVOKE_MESSAGE_TYPE = 5;
 
 interface Operation {
-  records: { database: DatabaseId; key: RecordKey }[];
+  records: { database: DatabaseId; key: RecordKey; mode: AccessMode }[];
   since: Micros;
   /** When it was told that all records are here. */
   ready: Micros | null;
@@ -32,12 +33,14 @@ interface Operation {
   isLate: boolean;
 }
 
-/** The home asked for the record. */
+/** The home asked for the record, or wants a copy back. */
 interface Give {
   turn: number;
   since: Micros;
   /** Operations that ran then or began since: at most so many may be of the cohort. */
   operations: number;
+  /** It is a copy that the home wants to go. */
+  isCopy: boolean;
   /** A smbd held the chain meanwhile. */
   wasBusy: boolean;
 }
@@ -93,11 +96,17 @@ export class PinChecker {
     if (view.readUInt32LE(8) !== 0) return;
     this.totals.ready++;
     operation.ready = this.now();
-    for (const { database, key } of operation.records) {
+    this.judgePresence(operation);
+    // a copy that is to go stays only for those that had it before
+    operation.records = operation.records.filter(({ database, key }) => !this.gives.get(nameOf(database, key))?.isCopy);
+  }
+
+  private judgePresence(operation: Operation): void {
+    for (const { database, key, mode } of operation.records) {
       const give = this.gives.get(nameOf(database, key));
       if (give !== undefined && give.operations > COHORT_OPERATIONS_MAX) operation.isLate = true;
       const header = this.store.get(database, key)?.header;
-      if (header !== undefined && usableBySmbd(header, this.server, 'write')) continue;
+      if (header !== undefined && usableBySmbd(header, this.server, mode)) continue;
       const record = this.label(database, key);
       this.fail('ready-means-here', `server ${this.server} said ready without ${record}`, record);
     }
@@ -108,8 +117,8 @@ export class PinChecker {
     const name = nameOf(database, key);
     const give = this.gives.get(name);
     if (give === undefined) return;
-    if ((op.op === 'give' || op.op === 'share') && op.turn === give.turn) {
-      this.judgePins(database, key, give);
+    if ((op.op === 'give' || op.op === 'share' || op.op === 'discard') && op.turn === give.turn) {
+      this.judgePins(database, key, give, op.op);
       if (!give.wasBusy) this.judgeBound(database, key, give);
       if (outcome.result !== 'busy') this.gives.delete(name);
     } else if (op.op === 'take' || op.op === 'reclaim' || op.op === 'unshare') {
@@ -138,12 +147,15 @@ export class PinChecker {
   }
 
   /** The record leaves: no operation may count on it. */
-  private judgePins(database: DatabaseId, key: RecordKey, give: Give): void {
+  private judgePins(database: DatabaseId, key: RecordKey, give: Give, how: 'give' | 'share' | 'discard'): void {
     const now = this.now();
     if (now - give.since >= COHORT_MICROS || give.operations > COHORT_OPERATIONS_MAX) return;
     for (const operation of this.operations.values()) {
       const { ready, isLate } = operation;
-      if (ready === null || isLate || now - ready >= PIN_MICROS || !concerns(operation, database, key)) continue;
+      if (ready === null || isLate || now - ready >= PIN_MICROS) continue;
+      const needed = operation.records.find((other) => other.database === database && other.key === key);
+      // who only reads may go on when others read, too
+      if (needed === undefined || (how === 'share' && needed.mode === 'read')) continue;
       const record = this.label(database, key);
       const text = `${record} leaves server ${this.server} ${now - ready} us after an operation was told it is here`;
       this.fail('pinned-records-stay', text, record);
@@ -165,8 +177,8 @@ export class PinChecker {
     if (message.kind !== 'open-begin') return;
     const files = (message.flags & OPEN_FLAG.hasBase) === 0 ? [message.file] : [message.file, message.base];
     const records = files.flatMap((key) => [
-      { database: databaseIdOf('locking.tdb'), key },
-      { database: databaseIdOf('brlock.tdb'), key },
+      { database: databaseIdOf('locking.tdb'), key, mode: 'write' as const },
+      { database: databaseIdOf('brlock.tdb'), key, mode: 'read' as const },
     ]);
     const wantsReply = (message.flags & OPEN_FLAG.wantsReply) !== 0;
     if (wantsReply) this.totals.batches++;
@@ -182,9 +194,9 @@ export class PinChecker {
     const frame = decodeFrame(body);
     if (frame.kind !== 'data') return;
     for (const { first, last, bytes } of frame.records) {
-      if (!first || !last || bytes[0] !== GIVE_MESSAGE_TYPE) continue;
+      if (!first || !last || (bytes[0] !== GIVE_MESSAGE_TYPE && bytes[0] !== REVOKE_MESSAGE_TYPE)) continue;
       const message = decodeRecordMessage(bytes);
-      if (message.kind !== 'give') continue;
+      if (message.kind !== 'give' && message.kind !== 'revoke') continue;
       const name = nameOf(message.database, message.key);
       const known = this.gives.get(name);
       const rsn = this.store.get(message.database, message.key)?.header.rsn ?? 0;
@@ -192,7 +204,8 @@ export class PinChecker {
       if (message.turn <= (known?.turn ?? rsn)) continue;
       const { database, key, turn } = message;
       const operations = [...this.operations.values()].filter((one) => concerns(one, database, key)).length;
-      this.gives.set(name, { turn, since: this.now(), operations, wasBusy: false });
+      const isCopy = message.kind === 'revoke';
+      this.gives.set(name, { turn, since: this.now(), operations, isCopy, wasBusy: false });
     }
   }
 }

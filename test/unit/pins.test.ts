@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { databaseId } from '../../src/base/ids.js';
 import type { RecordKey } from '../../src/base/ids.js';
+import type { AccessMode } from '../../src/core/effects.js';
 import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../../src/core/pins.js';
-import type { RecordName } from '../../src/core/pins.js';
+import type { NeededRecord } from '../../src/core/pins.js';
 import { rendezvousHome } from '../../src/core/rendezvous.js';
 import { RecordsPool } from '../support/records-pool.js';
 
@@ -22,9 +23,9 @@ interface Begun {
   all: boolean | null;
 }
 
-function begin(pool: RecordsPool, server: number, keys: RecordKey[]): Begun {
+function begin(pool: RecordsPool, server: number, keys: RecordKey[], mode: AccessMode = 'write'): Begun {
   const begun: Begun = { number: ++lastNumber, all: null };
-  const names: RecordName[] = keys.map((key) => ({ database: LOCKING, key }));
+  const names = keys.map((key): NeededRecord => ({ database: LOCKING, key, mode }));
   pool.server(server).act((records) => records.beginOperation(begun.number, names, (all) => (begun.all = all)));
   return begun;
 }
@@ -168,6 +169,43 @@ test('an operation with too many keys is told so', () => {
   assert.equal(begin(pool, 0, keysWithHome(pool, 0, KEYS_PER_OPERATION_MAX + 1)).all, false);
 });
 
+test('an operation that only reads is content with a copy, and later ones with the same', () => {
+  const pool = new RecordsPool(3);
+  const [key] = keysWithHome(pool, 1, 1);
+  migrate(pool, 0, key!);
+  pool.deliverAll();
+  pool.find(0, LOCKING, key!)!.data = 'ranges';
+  pool.advance(2_000);
+  const first = begin(pool, 2, [key!], 'read');
+  pool.advance(2_000);
+  assert.equal(first.all, true);
+  end(pool, 2, first);
+  assert.equal(pool.find(0, LOCKING, key!)?.dmaster, 0);
+  // and nothing crosses the wire any more
+  const again = [begin(pool, 2, [key!], 'read'), begin(pool, 0, [key!], 'read')];
+  assert.deepEqual(again.map(({ all }) => all), [true, true]);
+});
+
+test('a copy stays for the operation that reads it, and goes then, though others begin', () => {
+  const pool = new RecordsPool(2);
+  const [key] = keysWithHome(pool, 0, 1);
+  migrate(pool, 0, key!);
+  pool.find(0, LOCKING, key!)!.data = 'ranges';
+  pool.advance(2_000);
+  const reading = begin(pool, 1, [key!], 'read');
+  pool.advance(2_000);
+  assert.equal(reading.all, true);
+  const writing = begin(pool, 0, [key!]);
+  pool.advance(PIN_MICROS / 4);
+  assert.equal(writing.all, null);
+  // begun after the home wanted the copy back: it finds the copy, and keeps it no longer
+  const late = begin(pool, 1, [key!], 'read');
+  assert.equal(late.all, true);
+  end(pool, 1, reading);
+  pool.advance(1_000);
+  assert.equal(writing.all, true);
+});
+
 test('an operation that needs more is answered, however long that takes', () => {
   const pool = new RecordsPool(2);
   const [mine, more] = keysWithHome(pool, 1, 2);
@@ -177,7 +215,7 @@ test('an operation that needs more is answered, however long that takes', () => 
   migrate(pool, 1, more!);
   pool.server(1).heldChains.add(`${LOCKING}/${more}`);
   let all: boolean | null = null;
-  const names = [{ database: LOCKING, key: more! }];
+  const names: NeededRecord[] = [{ database: LOCKING, key: more!, mode: 'write' }];
   pool.server(0).act((records) => records.extendOperation(batch.number, names, (answer) => (all = answer)));
   pool.advance(5 * PIN_MICROS);
   assert.equal(all, null);
@@ -199,7 +237,8 @@ test('an operation is not ready with a record that is just leaving', () => {
   pool.server(0).act((records) => {
     records.onMessage(pool.members[1]!, ask);
     // the store has not given it yet
-    records.beginOperation(++lastNumber, [{ database: LOCKING, key: key! }], (all) => (wasReady ??= all));
+    const needed: NeededRecord = { database: LOCKING, key: key!, mode: 'write' };
+    records.beginOperation(++lastNumber, [needed], (all) => (wasReady ??= all));
     assert.equal(wasReady, null);
   });
   pool.advance(5_000);

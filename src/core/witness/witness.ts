@@ -24,7 +24,7 @@ import { leaseHolders } from '../../wire/share-mode-entries.js';
 import { decodeWitnessMessage, encodeWitnessMessage } from '../../wire/witness-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
-import type { RecordName } from '../pins.js';
+import type { NeededRecord, RecordName } from '../pins.js';
 import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../pins.js';
 import type { Open, WaitingOpen } from './attachments.js';
 import { Attachment, OPENS_PER_ATTACHMENT_MAX } from './attachments.js';
@@ -56,11 +56,11 @@ const OPERATIONS_PER_ATTACHMENT_MAX = 8192;
 
 /** What the witness needs of core/records. */
 export interface RecordsForWitness {
-  beginOperation(number: number, names: readonly RecordName[], ready: ((all: boolean) => void) | null): void;
-  extendOperation(number: number, names: readonly RecordName[], ready: (all: boolean) => void): void;
+  beginOperation(number: number, names: readonly NeededRecord[], ready: ((all: boolean) => void) | null): void;
+  extendOperation(number: number, names: readonly NeededRecord[], ready: (all: boolean) => void): void;
   endOperation(number: number): void;
   inspect(name: RecordName, then: (data: Uint8Array) => void): void;
-  isHome(name: RecordName): boolean;
+  isHome(needed: NeededRecord): boolean;
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
 }
 
@@ -296,13 +296,13 @@ export class Witness {
     }
   }
 
-  /** The file's own records are here; the leases of those who hold it are looked up by smbd too. */
+  /** The file's own records are here; smbd also reads the leases of those who hold it. */
   private holdersHome(attachment: Attachment, wait: WaitingOpen, all: boolean): void {
     if (!all || (wait.flags & OPEN_FLAG.new) !== 0) return this.openReady(attachment, wait, all);
     this.records.inspect({ database: LOCKING, key: wait.file }, (data) => {
       if (attachment.operations.get(wait.operation) !== wait) return;
       const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - wait.names.length);
-      const leases = holders.map((key) => ({ database: LEASES, key }));
+      const leases = holders.map((key): NeededRecord => ({ database: LEASES, key, mode: 'read' }));
       wait.names = [...wait.names, ...leases];
       // without leases too: a record may have left, and the pins may be half over, while a chain was waited for
       this.records.extendOperation(wait.number, leases, (ok) => this.openReady(attachment, wait, ok));
@@ -444,12 +444,12 @@ export class Witness {
   private recordsFor(
     attachment: Attachment,
     message: Extract<RingMessage, { kind: 'open-begin' }>,
-  ): readonly RecordName[] {
+  ): readonly NeededRecord[] {
     const { flags, file, base, leaseKey } = message;
     const names = (flags & OPEN_FLAG.new) !== 0 ? [] : recordsOf(file);
     if ((flags & OPEN_FLAG.hasBase) !== 0) names.push(...recordsOf(base));
     if ((flags & OPEN_FLAG.hasLease) !== 0 && attachment.clientGuid !== '') {
-      names.push({ database: LEASES, key: (attachment.clientGuid + leaseKey) as RecordKey });
+      names.push({ database: LEASES, key: (attachment.clientGuid + leaseKey) as RecordKey, mode: 'write' });
     }
     return names;
   }
@@ -504,11 +504,14 @@ export class Witness {
   }
 }
 
-/** What every open of a file touches; an empty brlock record is enough, but smbd looks for it. */
-function recordsOf(file: FileId): RecordName[] {
+/**
+ * What every open of a file touches. Whether there are byte-range locks it only reads (file_has_brlocks in Samba's
+ * source3/smbd/open.c), mostly from an empty record.
+ */
+function recordsOf(file: FileId): NeededRecord[] {
   return [
-    { database: LOCKING, key: file },
-    { database: BRLOCK, key: file },
+    { database: LOCKING, key: file, mode: 'write' },
+    { database: BRLOCK, key: file, mode: 'read' },
   ];
 }
 
