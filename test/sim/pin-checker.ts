@@ -120,6 +120,7 @@ export class PinChecker {
     if ((op.op === 'give' || op.op === 'share' || op.op === 'discard') && op.turn === give.turn) {
       this.judgePins(database, key, give, op.op);
       if (!give.wasBusy) this.judgeBound(database, key, give);
+      if (outcome.result === 'done') this.letGo(database, key, op.op);
       if (outcome.result !== 'busy') this.gives.delete(name);
     } else if (op.op === 'take' || op.op === 'reclaim' || op.op === 'unshare') {
       this.gives.delete(name);
@@ -159,6 +160,16 @@ export class PinChecker {
       const record = this.label(database, key);
       const text = `${record} leaves server ${this.server} ${now - ready} us after an operation was told it is here`;
       this.fail('pinned-records-stay', text, record);
+    }
+  }
+
+  /** It may have come back when it leaves again: then nothing was promised any more. */
+  private letGo(database: DatabaseId, key: RecordKey, how: 'give' | 'share' | 'discard'): void {
+    for (const operation of this.operations.values()) {
+      operation.records = operation.records.filter((needed) => {
+        const isIt = needed.database === database && needed.key === key;
+        return !isIt || (how === 'share' && needed.mode === 'read');
+      });
     }
   }
 
