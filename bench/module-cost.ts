@@ -4,9 +4,13 @@
  * (SMBPOOL_CLIENT_OPENS_HOME, SMBPOOL_CLIENT_HOME_NS: the time between the module's own first and last line, without
  * what it calls). `node dist/bench/module-cost.js [OPENS]`, as root.
  */
-import { openSync, readFileSync, readSync, readdirSync } from 'node:fs';
+import { openSync, readFileSync, readSync } from 'node:fs';
+import { LabError, messageOf } from '../src/lab/errors.js';
 import { Lab } from '../src/lab/lab.js';
+import type { ServerPlace } from '../src/lab/layout.js';
 import { labOptions } from '../src/lab/options.js';
+import { run } from '../src/lab/run.js';
+import { cleaningUpOnSignal } from '../src/lab/signals.js';
 import { SmbClient } from '../src/lab/smb-client.js';
 
 const ROOT = '/tmp/smbpool-cost';
@@ -18,9 +22,10 @@ const COUNTERS_AT = 768;
 const OPENS_HOME = 0;
 const HOME_NS = 10;
 
-/** Reads the module's counters of the only smbd that has the ring mapped. */
-function ringReader(daemon: number): () => { opens: number; ns: number } {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== daemon)) {
+/** Reads the module's counters of the server's only smbd that has a ring mapped. */
+async function ringReader(place: ServerPlace, daemon: number): Promise<() => { opens: number; ns: number }> {
+  const pids = (await run('ip', ['netns', 'pids', place.namespace])).trim().split(/\s+/);
+  for (const pid of pids.filter((one) => Number(one) !== daemon)) {
     let maps = '';
     try {
       maps = readFileSync(`/proc/${pid}/maps`, 'latin1');
@@ -38,7 +43,7 @@ function ringReader(daemon: number): () => { opens: number; ns: number } {
     };
     return () => ({ opens: word(OPENS_HOME), ns: word(HOME_NS) });
   }
-  throw new Error('no smbd has the module attached');
+  throw new LabError('no smbd has the module attached');
 }
 
 async function measure(lab: Lab, opens: number): Promise<void> {
@@ -46,7 +51,7 @@ async function measure(lab: Lab, opens: number): Promise<void> {
   const file = 'warm.dat';
   const once = async (): Promise<void> => void (await client.closeHandle((await client.mustOpen(file)).handle));
   for (let i = 0; i < WARM_UP; i++) await once();
-  const read = ringReader(lab.process('smbpoold', 0)?.pid ?? 0);
+  const read = await ringReader(lab.server(0), lab.process('smbpoold', 0)?.pid ?? 0);
   const costs: number[] = [];
   for (let i = 0; i < opens; i++) {
     const before = read();
@@ -62,10 +67,24 @@ async function measure(lab: Lab, opens: number): Promise<void> {
   process.stdout.write(`${costs.length} of ${opens} opens were home; the module itself: ${words}\n`);
 }
 
-const lab = await Lab.up(labOptions({ root: ROOT, fresh: true, servers: 3 }));
-try {
-  await measure(lab, Number(process.argv[2] ?? OPENS_DEFAULT));
-} finally {
-  await lab.down();
-  lab.wipe();
+async function main(): Promise<void> {
+  const opens = Number(process.argv[2] ?? OPENS_DEFAULT);
+  if (!Number.isSafeInteger(opens) || opens < 1) throw new LabError('OPENS must be a number of opens, 1 or more');
+  await cleaningUpOnSignal(
+    async () => {
+      const lab = await Lab.up(labOptions({ root: ROOT, fresh: true, servers: 3 }));
+      try {
+        await measure(lab, opens);
+      } finally {
+        await lab.down();
+        lab.wipe();
+      }
+    },
+    () => Lab.interrupt(),
+  );
 }
+
+main().catch((error: unknown) => {
+  process.stderr.write(`module-cost: ${messageOf(error)}\n`);
+  process.exitCode = 1;
+});

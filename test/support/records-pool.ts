@@ -8,6 +8,7 @@ import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects
 import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import { Records } from '../../src/core/records.js';
+import { rendezvousHome } from '../../src/core/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
 
@@ -249,4 +250,18 @@ export class RecordsPool {
   find(id: number, database: DatabaseId, key: RecordKey): StoredRecord | undefined {
     return this.server(id).store.get(`${database}/${key}`);
   }
+}
+
+/** The first `count` keys of the locking database (1) that have this server as home. */
+export function keysWithHome({ members }: RecordsPool, home: number, count: number): RecordKey[] {
+  const keys: RecordKey[] = [];
+  for (let i = 0; keys.length < count; i++) {
+    const key = `file-${i}` as RecordKey;
+    if (rendezvousHome(databaseId(1), key, members) === home) keys.push(key);
+  }
+  return keys;
+}
+
+export function keyWithHome(pool: RecordsPool, home: number): RecordKey {
+  return keysWithHome(pool, home, 1)[0]!;
 }

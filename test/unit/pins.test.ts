@@ -6,8 +6,7 @@ import type { RecordKey } from '../../src/base/ids.js';
 import type { AccessMode } from '../../src/core/effects.js';
 import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../../src/core/pins.js';
 import type { NeededRecord } from '../../src/core/pins.js';
-import { rendezvousHome } from '../../src/core/rendezvous.js';
-import { RecordsPool } from '../support/records-pool.js';
+import { RecordsPool, keysWithHome } from '../support/records-pool.js';
 
 const LOCKING = databaseId(1);
 /** What core/holdings allows while another server waits. */
@@ -45,15 +44,6 @@ function isAnswered(pool: RecordsPool, server: number, token: number): boolean {
 }
 
 /** Keys with the given home. */
-function keysWithHome(pool: RecordsPool, home: number, count: number): RecordKey[] {
-  const keys: RecordKey[] = [];
-  for (let i = 0; keys.length < count; i++) {
-    const key = `file-${i}` as RecordKey;
-    if (rendezvousHome(LOCKING, key, pool.members) === home) keys.push(key);
-  }
-  return keys;
-}
-
 test('a batch asks each home once and is ready when all records are here', () => {
   const pool = new RecordsPool(3);
   const keys = [...keysWithHome(pool, 1, 3), ...keysWithHome(pool, 2, 2)];

@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { databaseId, nodeId } from '../../src/base/ids.js';
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
-import { rendezvousHome } from '../../src/core/rendezvous.js';
-import { RecordsPool } from '../support/records-pool.js';
+import { RecordsPool, keyWithHome } from '../support/records-pool.js';
 
 const LOCKING = databaseId(1);
 const OPENS = databaseId(2);
@@ -15,13 +14,6 @@ const DATABASES = new Map([
 ]);
 
 let lastToken = 0;
-
-function keyWithHome(pool: RecordsPool, home: number): RecordKey {
-  for (let i = 0; ; i++) {
-    const key = `file-${i}` as RecordKey;
-    if (rendezvousHome(LOCKING, key, pool.members) === home) return key;
-  }
-}
 
 function ask(pool: RecordsPool, server: number, how: 'migrate' | 'fetch', key: RecordKey, database = LOCKING): number {
   const token = ++lastToken;

@@ -4,8 +4,7 @@ import { test } from 'node:test';
 import { databaseId } from '../../src/base/ids.js';
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
-import { rendezvousHome } from '../../src/core/rendezvous.js';
-import { RecordsPool } from '../support/records-pool.js';
+import { RecordsPool, keyWithHome, keysWithHome } from '../support/records-pool.js';
 
 const LOCKING = databaseId(1);
 const OPENS = databaseId(2);
@@ -15,14 +14,6 @@ const DATABASES = new Map([
 ]);
 
 let lastToken = 0;
-
-/** A key whose home is the given server; another one with `from`. */
-function keyWithHome(pool: RecordsPool, home: number, from = 0): RecordKey {
-  for (let i = from * 1000; ; i++) {
-    const key = `file-${i}` as RecordKey;
-    if (rendezvousHome(LOCKING, key, pool.members) === home) return key;
-  }
-}
 
 function migrate(pool: RecordsPool, server: number, key: RecordKey, database = LOCKING): number {
   const token = ++lastToken;
@@ -548,8 +539,7 @@ test('when the asker dies during a move and then the giver, the older backup is 
 
 test('a home that starts anew does not wait for a chain whose holder waits for it', () => {
   const pool = new RecordsPool(3);
-  const held = keyWithHome(pool, 1);
-  const wanted = keyWithHome(pool, 1, 1);
+  const [held, wanted] = keysWithHome(pool, 1, 2) as [RecordKey, RecordKey];
   use(pool, 2, held, 'v1');
   // the record comes while its chain is held, by a smbd that needs another record of the same home
   const token = migrate(pool, 0, held);
