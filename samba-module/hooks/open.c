@@ -167,6 +167,30 @@ static bool begin(const struct create_facts *create, uint64_t *operation, bool *
   return false;
 }
 
+/*
+ * smbd looks at the file before it locks its share modes, and the record of these may have to come from another server
+ * first. What a client there wrote in between is missing in that look; and the lease that smbd grants with it makes the
+ * client go by it until somebody breaks the lease, which that writer does not do any more. So look again after the
+ * grant: whoever writes from here on breaks it. smbd also notes the time of its look in the share modes, as the write
+ * time that further opens are told; that is put right too.
+ */
+static bool look_again(struct files_struct *fsp, int action) {
+  SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
+  SMB_STRUCT_STAT now;
+  bool changed;
+
+  if (!S_ISREG(seen->st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return false;
+  if (SMB_VFS_FSTAT(fsp, &now) != 0) return false;
+  changed = now.st_ex_size != seen->st_ex_size;
+  /* To make or overwrite a file, smbd itself changes more of it after its look. */
+  if (action == FILE_WAS_OPENED && timespec_compare(&now.st_ex_ctime, &seen->st_ex_ctime) != 0) changed = true;
+  if (!changed) return false;
+  now.st_ex_btime = seen->st_ex_btime;
+  *seen = now;
+  set_write_time(fsp->file_id, now.st_ex_mtime);
+  return true;
+}
+
 NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_request *req, struct files_struct *dirfsp,
                              struct smb_filename *smb_fname, uint32_t access_mask, uint32_t share_access,
                              uint32_t create_disposition, uint32_t create_options, uint32_t file_attributes,
@@ -188,7 +212,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   struct smbpool_wait *wait = NULL;
   uint64_t began_us = 0, operation = 0, outer_operation = 0;
   uint64_t own_ns = 0;
-  bool home = false;
+  bool home = false, changed = false;
   int info = FILE_WAS_OPENED;
   NTSTATUS status;
 
@@ -214,11 +238,13 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
                                     create_options, file_attributes, oplock_request, lease, allocation_size,
                                     private_flags, sd, ea_list, result, &info, in_context_blobs, out_context_blobs);
   if (pinfo != NULL) *pinfo = info;
+  if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info);
 
   if (ours) {
     uint64_t back_ns = smbpool_now_ns();
 
     tree->process->running_operation = outer_operation;
+    if (changed) smbpool_link_count(&tree->process->link, SMBPOOL_CLIENT_OPENS_CHANGED);
     if (wait != NULL) {
       wait->asked = false; /* the end is reported below, it was not cancelled */
       smbpool_wait_finish(wait, req);
