@@ -170,7 +170,7 @@ compile() {
     -l:libsamba-debug-samba4.so.0 -l:libsamba3-util-samba4.so.0 -l:libsamba-sockets-samba4.so.0 \
     -l:libtime-basic-samba4.so.0 -l:libsys-rw-samba4.so.0 -l:libmessages-util-samba4.so.0 \
     -l:libreplace-samba4.so.0 -l:libsamba-util.so.0 -l:libsmbconf.so.0 -l:libsamba-errors.so.1 \
-    -l:libtalloc.so.2 -l:libtevent.so.0
+    -l:libtalloc.so.2 -l:libtevent.so.0 -l:libtevent-util.so.0
   nice -n 10 gcc -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -shared -o "$out/smbpool.so" \
     "-DSMBPOOL_SAMBA_VERSION=\"$running\"" "-DSMBPOOL_MODULE_FILE=\"$module_file\"" "$here/samba-module/loader/loader.c"
   echo "build-module: built $out/$module_file"

@@ -65,7 +65,7 @@ enum smbpool_client_counter {
   SMBPOOL_CLIENT_DOORBELLS = 8,
   SMBPOOL_CLIENT_REPLIES_REFUSED = 9, /* replies this client could not understand */
   SMBPOOL_CLIENT_HOME_NS = 10,        /* nanoseconds the module itself spent in the opens of OPENS_HOME */
-  SMBPOOL_CLIENT_OPENS_CHANGED = 11,  /* opens whose file was written between smbd's look at it and its share mode lock */
+  SMBPOOL_CLIENT_OPENS_CHANGED = 11,  /* opens whose file changed while they waited for its share modes */
 };
 
 /*

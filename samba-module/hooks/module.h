@@ -1,7 +1,8 @@
 /*
  * What the hook files of vfs_smbpool share: the per-tree and per-process state, and the functions they call in each
  * other. Everything runs in smbd's one thread. Rules for every hook: never block on the daemon (connect_fn excepted),
- * never touch a tdb record, be right with no daemon at all.
+ * never touch a tdb record (but by smbd's own functions for share modes: open.c, write.c), be right with no daemon at
+ * all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H
@@ -14,6 +15,8 @@
 #include "messages.h"
 #include "lib/tsocket/tsocket.h"
 #include "lib/util/select.h"
+#include "lib/util/tevent_ntstatus.h"
+#include "lib/util/tevent_unix.h"
 
 #include "../compat/samba_compat.h"
 #include "../client/ring_client.h"
@@ -95,6 +98,7 @@ struct smbpool_tree {
   uint64_t root_device;
   uint64_t root_inode;
   uint64_t effective_volume; /* devid of the root's file id, whoever makes it */
+  unsigned int creates_running; /* smbd is inside of so many creates: one of a stream opens its file */
   bool warned_device;
   bool answered; /* the daemon said something about this tree connect */
   bool refused;
@@ -170,6 +174,23 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
                              struct smb2_create_blobs *out_context_blobs);
 int smbpool_openat(struct vfs_handle_struct *handle, const struct files_struct *dirfsp,
                    const struct smb_filename *smb_fname, struct files_struct *fsp, const struct vfs_open_how *how);
+
+/* write.c */
+ssize_t smbpool_pwrite(struct vfs_handle_struct *handle, struct files_struct *fsp, const void *data, size_t bytes,
+                       off_t offset);
+struct tevent_req *smbpool_pwrite_send(struct vfs_handle_struct *handle, TALLOC_CTX *context,
+                                       struct tevent_context *ev, struct files_struct *fsp, const void *data,
+                                       size_t bytes, off_t offset);
+ssize_t smbpool_pwrite_recv(struct tevent_req *req, struct vfs_aio_state *aio);
+ssize_t smbpool_recvfile(struct vfs_handle_struct *handle, int from, struct files_struct *fsp, off_t offset,
+                         size_t bytes);
+int smbpool_ftruncate(struct vfs_handle_struct *handle, struct files_struct *fsp, off_t size);
+int smbpool_fallocate(struct vfs_handle_struct *handle, struct files_struct *fsp, uint32_t mode, off_t offset,
+                      off_t bytes);
+struct tevent_req *smbpool_offload_write_send(struct vfs_handle_struct *handle, TALLOC_CTX *context,
+                                              struct tevent_context *ev, uint32_t fsctl, DATA_BLOB *token,
+                                              off_t from, struct files_struct *fsp, off_t to, off_t bytes);
+NTSTATUS smbpool_offload_write_recv(struct vfs_handle_struct *handle, struct tevent_req *req, off_t *copied);
 
 /* wait.c: deferring a create and running it again */
 struct smbpool_wait *smbpool_wait_find(struct smbpool_process *process, const struct smbd_smb2_request *smb2req);

@@ -172,7 +172,7 @@ static bool begin(const struct create_facts *create, uint64_t *operation, bool *
  * first. What a client there wrote in between is missing in that look; and the lease that smbd grants with it makes the
  * client go by it until somebody breaks the lease, which that writer does not do any more. So look again after the
  * grant: whoever writes from here on breaks it. smbd also notes the time of its look in the share modes, as the write
- * time that further opens are told; that is put right too.
+ * time that further opens are told; that is put right too. True when the file had changed.
  */
 static bool look_again(struct files_struct *fsp, int action) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
@@ -234,9 +234,11 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
     own_ns = smbpool_now_ns() - own_ns;
   }
 
+  if (tree != NULL) tree->creates_running++;
   status = SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access, create_disposition,
                                     create_options, file_attributes, oplock_request, lease, allocation_size,
                                     private_flags, sd, ea_list, result, &info, in_context_blobs, out_context_blobs);
+  if (tree != NULL) tree->creates_running--;
   if (pinfo != NULL) *pinfo = info;
   if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info);
 
