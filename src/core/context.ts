@@ -7,7 +7,7 @@ import type { Epoch, NodeId } from '../base/ids.js';
 import type { Effect, LogLevel, Micros } from './effects.js';
 import type { Timers } from './timers.js';
 
-export type SendMode = 'wait' | 'drop' | 'ride';
+export type SendMode = 'wait' | 'drop' | 'met' | 'ride';
 
 export interface CoreContext {
   readonly self: NodeId;
@@ -21,8 +21,9 @@ export interface CoreContext {
   /**
    * Queues a message for a peer; it travels reliably and in order with the other messages to that peer, in a frame made
    * at the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
-   * While the peer has not been reached yet the message waits; the mode 'drop' loses it instead (returns false). With
-   * 'ride' nobody waits for it: it travels with the next message or acknowledgement, or a few milliseconds later.
+   * While the peer is not reached the message waits. The mode 'drop' loses it then (returns false); 'met' loses it only
+   * when the present run of the peer was never reached, so it is for processes of that run. With 'ride' nobody waits
+   * for it: it travels with the next message or acknowledgement, or a few milliseconds later.
    */
   send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean;
   /** Whether the peer has been heard of lately; ourselves always. */

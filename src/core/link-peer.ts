@@ -159,6 +159,11 @@ export class PeerLink {
     };
   }
 
+  /** The run of the peer that we know was reached: it is there, or silent since. */
+  get isMet(): boolean {
+    return this.announced !== 0 && this.announced === this.remote;
+  }
+
   private get isGivenUp(): boolean {
     return this.givenUp !== 0 && this.givenUp === this.remote;
   }
@@ -253,7 +258,7 @@ export class PeerLink {
 
   /** What waits was meant for the run we knew, if we knew one; before the first contact it is for whoever comes. */
   private dropForFormerRun(): void {
-    if (this.announced !== 0 && this.announced !== this.remote) this.sending.restart(1);
+    if (this.announced !== 0 && !this.isMet) this.sending.restart(1);
   }
 
   /** The peer's stream has another number than the one received: an old one is refused, the first one starts. */
@@ -282,7 +287,7 @@ export class PeerLink {
     this.sending.markAllLost();
     this.waitingSince = null;
     this.doublings = 0;
-    if (this.announced === this.remote) {
+    if (this.isMet) {
       this.events.peerReturned?.(peer, this.remote);
     } else {
       this.announced = this.remote;

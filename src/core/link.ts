@@ -59,9 +59,9 @@ export class Links {
   }
 
   /**
-   * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the peer
-   * is down and the mode is 'drop', the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then this
-   * run of the peer is given up). All three are counted.
+   * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the mode
+   * loses it (core/context), the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then this run of
+   * the peer is given up). All three are counted.
    */
   send(peer: NodeId, message: Uint8Array, mode: SendMode = 'wait'): boolean {
     const link = this.peers.get(peer);
@@ -72,7 +72,7 @@ export class Links {
       this.context.log('error', 'link.message.too-large', { peer, bytes: message.length, bytesMax: MESSAGE_BYTES_MAX });
       return false;
     }
-    if (mode === 'drop' && !link.up) {
+    if ((mode === 'drop' && !link.up) || (mode === 'met' && !link.isMet)) {
       this.context.count('link.message.dropped');
       return false;
     }

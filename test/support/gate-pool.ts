@@ -130,6 +130,8 @@ export class TestGate {
   readonly clients = new Map<ClientId, TestClient>();
   readonly records = new FakeRecords();
   readonly up = new Set<NodeId>();
+  /** Those whose present run was up once. */
+  readonly met = new Set<NodeId>();
   readonly gate: Gate;
   readonly persistent: Persistent;
   /** While true, opened databases and disk work are not reported. */
@@ -249,8 +251,9 @@ export class TestGate {
       timers: this.timers,
       now: () => this.pool.time,
       emit: (effect) => this.effects.push(effect),
-      send: (peer, message, whenDown) => {
-        if (whenDown === 'drop' && !this.up.has(peer)) return false;
+      send: (peer, message, mode) => {
+        if (mode === 'drop' && !this.up.has(peer)) return false;
+        if (mode === 'met' && !this.met.has(peer)) return false;
         this.pool.send(this.id, peer, Uint8Array.from(message));
         return true;
       },
@@ -306,6 +309,7 @@ export class GatePool {
 
   private comeUp(at: TestGate, peer: TestGate): void {
     at.up.add(peer.id);
+    at.met.add(peer.id);
     at.act(() => {
       at.gate.peerUp(peer.id, peer.run);
       at.persistent.peerUp(peer.id, peer.run);
@@ -322,7 +326,10 @@ export class GatePool {
       const [from, to] = name.split('>');
       if (Number(from) === id || Number(to) === id) messages.length = 0;
     }
-    for (const peer of this.servers.values()) this.goDown(peer, node);
+    for (const peer of this.servers.values()) {
+      this.goDown(peer, node);
+      peer.met.delete(node);
+    }
   }
 
   private goDown(at: TestGate, peer: NodeId): void {

@@ -251,7 +251,22 @@ describe('messages', () => {
     assert.equal(everything.messages.length, 1);
   });
 
-  test('to nobody, to no such server and to a server that is down are dropped and counted', () => {
+  test('to a process of a server that is silent for a while arrive afterwards; those to all do not', () => {
+    const pool = new GatePool(2);
+    const [from, to] = [pool.server(0).connect(1), pool.server(1).connect(2)];
+    register(to, 5n);
+    pool.cut(0, 1);
+    say(from, 5n, 'break your lease', 1);
+    say(from, 5n, 'to all', DESTINATION.all);
+    pool.settle();
+    assert.equal(to.messages.length, 0);
+    pool.heal(0, 1);
+    pool.settle();
+    assert.deepEqual(to.messages.map((message) => textOf(message.data)), ['break your lease']);
+    assert.equal(pool.server(0).counter('gate.message.dropped.server-down'), 1);
+  });
+
+  test('to nobody, to no such server and to a server that was never there are dropped and counted', () => {
     const pool = new GatePool(3, [0, 1]);
     const server = pool.server(0);
     const client = server.connect(1);

@@ -322,9 +322,10 @@ test('a partition that heals loses nothing and tells the silence', () => {
   assert.equal(stations[0]!.links.isUp(one), false);
   stations[0]!.send(one, text('while down'));
   assert.equal(stations[0]!.links.send(one, text('not worth waiting'), 'drop'), false);
+  assert.equal(stations[0]!.links.send(one, text('for this run'), 'met'), true);
   wire.heal();
   time.advance(300_000);
-  assert.deepEqual(stations[1]!.texts(zero), ['before', 'meanwhile', 'while down']);
+  assert.deepEqual(stations[1]!.texts(zero), ['before', 'meanwhile', 'while down', 'for this run']);
   assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: silent', 'returned 1 1']);
 });
 
@@ -395,6 +396,23 @@ test('what is sent before a new run of the peer was announced does not reach tha
   stations[0]!.send(one, text('for the new run'));
   time.advance(10_000);
   assert.deepEqual(second.texts(zero), ['for the new run']);
+});
+
+test('what is for the present run of a peer is lost before that run is met', () => {
+  const { time, wire, stations, ids } = world(3, 2);
+  assert.equal(stations[0]!.links.send(one, text('to whom?'), 'met'), false);
+  time.advance(10_000);
+  assert.equal(stations[0]!.links.send(one, text('met'), 'met'), true);
+  stations[0]!.send(one, text('next'));
+  time.advance(10_000);
+  assert.deepEqual(stations[1]!.texts(zero), ['met', 'next']);
+  wire.isolate(zero, ids);
+  stations[0]!.links.send(one, text('for the old run'), 'met');
+  stations[1]!.die();
+  const second = new Station(time, wire, one, ids, 2 as Incarnation);
+  wire.heal();
+  time.advance(SILENCE_MICROS_MAX);
+  assert.deepEqual(second.texts(zero), []);
 });
 
 test('what waits for the first contact survives a peer that starts anew before it', () => {

@@ -1,13 +1,15 @@
 /**
  * REQ_MESSAGE: what one process says to another, to an address, or to all. Local delivery at once, the rest to the
- * peers. Between two connections messages stay in order. There is no promise of delivery: to nobody, or to a server
- * that is down, they are dropped and counted, as CTDB does.
+ * peers. Between two connections messages stay in order. What is said to a process of a server that fell silent waits
+ * until that server is heard again, or starts anew: it may be the break of a lease, and smbd does not ask whether one
+ * arrived. To nobody, to a server that was never there, and to all while a server is silent, messages are dropped and
+ * counted, as CTDB does.
  */
 import { nodeId } from '../../base/ids.js';
 import type { NodeId } from '../../base/ids.js';
 import { DESTINATION } from '../../wire/ctdb.js';
 import { encodeGateMessage } from '../../wire/gate-messages.js';
-import type { CoreContext } from '../context.js';
+import type { CoreContext, SendMode } from '../context.js';
 import type { Clients } from './clients.js';
 
 export class Messages {
@@ -26,18 +28,18 @@ export class Messages {
     }
     const peer = nodeId(destination);
     if (!members.includes(peer)) return this.context.count('gate.message.dropped.unknown-server');
-    this.forward(peer, encodeGateMessage({ kind: 'message', srvid, data }));
+    this.forward(peer, encodeGateMessage({ kind: 'message', srvid, data }), 'met');
   }
 
   /** To every server, ourselves included. */
   broadcast(srvid: bigint, data: Uint8Array): void {
     this.deliver(srvid, data);
     const message = encodeGateMessage({ kind: 'message', srvid, data });
-    for (const peer of this.context.members) if (peer !== this.context.self) this.forward(peer, message);
+    for (const peer of this.context.members) if (peer !== this.context.self) this.forward(peer, message, 'drop');
   }
 
-  private forward(peer: NodeId, message: Uint8Array): void {
-    if (this.context.isUp(peer) && this.context.send(peer, message, 'drop')) this.context.count('gate.message.sent');
+  private forward(peer: NodeId, message: Uint8Array, mode: SendMode): void {
+    if (this.context.send(peer, message, mode)) this.context.count('gate.message.sent');
     else this.context.count('gate.message.dropped.server-down');
   }
 
