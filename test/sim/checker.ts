@@ -134,6 +134,11 @@ export class Checker {
     this.deaths.set(dead, this.now());
   }
 
+  /** Too many who had the record died at once: it may be gone for those who live. */
+  mayBeGone(database: DatabaseId, key: RecordKey): boolean {
+    return this.histories.get(`${database}/${key}`)?.mayBeGone ?? false;
+  }
+
   /** Some store changed: whose smbds may use the record now? */
   storeChanged(server: NodeId, database: DatabaseId, key: RecordKey, why: string): void {
     const writable: NodeId[] = [];

@@ -7,11 +7,15 @@ import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../sr
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros, RecordOp } from '../../src/core/effects.js';
+import { databaseIdOf } from '../../src/base/jenkins.js';
 import { SimulatedTime } from '../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
 import { describeFrame, describeKey, isDataFrame } from '../support/describe.js';
 import type { Violation } from './checker.js';
 import { Checker } from './checker.js';
+import { LeaseChecker } from './lease-checker.js';
+import { LeaseWorld } from './lease-world.js';
+import { leaseKey } from './leases.js';
 import { PinChecker } from './pin-checker.js';
 import type { NodeFactory, ServerWorld } from './server.js';
 import { SimulatedServer } from './server.js';
@@ -19,7 +23,7 @@ import type { Settings } from './settings.js';
 import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
-import type { Shared } from './workload.js';
+import type { Shared } from './shared.js';
 import { deleteAll, live, look } from './workload.js';
 
 /** After the faults have stopped everything must be answered within this time. */
@@ -49,6 +53,7 @@ class Run {
   private readonly wire: SimulatedWire;
   private readonly servers: SimulatedServer[] = [];
   private readonly checker: Checker;
+  private readonly leaseChecker: LeaseChecker;
   private readonly stores = new Map<NodeId, SimulatedStore>();
   private readonly names = new Map<DatabaseId, string>();
   private readonly shared: Shared;
@@ -71,7 +76,18 @@ class Run {
       this.stores,
       (database) => this.name(database),
     );
-    this.shared = { settings, prng: this.prng, opens: [], used: new Map(), version: 0, late: new Set() };
+    const { sabotage } = settings;
+    this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
+    const stock = { looksOnce: sabotage === 'look-once', tellsOnce: sabotage === 'tell-once' };
+    this.shared = {
+      settings,
+      prng: this.prng,
+      opens: [],
+      used: new Map(),
+      version: 0,
+      late: new Set(),
+      leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
+    };
     this.world = {
       time: this.time,
       wire: this.wire,
@@ -104,6 +120,7 @@ class Run {
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
     server.store.sabotage = sabotageOf(settings, this.prng);
+    if (settings.sabotage === 'quiet-gives') server.store.quiet = (op) => op.op === 'give';
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
     this.stores.set(self, server.store);
@@ -132,11 +149,11 @@ class Run {
   /** A daemon died: so do its smbds; after a while it is started anew. */
   private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
     this.checker.serverDied(server.self);
+    this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
     this.stores.delete(server.self);
     for (const smbd of [...this.smbds]) {
       if (smbd.server !== server) continue;
-      this.bury(smbd);
-      smbd.die();
+      this.kill(smbd);
     }
     this.totals.restarts++;
     const start = (): void => {
@@ -144,6 +161,11 @@ class Run {
     };
     this.restarts.push(start);
     this.time.after(this.prng.below(this.prng.chance(0.3) ? 1_500_000 : 50_000), start);
+  }
+
+  private leaseIsLost(smbd: string, file: RecordKey): boolean {
+    const [locking, leases] = ['locking.tdb', 'leases.tdb'].map(databaseIdOf) as [DatabaseId, DatabaseId];
+    return this.checker.mayBeGone(locking, file) || this.checker.mayBeGone(leases, leaseKey(file, smbd));
   }
 
   private makeSmbd(server: SimulatedServer, index: number): void {
@@ -157,12 +179,17 @@ class Run {
     this.time.after(lifeMicros, () => {
       if (this.faultsOver || smbd.dead) return;
       this.totals.deaths++;
-      this.bury(smbd);
-      smbd.die();
+      this.kill(smbd);
       this.time.after(this.prng.below(5_000), () => {
         if (!this.faultsOver && !server.dead) this.makeSmbd(server, index + 100);
       });
     });
+  }
+
+  private kill(smbd: SimulatedSmbd): void {
+    this.bury(smbd);
+    this.shared.leases?.died(smbd);
+    smbd.die();
   }
 
   private bury(smbd: SimulatedSmbd): void {
@@ -217,8 +244,7 @@ class Run {
     this.time.after(Math.floor(micros / 2), () => {
       if (this.faultsOver || smbd.dead) return;
       this.totals.deaths++;
-      this.bury(smbd);
-      smbd.die();
+      this.kill(smbd);
     });
   }
 
@@ -266,6 +292,7 @@ class Run {
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
     if (this.broken()) return;
     for (const server of this.servers) server.pins?.finish();
+    this.leaseChecker.finish();
     for (const smbd of [...this.smbds]) this.bury(smbd);
     // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
     this.advance(ANNOUNCE_MICROS);
@@ -327,6 +354,12 @@ class Run {
     });
   }
 
+  private leaseSummary(): string[] {
+    if (!this.settings.leases) return [];
+    const { opens, writes, breaks } = this.leaseChecker.totals;
+    return [`${opens} opens with leases`, `${writes} writes of files`, `${breaks} breaks`];
+  }
+
   private pinSummary(): string[] {
     if (!this.settings.modules) return [];
     let [batches, ready, longest] = [0, 0, 0];
@@ -348,6 +381,7 @@ class Run {
       `${migrations} migrations (at most ${attemptsMax} tries)`,
       `${fetches} fetches`,
       `${cachedReads} cached reads`,
+      ...this.leaseSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,
       `${this.wire.totals.sent} frames`,

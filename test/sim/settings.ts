@@ -17,6 +17,11 @@ export const SABOTAGES = [
   'ready-too-early',
   'keep-pins',
   'no-pins',
+  // smbd is as it is without the VFS module
+  'look-once',
+  'tell-once',
+  // what leaves does not raise the sequence number
+  'quiet-gives',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -54,6 +59,8 @@ export interface Settings {
   listings: boolean;
   /** Faults may last for seconds. */
   longFaults: boolean;
+  /** Clients cache files under leases. */
+  leases: boolean;
   sabotage: Sabotage;
 }
 
@@ -64,6 +71,8 @@ export interface Extras {
   modules?: boolean;
   /** smbds are stopped, stores refuse, listings run, faults may last. */
   rough?: boolean;
+  /** Clients cache files under leases. */
+  leases?: boolean;
   sabotage?: Sabotage;
 }
 
@@ -99,6 +108,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     storeFailures: 0,
     listings: false,
     longFaults: false,
+    leases: extras.leases ?? false,
     sabotage: extras.sabotage ?? 'none',
   };
   return extras.rough === true ? roughen(settings, prng) : settings;
@@ -136,6 +146,7 @@ export function describeSettings(settings: Settings): string {
     ...(settings.listings ? ['listings'] : []),
     ...(settings.longFaults ? ['long faults'] : []),
     ...(settings.modules ? ['with modules'] : []),
+    ...(settings.leases ? ['with leases'] : []),
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
   ].join(', ');

@@ -30,6 +30,13 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     extras: { rough: true, restarts: true, modules: true },
     options: ' --restarts --modules --rough',
   },
+  { name: 'runs with leases', runs: 60, extras: { leases: true }, options: ' --leases' },
+  {
+    name: 'rough runs with leases and modules in which servers start anew',
+    runs: 60,
+    extras: { leases: true, rough: true, restarts: true, modules: true },
+    options: ' --restarts --modules --rough --leases',
+  },
 ];
 /**
  * Runs that showed a fault of the core once, and what it was; test/unit/records and records-races have most of them
@@ -82,20 +89,24 @@ test('the same seed gives the same run', () => {
   assert.deepEqual(first!.trace.tail(500), second!.trace.tail(500));
 });
 
-const canaries: { sabotage: Sabotage; rule: string | null }[] = [
-  { sabotage: 'forget-delegations', rule: null },
-  { sabotage: 'keep-copies', rule: null },
-  { sabotage: 'give-old-payload', rule: null },
-  { sabotage: 'ready-too-early', rule: 'ready-means-here' },
-  { sabotage: 'keep-pins', rule: 'pins-end' },
-  { sabotage: 'no-pins', rule: 'pinned-records-stay' },
+const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null }[] = [
+  { sabotage: 'forget-delegations', extras: {}, rule: null },
+  { sabotage: 'keep-copies', extras: {}, rule: null },
+  { sabotage: 'give-old-payload', extras: {}, rule: null },
+  { sabotage: 'ready-too-early', extras: { modules: true }, rule: 'ready-means-here' },
+  { sabotage: 'keep-pins', extras: { modules: true }, rule: 'pins-end' },
+  { sabotage: 'no-pins', extras: { modules: true }, rule: 'pinned-records-stay' },
+  // smbd without the module: how kernel clients came to read old content for ever
+  { sabotage: 'look-once', extras: { leases: true }, rule: 'leases-begin-current' },
+  { sabotage: 'tell-once', extras: { leases: true }, rule: 'writers-tell-readers' },
+  { sabotage: 'quiet-gives', extras: { leases: true }, rule: null },
 ];
 
-for (const { sabotage, rule } of canaries) {
+for (const { sabotage, extras, rule } of canaries) {
   test(`a planted bug is found: ${sabotage}`, () => {
     const found = new Set<string>();
     for (let seed = seedBase; seed < seedBase + CANARY_RUNS_MAX; seed++) {
-      const settings = settingsOf(seed, { sabotage, modules: rule !== null });
+      const settings = settingsOf(seed, { sabotage, ...extras });
       const [violation] = simulate(settings, nodeFactory('pool', sabotage)).violations;
       if (violation === undefined) continue;
       assert.notEqual(violation.rule, 'no-exception', violation.text);

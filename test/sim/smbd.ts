@@ -3,7 +3,7 @@
  * protocol and touching the store the way Samba's dbwrap_ctdb does. What it does is written as generators that yield
  * whenever time passes; dying means not being resumed any more, at whatever point it was.
  */
-import type { ClientId, DatabaseId, RecordKey } from '../../src/base/ids.js';
+import type { ClientId, DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, keyBytes, keyOf } from '../../src/base/ids.js';
 import type { Micros } from '../../src/core/effects.js';
 import type { CtdbPacket } from '../../src/wire/ctdb.js';
@@ -74,13 +74,15 @@ export class SimulatedSmbd {
   /** While the process is stopped: what would have made it go on. */
   private postponed: (() => void)[] | null = null;
   private stopWhenLocked: Micros | null = null;
+  /** Messages of other processes that it has not looked at, oldest first. */
+  private readonly messages: Uint8Array[] = [];
 
   constructor(
     readonly name: string,
     readonly server: SimulatedServer,
     private readonly world: ServerWorld,
     private readonly checker: Checker,
-    private readonly pid: number,
+    readonly pid: number,
   ) {
     this.client = server.connect(pid, (packet) => this.whenRunning(() => this.onPacket(packet)));
   }
@@ -191,7 +193,7 @@ export class SimulatedSmbd {
   }
 
   private onMessage(srvid: bigint, data: Uint8Array): void {
-    if (srvid !== ROWS_SRVID) return;
+    if (srvid !== ROWS_SRVID) return void this.messages.push(Uint8Array.prototype.slice.call(data));
     const { requestId, key, value } = decodeRow(data);
     if (requestId !== this.awaitingRows) return;
     if (key.length > 0) {
@@ -204,9 +206,9 @@ export class SimulatedSmbd {
 
   // --- talking to the daemon
 
-  private send(body: CtdbBody): number {
+  private send(body: CtdbBody, destination: number = DESTINATION.current): number {
     const requestId = this.nextRequest++;
-    const header = { generation: 1, destination: DESTINATION.current, source: 0, requestId };
+    const header = { generation: 1, destination, source: 0, requestId };
     this.server.sendPacket(this.client, encodeCtdbPacket({ ...header, ...body }, false));
     return requestId;
   }
@@ -251,6 +253,25 @@ export class SimulatedSmbd {
     id.writeUInt32LE(database);
     yield* this.exchange({ ...control, opcode: CONTROL.enableSequenceNumber, data: id });
     return database;
+  }
+
+  // --- messages of other processes
+
+  /** Wants to hear what is sent to this address. */
+  *register(srvid: bigint): Steps<void> {
+    const data = new Uint8Array(0);
+    yield* this.exchange({
+      kind: 'request-control', opcode: CONTROL.registerSrvid, srvid, clientId: 0, flags: 0, data,
+    });
+  }
+
+  sendMessage(server: NodeId, srvid: bigint, data: Uint8Array): void {
+    this.send({ kind: 'message', srvid, data }, server);
+  }
+
+  /** The oldest message it has not looked at, or null. */
+  nextMessage(): Uint8Array | null {
+    return this.messages.shift() ?? null;
   }
 
   // --- the VFS module: what an open needs, in one batch

@@ -38,6 +38,8 @@ export class SimulatedStore {
   onOpen: ((database: DatabaseId, name: string) => void) | null = null;
   /** For canary tests: true makes the store answer 'done' to this operation and do it wrong. */
   sabotage: ((op: RecordOp) => boolean) | null = null;
+  /** For canary tests: true makes this operation leave the sequence number alone. */
+  quiet: ((op: RecordOp) => boolean) | null = null;
   /** The file system is full or broken: true makes the store refuse this operation. */
   failing: ((op: RecordOp) => boolean) | null = null;
 
@@ -148,6 +150,13 @@ export class SimulatedStore {
   // --- the core's operations
 
   perform(database: DatabaseId, key: RecordKey, op: RecordOp): RecordOutcome {
+    const before = this.of(database).sequence;
+    const outcome = this.performOp(database, key, op);
+    if (this.quiet?.(op) === true) this.of(database).sequence = before;
+    return outcome;
+  }
+
+  private performOp(database: DatabaseId, key: RecordKey, op: RecordOp): RecordOutcome {
     if (this.of(database).holders.has(this.chainOf(key))) return { result: 'busy' };
     const record = this.get(database, key);
     if (this.failing?.(op) === true) {

@@ -5,28 +5,17 @@
  */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import { keyOf } from '../../src/base/ids.js';
-import type { Prng } from '../../src/base/prng.js';
-import type { Settings } from './settings.js';
-import type { Locked, SimulatedSmbd, Steps } from './smbd.js';
+import type { Micros } from '../../src/core/effects.js';
+import { CachingSmbd } from './leases.js';
+import { locked, nextVersion } from './shared.js';
+import type { Shared } from './shared.js';
+import type { SimulatedSmbd, Steps } from './smbd.js';
 
 export interface Databases {
   locking: DatabaseId;
   brlock: DatabaseId;
   opens: DatabaseId;
   sessions: DatabaseId;
-}
-
-/** What the smbds of a run have in common. */
-export interface Shared {
-  settings: Settings;
-  prng: Prng;
-  /** Random keys of opens that exist, whoever made them. */
-  opens: { key: RecordKey; of: SimulatedSmbd }[];
-  /** All keys ever used, to delete them in the end. */
-  used: Map<string, { database: DatabaseId; key: RecordKey }>;
-  version: number;
-  /** Databases that were attached in the middle of the work. */
-  late: Set<string>;
 }
 
 const NAMES = { locking: 'locking.tdb', brlock: 'brlock.tdb', opens: 'smbXsrv_open_global.tdb' } as const;
@@ -52,14 +41,9 @@ function* work(shared: Shared): Steps<void> {
   yield { for: 'time', micros };
 }
 
-function* locked(shared: Shared, smbd: SimulatedSmbd, database: DatabaseId, key: RecordKey): Steps<Locked> {
-  shared.used.set(`${database}/${key}`, { database, key });
-  return yield* smbd.lock(database, key);
-}
-
 function nextText(shared: Shared, smbd: SimulatedSmbd): string {
   const padding = shared.prng.chance(0.02) ? '.'.repeat(shared.prng.below(4_000)) : '';
-  return `v${++shared.version} ${smbd.name}${padding}`;
+  return `${nextVersion(shared, smbd)}${padding}`;
 }
 
 function* write(shared: Shared, smbd: SimulatedSmbd, databases: Databases): Steps<void> {
@@ -219,11 +203,36 @@ function choose({ settings, prng }: Shared): (typeof OPERATIONS)[number] {
   return OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
 }
 
+/** Of all operations while clients cache under leases. */
+const LEASES_SHARE = 0.8;
+
+/** A client may do nothing for so long that a server that is cut off is called down meanwhile. */
+function clientThinks({ settings, prng }: Shared): Micros {
+  return settings.longFaults && prng.chance(0.5) ? 2_000_000 : settings.thinkMicrosMax;
+}
+
+/** The client that caches, if there are such. */
+function* caching(shared: Shared, smbd: SimulatedSmbd, { locking }: Databases): Steps<CachingSmbd | null> {
+  if (shared.leases === null) return null;
+  const leases = yield* smbd.attach('leases.tdb');
+  const client = new CachingSmbd(shared, smbd, { locking, leases });
+  yield* client.start();
+  return client;
+}
+
 /** The life of one smbd: attaches, then works until `stop` says so. */
 export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
   const databases = yield* attachAll(smbd);
   if (shared.settings.modules) smbd.attachModule();
+  const client = yield* caching(shared, smbd, databases);
   while (!stop()) {
+    if (client !== null && shared.prng.chance(LEASES_SHARE)) {
+      yield* client.act();
+      smbd.totals.operations++;
+      smbd.doing = 'thinking';
+      yield { for: 'time', micros: 1 + shared.prng.below(clientThinks(shared) + 1) };
+      continue;
+    }
     const chosen = choose(shared);
     // without a barrier that reaches everybody, another server's random keys may not be known yet
     if (chosen.run === reconnect && shared.settings.partitions > 0) continue;
@@ -233,6 +242,7 @@ export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean):
     smbd.doing = 'thinking';
     yield { for: 'time', micros: 1 + shared.prng.below(shared.settings.thinkMicrosMax + 1) };
   }
+  if (client !== null) yield* client.hearTheRest();
 }
 
 /** The life of a connection that only reads: over it smbd looks at share modes for its listings. */
@@ -254,6 +264,7 @@ export function* deleteAll(
 ): Steps<void> {
   yield* attachAll(smbd);
   for (const name of shared.late) yield* smbd.attach(name);
+  if (shared.leases !== null) yield* smbd.attach('leases.tdb');
   for (const { database, key } of records) {
     smbd.doing = 'deleting at the end';
     const record = yield* smbd.lock(database, key);
