@@ -25,7 +25,9 @@ export interface Answer {
   /** What was granted. */
   oplock?: string;
   lease?: string;
+  /** Of an open: the end of the file and its last write time (a FILETIME), as smbd told them. */
   size?: number;
+  lastWrite?: string;
   /** The file's identity, the same on all servers. */
   fileId?: string;
   data?: string;
@@ -45,10 +47,12 @@ export interface OpenRequest {
   access?: ('read' | 'write' | 'delete')[];
   /** Letters of "rwd": what others may do meanwhile; '' denies all. */
   share?: string;
-  disposition?: 'open' | 'create' | 'open_if' | 'overwrite_if';
+  disposition?: 'open' | 'create' | 'open_if' | 'overwrite' | 'overwrite_if';
   oplock?: 'none' | 'level2' | 'exclusive' | 'batch';
   /** Letters of "RWH". */
   lease?: string;
+  /** 32 hexadecimal digits; clients use one for all handles of a file. Default: a new one. */
+  leaseKey?: string;
   deleteOnClose?: boolean;
 }
 
@@ -187,8 +191,14 @@ export class SmbClient {
     return this.request('lock', { handle, wait: waitMs !== undefined, ...what }, waitMs);
   }
 
-  read(handle: number): Promise<Answer> {
-    return this.request('read', { handle });
+  /** At most `length` bytes from the beginning; 64 KiB unless told. */
+  read(handle: number, length?: number): Promise<Answer> {
+    return this.request('read', { handle, length });
+  }
+
+  /** Sets the end of the file. */
+  truncate(handle: number, size: number): Promise<Answer> {
+    return this.request('truncate', { handle, size });
   }
 
   write(handle: number, data: string): Promise<Answer> {

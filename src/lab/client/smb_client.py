@@ -145,7 +145,7 @@ class Client:
 
     def read_open(self, data, key):
         oplock = data[2]
-        size = struct.unpack_from('<Q', data, 48)[0]
+        last_write, size = struct.unpack_from('<Q', data, 24)[0], struct.unpack_from('<Q', data, 48)[0]
         at, length = struct.unpack_from('<II', data, 80)
         contexts = split_contexts(data[at - HEADER_BYTES:at - HEADER_BYTES + length]) if length else {}
         handle = self.next_handle
@@ -153,7 +153,7 @@ class Client:
         self.handles[handle] = data[64:80]
         self.levels[handle] = oplock
         answer = {'handle': handle, 'oplock': OPLOCK_NAME.get(oplock, str(oplock)), 'size': size,
-                  'fileId': contexts.get(b'QFid', b'')[:16].hex()}
+                  'lastWrite': str(last_write), 'fileId': contexts.get(b'QFid', b'')[:16].hex()}
         if b'RqLs' in contexts:
             answer['lease'] = lease_text(struct.unpack_from('<I', contexts[b'RqLs'], 16)[0])
             self.leases[key] = handle
@@ -210,6 +210,9 @@ class Client:
     def do_rename(self, request):
         name = request['to'].replace('/', '\\').encode('utf-16le')
         self.set_info(request, 10, struct.pack('<B7xQI', 1 if request.get('replace') else 0, 0, len(name)) + name)
+
+    def do_truncate(self, request):
+        self.set_info(request, 20, struct.pack('<Q', request['size']))
 
     def do_delete(self, request):
         """Marks the open file for deletion when it is closed."""

@@ -1,0 +1,41 @@
+/**
+ * What clients cache under leases and oplocks stays current on all servers: a load in rounds, on a busy machine.
+ *   SMBPOOL_LEASE_SECONDS  how long (default 60)
+ *   SMBPOOL_LEASE_VFS      the VFS modules below ours (default "acl_xattr streams_xattr")
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import test from 'node:test';
+import { runLeaseLoad } from './lease-load.js';
+import { SKIP, withLab } from './pool.js';
+
+const SECONDS = Number(process.env['SMBPOOL_LEASE_SECONDS'] ?? 60);
+const VFS = (process.env['SMBPOOL_LEASE_VFS'] ?? 'acl_xattr streams_xattr').split(' ').filter((name) => name !== '');
+const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
+const CLIENTS = 9;
+
+/** Takes half of a processor, in slices: servers then wait for each other in the middle of their work. */
+function makeBusy(): () => void {
+  const source = 'for (;;) { const end = Date.now() + 20; while (Date.now() < end); Atomics.wait(a, 0, 0, 20); }';
+  const child = spawn(process.execPath, ['-e', `const a = new Int32Array(new SharedArrayBuffer(4)); ${source}`]);
+  return () => void child.kill();
+}
+
+test(`caches under leases are current: ${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP },
+  async () => {
+    process.stdout.write(`seed ${SEED}\n`);
+    await withLab({ servers: 3, vfs: VFS }, async (lab) => {
+      const idle = makeBusy();
+      try {
+        const addresses = lab.servers().map(({ address }) => address);
+        const { stale, counts } = await runLeaseLoad({ addresses, clients: CLIENTS, seconds: SECONDS, seed: SEED });
+        process.stdout.write(`${Object.entries(counts).map(([what, count]) => `${what} ${count}`).join(', ')}\n`);
+        assert.deepEqual(stale, []);
+        for (const [what, count] of Object.entries(counts)) {
+          assert.ok(count > 0 || what === 'late', `no ${what}: the load proves nothing`);
+        }
+      } finally {
+        idle();
+      }
+    });
+  });

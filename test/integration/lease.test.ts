@@ -1,0 +1,95 @@
+/**
+ * An open that waits for the share modes' record of its file must be answered with what the file is when the lease is
+ * granted. smbd looks at the file before it asks for the record. Here the daemon that has the record is held up in
+ * between, and the client of its server, which holds a write lease and so asks nobody, changes the file and closes it.
+ */
+import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'node:test';
+import type { Lab } from '../../src/lab/lab.js';
+import { isAlive } from '../../src/lab/processes.js';
+import { pause, waitUntil } from '../../src/lab/run.js';
+import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
+import { SmbClient } from '../../src/lab/smb-client.js';
+import { statusOf } from './modules.js';
+import { SKIP, withLab } from './pool.js';
+
+const WITHOUT_MODULE =
+  process.env['SMBPOOL_NO_MODULE'] === '1' ? 'SMBPOOL_NO_MODULE=1: there is no module to test' : SKIP;
+const FILE = 'taken-over.txt';
+const OLD = 'old!';
+/** As the module waits without blocking smbd; then smbd looks at the file and blocks. Shorter than usual. */
+const WAIT_MILLIS = 100;
+const ASK_MILLIS_MAX = 10_000;
+/** From smbd's look at the file to its question for the record it is microseconds. */
+const ASKED_MILLIS = 100;
+const READING: OpenRequest = { access: ['read'], disposition: 'open', lease: 'RH' };
+
+/** Runs `work` while the daemon of this server stands still. */
+async function whileStopped(lab: Lab, server: number, work: () => Promise<void>): Promise<void> {
+  const daemon = lab.process('smbpoold', server);
+  assert.ok(daemon !== null && isAlive(daemon));
+  process.kill(daemon.pid, 'SIGSTOP');
+  try {
+    await work();
+  } finally {
+    process.kill(daemon.pid, 'SIGCONT');
+  }
+}
+
+/** How often the smbds of this server asked for a record of their own accord, after they looked at a file. */
+async function questions(lab: Lab, server: number): Promise<number> {
+  return (await statusOf(lab.server(server))).counters['gate.call.migrate'] ?? 0;
+}
+
+/** The last write time as SMB tells it, in units of 100 ns since 1601; whoever looks in the folder itself sees this. */
+function lastWriteOnDisk(lab: Lab): string {
+  const { mtimeNs } = statSync(join(lab.layout.share, FILE), { bigint: true });
+  return String(mtimeNs / 100n + 116_444_736_000_000_000n);
+}
+
+async function takenOver(lab: Lab, change: (writer: SmbClient, handle: number) => Promise<Answer[]>): Promise<void> {
+  const clients: SmbClient[] = [];
+  try {
+    for (const place of lab.servers()) clients.push(await SmbClient.connect(place.address));
+    const [writer, opener, third] = clients as [SmbClient, SmbClient, SmbClient];
+    const held = await writer.mustOpen(FILE, { disposition: 'overwrite_if', lease: 'RWH' });
+    assert.equal(held.lease, 'RWH');
+    await writer.write(held.handle, OLD);
+    let opening: Promise<Answer> | undefined;
+    let isAnswered = false;
+    await whileStopped(lab, 0, async () => {
+      const before = await questions(lab, 1);
+      opening = opener.open(FILE, READING).finally(() => (isAnswered = true));
+      const asks = async () => (await questions(lab, 1)) > before;
+      assert.ok(await waitUntil(asks, ASK_MILLIS_MAX, 10), 'smbd of server 1 does not ask for the record');
+      await pause(ASKED_MILLIS);
+      const done = [...(await change(writer, held.handle)), await writer.closeHandle(held.handle)];
+      assert.deepEqual(done.map(({ status }) => status), done.map(() => 'OK'));
+      assert.ok(!isAnswered, 'the open did not wait for the record: nothing is proved');
+    });
+    const opened = await opening;
+    const later = await third.open(FILE, READING);
+    const { size } = statSync(join(lab.layout.share, FILE));
+    const expected = { status: 'OK', lease: 'RH', size, lastWrite: lastWriteOnDisk(lab) };
+    const told = (answer?: Answer) =>
+      ({ status: answer?.status, lease: answer?.lease, size: answer?.size, lastWrite: answer?.lastWrite });
+    assert.deepEqual(told(opened), expected, 'the open that waited is told something old');
+    assert.deepEqual(told(later), expected, 'an open on a third server is told something old');
+  } finally {
+    for (const client of clients) client.close();
+  }
+}
+
+test('what changed while an open waited for the share modes', { skip: WITHOUT_MODULE }, async (t) => {
+  await withLab({ servers: 3, shareOptions: [`smbpool:wait ms = ${WAIT_MILLIS}`] }, async (lab) => {
+    await t.test('a longer content', () => takenOver(lab, async (writer, handle) => [
+      await writer.truncate(handle, 0), await writer.write(handle, 'newer'),
+    ]));
+    await t.test('a content of the same length', () => takenOver(lab, async (writer, handle) => [
+      await writer.write(handle, 'new!'),
+    ]));
+    await t.test('an empty file', () => takenOver(lab, async (writer, handle) => [await writer.truncate(handle, 0)]));
+  });
+});
