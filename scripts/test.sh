@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
 # native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
+# The part "kernel" runs only when it is named: real Linux kernel clients in small virtual machines (test/kernel).
 #   SEED=N                repeats the random tests of a run
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
+#   SMBPOOL_LEASE_SECONDS how long the load of clients that cache lasts (default 60)
 #   SMBPOOL_FULL=1        all of the suites also over UDP, on one and five servers, and with losses (20 minutes more)
 #   SMBPOOL_KILLS         how many smbds are killed under load (default 60)
 #   SMBPOOL_DAEMON_KILLS  how many daemons are killed under load (default 5)
@@ -11,9 +13,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all_parts=(unit scenarios sim native fuzz integration)
+usual_parts=(unit scenarios sim native fuzz integration)
+all_parts=("${usual_parts[@]}" kernel)
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
+[ ${#parts[@]} -gt 0 ] || parts=("${usual_parts[@]}")
 for part in "${parts[@]}"; do
   [[ " ${all_parts[*]} " == *" $part "* ]] || {
     echo "test: there is no part \"$part\"; choose from ${all_parts[*]}" >&2
@@ -59,16 +62,18 @@ run() {
 }
 
 quick=()
+in_labs=()
 for part in "${parts[@]}"; do
-  if [ "$part" = integration ]; then with_lab=yes; else quick+=("$part"); fi
+  if [ "$part" = integration ] || [ "$part" = kernel ]; then in_labs+=("$part"); else quick+=("$part"); fi
 done
 mapfile -t files < <(compiled "${quick[@]}")
 run quick "$(nproc)" "${files[@]}"
 # one lab at a time: its addresses and namespaces exist once on a machine
-if [ "$with_lab" = yes ]; then
-  mapfile -t files < <(compiled integration)
-  run integration 1 "${files[@]}"
-fi
+for part in "${in_labs[@]}"; do
+  with_lab=yes
+  mapfile -t files < <(compiled "$part")
+  run "$part" 1 "${files[@]}"
+done
 
 sum() {
   cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'
