@@ -33,7 +33,11 @@ done
 needed_packages="gcc bison flex pkg-config dpkg-dev patch libtalloc-dev libtevent-dev libtdb-dev libacl1-dev
   libarchive-dev libblkid-dev libbsd-dev libcap-dev libdbus-1-dev libgnutls28-dev libicu-dev libjansson-dev libjson-perl
   libkeyutils-dev libldap2-dev libpam0g-dev libparse-yapp-perl libpopt-dev libreadline-dev libsystemd-dev libtasn1-bin
-  liblmdb-dev liburing-dev python3-distutils zlib1g-dev libcmocka-dev"
+  liblmdb-dev liburing-dev zlib1g-dev libcmocka-dev"
+# Samba 4.17's build scripts import it; Debian 13's Python, and its Samba, are without.
+if [ "$(sed -n 's/^VERSION_ID="\{0,1\}\([0-9]*\).*/\1/p' /etc/os-release 2>/dev/null)" = 12 ]; then
+  needed_packages="$needed_packages python3-distutils"
+fi
 if [ "$print_packages" ]; then
   echo "$needed_packages" | xargs -n1
   exit 0

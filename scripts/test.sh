@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
 # native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
-# The part "kernel" runs only when it is named: real Linux kernel clients in small virtual machines (test/kernel).
+# The part "kernel" runs only when it is named: real Linux kernel clients in small virtual machines (test/kernel,
+# whose turns.test.ts has its variables).
 #   SEED=N                repeats the random tests of a run
 #   SMBPOOL_LOAD_SECONDS  how long the random load of the integration tests lasts (default 60)
 #   SMBPOOL_LEASE_SECONDS how long the load of clients that cache lasts (default 60)

@@ -4,24 +4,19 @@
  *   SMBPOOL_LEASE_VFS      the VFS modules below ours (default "acl_xattr streams_xattr")
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import test from 'node:test';
 import { runLeaseLoad } from './lease-load.js';
-import { SKIP, withLab } from './pool.js';
+import { WITHOUT_MODULE, withLab } from './pool.js';
+import { makeBusy } from '../support/busy-machine.js';
 
 const SECONDS = Number(process.env['SMBPOOL_LEASE_SECONDS'] ?? 60);
 const VFS = (process.env['SMBPOOL_LEASE_VFS'] ?? 'acl_xattr streams_xattr').split(' ').filter((name) => name !== '');
 const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
 const CLIENTS = 9;
 
-/** Takes half of a processor, in slices: servers then wait for each other in the middle of their work. */
-function makeBusy(): () => void {
-  const source = 'for (;;) { const end = Date.now() + 20; while (Date.now() < end); Atomics.wait(a, 0, 0, 20); }';
-  const child = spawn(process.execPath, ['-e', `const a = new Int32Array(new SharedArrayBuffer(4)); ${source}`]);
-  return () => void child.kill();
-}
-
-test(`caches under leases are current: ${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP },
+test(
+  `caches under leases are current: ${CLIENTS} clients on three servers for ${SECONDS} seconds`,
+  { skip: WITHOUT_MODULE },
   async () => {
     process.stdout.write(`seed ${SEED}\n`);
     await withLab({ servers: 3, vfs: VFS }, async (lab) => {
@@ -38,4 +33,5 @@ test(`caches under leases are current: ${CLIENTS} clients on three servers for $
         idle();
       }
     });
-  });
+  },
+);

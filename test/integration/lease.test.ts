@@ -13,10 +13,8 @@ import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { statusOf } from './modules.js';
-import { SKIP, withLab } from './pool.js';
+import { WITHOUT_MODULE, withLab } from './pool.js';
 
-const WITHOUT_MODULE =
-  process.env['SMBPOOL_NO_MODULE'] === '1' ? 'SMBPOOL_NO_MODULE=1: there is no module to test' : SKIP;
 const OLD = 'old!';
 /** As the module waits without blocking smbd; then smbd looks at the file and blocks. Shorter than usual. */
 const WAIT_MILLIS = 100;
@@ -43,7 +41,7 @@ async function questions(lab: Lab, server: number): Promise<number> {
   return (await statusOf(lab.server(server))).counters['gate.call.migrate'] ?? 0;
 }
 
-/** The last write time as SMB tells it, in units of 100 ns since 1601; whoever looks in the folder itself sees this. */
+/** What whoever looks in the folder itself sees; the last write time as SMB tells it, in 100 ns since 1601. */
 function onDisk(lab: Lab, file: string): { size: number; lastWrite: string } {
   const { size, mtimeNs } = statSync(join(lab.layout.share, file), { bigint: true });
   return { size: Number(size), lastWrite: String(mtimeNs / 100n + 116_444_736_000_000_000n) };

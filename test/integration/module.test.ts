@@ -24,7 +24,7 @@ import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { assertNothingLeft, attachedSmbds, statusOf } from './modules.js';
-import { SKIP, TEST_ROOT, withLab } from './pool.js';
+import { TEST_ROOT, WITHOUT_MODULE, withLab } from './pool.js';
 
 /** The share without the module, on the same folder. */
 const PLAIN = 'plain';
@@ -38,9 +38,6 @@ const KILLING_MILLIS_MAX = 60_000 + KILLS * 1000;
 const LOADERS = 6;
 /** A killed smbd's clients are refused at once; whoever needs longer hangs. */
 const COMMANDS_MILLIS_MAX = 30_000;
-
-const WITHOUT_MODULE =
-  process.env['SMBPOOL_NO_MODULE'] === '1' ? 'SMBPOOL_NO_MODULE=1: there is no module to test' : SKIP;
 
 /** Runs `work` with one connection for each of the given servers and shares; ends them. */
 async function withClients(

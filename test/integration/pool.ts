@@ -16,6 +16,10 @@ export const TEST_ROOT = '/tmp/smbpool-test';
 export const SKIP: string | false =
   process.getuid?.() === 0 ? false : 'needs root, for network namespaces and smbd: sudo npm test -- integration';
 
+/** Why the tests of the VFS module, and of what only holds with it, cannot run here; false when they can. */
+export const WITHOUT_MODULE: string | false =
+  process.env['SMBPOOL_NO_MODULE'] === '1' ? 'there is no module to test: unset SMBPOOL_NO_MODULE' : SKIP;
+
 /** SMBPOOL_KEEP=1: a lab in which something failed stays up, to be looked at with "npx smbpool lab exec". */
 const KEEP = process.env['SMBPOOL_KEEP'] === '1';
 

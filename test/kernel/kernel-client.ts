@@ -13,6 +13,8 @@ import { repositoryFolder } from '../../src/lab/repository.js';
 
 const FOLDER = join(repositoryFolder(), '.cache/kernel-client');
 const MEMORY_MEBIBYTES = 384;
+/** Downloads a kernel of 70 MB, and packages the first time. */
+const SYSTEM_MILLIS_MAX = 900_000;
 /** A boot takes some five seconds on an idle machine. */
 const BOOT_MILLIS_MAX = 90_000;
 /** How much of its console is told when something goes wrong. */
@@ -29,7 +31,7 @@ export const KERNEL_SKIP: string | false =
 /** Makes the clients' system, or finds it made; installs the Debian packages it takes. */
 export async function makeSystem(): Promise<void> {
   const script = join(repositoryFolder(), 'test/kernel/make-system.sh');
-  await promisify(execFile)('bash', [script, FOLDER]);
+  await promisify(execFile)('bash', [script, FOLDER], { timeout: SYSTEM_MILLIS_MAX });
 }
 
 export interface KernelClientOptions {

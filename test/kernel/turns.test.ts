@@ -6,13 +6,13 @@
  *   SMBPOOL_KERNEL_OPTIONS   of mount.cifs (default vers=3.1.1,cache=strict,nosharesock)
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { Lab } from '../../src/lab/lab.js';
 import type { LabOptions } from '../../src/lab/options.js';
-import { withLab } from '../integration/pool.js';
+import { WITHOUT_MODULE, withLab } from '../integration/pool.js';
+import { makeBusy } from '../support/busy-machine.js';
 import { KERNEL_SKIP, KernelClient, makeSystem } from './kernel-client.js';
 
 const TURNS = 150;
@@ -36,13 +36,6 @@ const SETTINGS: { name: string; wishes: Partial<LabOptions>; baseline?: true }[]
   },
   { name: 'one unclustered smbd', wishes: { servers: 1, vfs: DEBIAN_STACK, baseline: true }, baseline: true },
 ];
-
-/** Takes half of a processor, in slices: servers then wait for each other in the middle of their work. */
-function makeBusy(): () => void {
-  const source = 'for (;;) { const end = Date.now() + 25; while (Date.now() < end); Atomics.wait(a, 0, 0, 25); }';
-  const child = spawn(process.execPath, ['-e', `const a = new Int32Array(new SharedArrayBuffer(4)); ${source}`]);
-  return () => void child.kill();
-}
 
 /** What one client tells of a round: nothing when it saw every turn. */
 async function stalenessOf(client: KernelClient): Promise<string | null> {
@@ -93,7 +86,9 @@ function placesOf(lab: Lab, baseline: boolean): { share: string; servers: [strin
 }
 
 for (const { name, wishes, baseline = false } of SETTINGS) {
-  const skip = KERNEL_SKIP !== false ? KERNEL_SKIP : !CHOSEN.test(name) && 'not chosen by SMBPOOL_KERNEL_SETTINGS';
+  const needsModule = !baseline && wishes.module !== false;
+  const cannot = KERNEL_SKIP !== false ? KERNEL_SKIP : needsModule && WITHOUT_MODULE;
+  const skip = cannot !== false ? cannot : !CHOSEN.test(name) && 'not chosen by SMBPOOL_KERNEL_SETTINGS';
   test(`kernel clients take turns: ${name}, ${ROUNDS} rounds`, { skip }, async () => {
     await makeSystem();
     await withLab({ servers: 3, ...wishes }, async (lab) => {

@@ -41,8 +41,8 @@ export class LeaseChecker {
   }
 
   /** smbd stored the grant; its client does not know yet, and an earlier lease of it is over. */
-  granted(smbd: string, file: RecordKey, hasRead: boolean): void {
-    this.cached.set(`${smbd}/${file}`, { smbd, file, seen: null, hasRead, told: false });
+  granted(smbd: string, file: RecordKey): void {
+    this.cached.set(`${smbd}/${file}`, { smbd, file, seen: null, hasRead: true, told: false });
   }
 
   /** The client is answered with what `seen` is like: an open, or a read that it keeps. */

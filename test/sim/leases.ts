@@ -40,7 +40,7 @@ interface Handle {
   flags: { sequence: number; read: boolean } | null;
 }
 
-export interface LeaseDatabases {
+interface LeaseDatabases {
   locking: DatabaseId;
   leases: DatabaseId;
 }
@@ -82,6 +82,7 @@ export class CachingSmbd {
   /** Nobody writes any more: what was sent before arrives within this time. */
   *hearTheRest(): Steps<void> {
     for (let i = 0; i < REST_LOOKS; i++) {
+      this.smbd.doing = 'hearing the rest';
       yield { for: 'time', micros: REST_LOOK_MICROS };
       yield* this.handleBreaks();
     }
@@ -172,7 +173,7 @@ export class CachingSmbd {
     yield* this.storeLease(file, others.length === 0 ? 'RW' : 'R');
     const holders = [...others.map(({ holder }) => holder), smbd.name];
     this.store(record, { read: true, holders });
-    world.checker.granted(smbd.name, file, true);
+    world.checker.granted(smbd.name, file);
     smbd.unlock(record);
     if (!this.handles.has(file)) this.handles.set(file, { file, flags: null });
     return true;
@@ -184,10 +185,10 @@ export class CachingSmbd {
     world.checker.saw(this.smbd.name, file, world.stock.looksOnce ? seen : world.version(file));
   }
 
-  private *write({ file }: Handle): Steps<void> {
+  private *write(handle: Handle): Steps<void> {
     const { smbd, shared, world } = this;
+    const { file } = handle;
     smbd.doing = `writing ${file}`;
-    const handle = this.handles.get(file)!;
     yield* this.tellReaders(handle);
     // in a thread: until it is done, others may open and read
     yield* this.pause(shared.prng.pick([3, 30, 500]));
@@ -226,21 +227,23 @@ export class CachingSmbd {
 
   private *handleBreak({ file, to }: Break): Steps<void> {
     const { smbd, databases } = this;
-    if (!this.handles.has(file)) return;
+    const handle = this.handles.get(file);
+    if (handle === undefined) return;
     smbd.doing = `breaking ${file}`;
     const record = yield* this.lock(databases.locking, file);
     const lease = yield* this.ownLease(file);
     if (to === 'none' && lease !== '') yield* this.storeLease(file, '');
     smbd.unlock(record);
     if (to === 'none') this.world.checker.broken(smbd.name, file);
-    else if (lease === 'RW') yield* this.acknowledge(file);
+    else if (lease === 'RW') yield* this.acknowledge(handle);
   }
 
   /** The client writes back what it has, then lets go of the write lease. */
-  private *acknowledge(file: RecordKey): Steps<void> {
+  private *acknowledge(handle: Handle): Steps<void> {
     const { shared, databases } = this;
+    const { file } = handle;
     yield* this.pause(300);
-    if (shared.prng.chance(0.7)) yield* this.write(this.handles.get(file)!);
+    if (shared.prng.chance(0.7)) yield* this.write(handle);
     const record = yield* this.lock(databases.locking, file);
     if ((yield* this.ownLease(file)) === 'RW') yield* this.storeLease(file, 'R');
     this.store(record, shareModesOf(record.text));

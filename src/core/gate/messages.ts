@@ -2,8 +2,8 @@
  * REQ_MESSAGE: what one process says to another, to an address, or to all. Local delivery at once, the rest to the
  * peers. Between two connections messages stay in order. What is said to a process of a server that fell silent waits
  * until that server is heard again, or starts anew: it may be the break of a lease, and smbd does not ask whether one
- * arrived. To nobody, to a server that was never there, and to all while a server is silent, messages are dropped and
- * counted, as CTDB does.
+ * arrived. The link bounds what waits (QUEUE_BYTES_MAX), and gives that run of the server up beyond it. To nobody, to a
+ * server that was never there, and to all while a server is silent, messages are dropped and counted, as CTDB does.
  */
 import { nodeId } from '../../base/ids.js';
 import type { NodeId } from '../../base/ids.js';
