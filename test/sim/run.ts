@@ -120,7 +120,7 @@ class Run {
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
     server.store.sabotage = sabotageOf(settings, this.prng);
-    if (settings.sabotage === 'quiet-gives') server.store.quiet = (op) => op.op === 'give';
+    if (settings.sabotage === 'quiet-store') server.store.quiet = () => true;
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
     this.stores.set(self, server.store);

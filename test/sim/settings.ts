@@ -20,8 +20,8 @@ export const SABOTAGES = [
   // smbd is as it is without the VFS module
   'look-once',
   'tell-once',
-  // what leaves does not raise the sequence number
-  'quiet-gives',
+  // what the daemon does to a record does not raise the sequence number
+  'quiet-store',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 

@@ -99,7 +99,7 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null }[] = 
   // smbd without the module: how kernel clients came to read old content for ever
   { sabotage: 'look-once', extras: { leases: true }, rule: 'leases-begin-current' },
   { sabotage: 'tell-once', extras: { leases: true }, rule: 'writers-tell-readers' },
-  { sabotage: 'quiet-gives', extras: { leases: true }, rule: null },
+  { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
 ];
 
 for (const { sabotage, extras, rule } of canaries) {
