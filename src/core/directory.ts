@@ -30,6 +30,12 @@ interface Operation {
   turn: Turn;
 }
 
+/** A former owner, and the turn in which it gave the record away. */
+interface Backup {
+  keeper: NodeId;
+  turn: Turn;
+}
+
 interface Entry {
   database: DatabaseId;
   key: RecordKey;
@@ -38,10 +44,11 @@ interface Entry {
   ownerTurn: Turn;
   /** The highest turn used for this key. */
   turn: Turn;
-  /** The former owner whose tdb keeps the payload as it was handed over. */
-  backup: NodeId | null;
-  /** In which turn it gave the record away; only known of claims. */
-  backupTurn: Turn;
+  /**
+   * Former owners whose tdbs keep the payload as they handed it over, the newest first: one, or two while the newest
+   * is being restored, so that its keeper is never the only one to have the record.
+   */
+  backups: Backup[];
   /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */
   lost: boolean;
   /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
@@ -104,7 +111,7 @@ export class Directory {
     const now = this.context.now();
     return {
       owner: entry.owner,
-      backup: entry.backup,
+      backup: entry.backups[0]?.keeper ?? null,
       readers: [...entry.readers],
       waiting: [...(entry.current === null ? [] : [entry.current.node]), ...entry.queue.map((ask) => ask.node)],
       turn: entry.turn,
@@ -132,13 +139,7 @@ export class Directory {
   adoptBackup(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.entryOf(database, key);
     this.claimedTurn(entry, turn);
-    if (entry.backup !== null && entry.backup !== keeper && entry.backupTurn > turn) {
-      this.send(keeper, { kind: 'drop', database, key, turn });
-      return;
-    }
-    if (entry.backup !== keeper) this.dropBackup(entry);
-    entry.backup = keeper;
-    entry.backupTurn = turn;
+    entry.backups.push({ keeper, turn });
     if (entry.owner === null) entry.lost = true;
   }
 
@@ -167,11 +168,15 @@ export class Directory {
     for (const { database, key, turn } of this.gone.splice(0)) {
       const entry = this.databases.get(database)?.get(key);
       if (entry === undefined || entry.owner !== null || entry.turn > turn) continue;
-      this.dropBackup(entry);
+      this.dropBackups(entry, 0);
       entry.lost = false;
     }
     for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) if (entry.owner === null) this.advance(entry);
+      for (const entry of [...entries.values()]) {
+        entry.backups.sort((a, b) => b.turn - a.turn);
+        this.dropBackups(entry, entry.owner === null ? 2 : 1);
+        if (entry.owner === null) this.advance(entry);
+      }
     }
   }
 
@@ -232,7 +237,7 @@ export class Directory {
     entry.lost = false;
     if (entry.current?.mode === 'restore') entry.current = null;
     // What the former owner kept is older than the empty record that was just deleted: it must not come back.
-    this.dropBackup(entry);
+    this.dropBackups(entry, 0);
     this.ownerGone(entry);
   }
 
@@ -246,7 +251,7 @@ export class Directory {
     }
     if (current.phase === 'restoring') {
       if (entry.maybe === from) entry.maybe = null;
-      if (entry.backup === from) entry.backup = null;
+      forgetBackup(entry, from);
       entry.readers.delete(from);
       entry.current = null;
     } else if (entry.owner === from) {
@@ -269,7 +274,7 @@ export class Directory {
   private forgetPeer(entry: Entry, peer: NodeId, run: number): void {
     entry.readers.delete(peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer || ask.run === run);
-    if (entry.backup === peer) entry.backup = null;
+    forgetBackup(entry, peer);
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
     const isOver = current?.node === peer && current.run !== run;
@@ -320,8 +325,7 @@ export class Directory {
         owner: null,
         ownerTurn: toTurn(0),
         turn: toTurn(0),
-        backup: null,
-        backupTurn: toTurn(0),
+        backups: [],
         lost: false,
         maybe: null,
         readers: new Set(),
@@ -346,8 +350,8 @@ export class Directory {
     if (entry.lost) {
       // A reader's copy is the last version: while it was out, nobody could write.
       const [reader] = entry.readers;
-      const keeper = entry.maybe ?? reader ?? entry.backup;
-      if (keeper !== null) {
+      const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
+      if (keeper !== undefined) {
         const operation: Operation = {
           node: keeper,
           run: 0,
@@ -410,7 +414,8 @@ export class Directory {
   }
 
   private forget(entry: Entry): void {
-    assert(entry.owner === null && entry.backup === null && entry.readers.size === 0, 'a live record was forgotten');
+    const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.size === 0;
+    assert(isEmpty, 'a live record was forgotten');
     this.databases.get(entry.database)?.delete(entry.key);
     this.onForgotten(entry.database, entry.key);
   }
@@ -450,21 +455,22 @@ export class Directory {
     entry.maybe = null;
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
-    if (entry.backup === owner) entry.backup = null;
-    if (entry.owner !== null) {
-      this.dropBackup(entry);
-      entry.backup = entry.owner;
+    forgetBackup(entry, owner);
+    if (entry.owner === null) {
+      this.dropBackups(entry, 1);
+    } else {
+      this.dropBackups(entry, 0);
+      entry.backups.push({ keeper: entry.owner, turn });
     }
     entry.owner = owner;
     entry.history.push({ owner, turn, at: this.context.now() });
     if (entry.history.length > OWNER_HISTORY_MAX) entry.history.shift();
   }
 
-  private dropBackup(entry: Entry): void {
-    if (entry.backup === null) return;
+  /** Keeps so many of the newest backups. */
+  private dropBackups(entry: Entry, kept: number): void {
     const { database, key, turn } = entry;
-    this.send(entry.backup, { kind: 'drop', database, key, turn });
-    entry.backup = null;
+    for (const { keeper } of entry.backups.splice(kept)) this.send(keeper, { kind: 'drop', database, key, turn });
   }
 
   private send(to: NodeId, message: RecordMessage): void {
@@ -473,6 +479,10 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+
+function forgetBackup(entry: Entry, keeper: NodeId): void {
+  entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);
+}
 
 function isFor(operation: Operation, node: NodeId, turn: Turn): boolean {
   return operation.node === node && operation.turn === turn;

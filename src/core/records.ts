@@ -304,8 +304,6 @@ export class Records {
     this.runs.set(peer, runNumber(incarnation));
     this.randomKeys.announceTo(peer);
     this.restarts.tellHeld(peer);
-    // A new run has nothing under way that was given on anybody's old orders.
-    this.restarts.isNew(peer);
     if (isNewRun) this.peerReset(peer, incarnation);
     else this.restarts.sendClaims(peer);
     this.holdings.onContact(peer);

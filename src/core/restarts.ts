@@ -28,11 +28,6 @@ export class Restarts {
     private readonly post: (to: NodeId, message: RecordMessage) => void,
   ) {}
 
-  /** A run that just began has nothing under way that was given on anybody's old orders. */
-  isNew(peer: NodeId): void {
-    for (const seen of this.seen.values()) seen.by.add(peer);
-  }
-
   /** We are in contact with this run: the others hear it, and it hears whom else we have met. */
   tell(peer: NodeId, incarnation: Incarnation): void {
     this.met.set(peer, incarnation);

@@ -53,6 +53,8 @@ export class PinChecker {
   private readonly operations = new Map<string, Operation>();
   private readonly ended = new Set<number>();
   private readonly gives = new Map<string, Give>();
+  /** The turn of each record's last order heard: frames that are sent again bring orders that were carried out. */
+  private readonly heard = new Map<string, number>();
 
   /**
    * @param timely whether nothing but contention delays anything: no losses, no stalls, no restarts
@@ -209,11 +211,10 @@ export class PinChecker {
       const message = decodeRecordMessage(bytes);
       if (message.kind !== 'give' && message.kind !== 'revoke') continue;
       const name = nameOf(message.database, message.key);
-      const known = this.gives.get(name);
-      const rsn = this.store.get(message.database, message.key)?.header.rsn ?? 0;
-      // frames that are sent again bring old orders
-      if (message.turn <= (known?.turn ?? rsn)) continue;
       const { database, key, turn } = message;
+      const rsn = this.store.get(database, key)?.header.rsn ?? 0;
+      if (turn <= Math.max(rsn, this.heard.get(name) ?? 0)) continue;
+      this.heard.set(name, turn);
       const operations = [...this.operations.values()].filter((one) => concerns(one, database, key)).length;
       const isCopy = message.kind === 'revoke';
       this.gives.set(name, { turn, since: this.now(), operations, isCopy, wasBusy: false });

@@ -347,6 +347,16 @@ export class GatePool {
     this.goDown(this.server(b), nodeId(a));
   }
 
+  /** A server stands still, for no time of its own: only its peers call it down. `heal` with each of them ends it. */
+  freeze(id: number): void {
+    const node = nodeId(id);
+    for (const peer of this.servers.values()) {
+      if (peer.id === node) continue;
+      this.cuts.add(pair(peer.id, node));
+      this.goDown(peer, node);
+    }
+  }
+
   /** They hear each other again; nothing was lost. */
   heal(a: number, b: number): void {
     this.cuts.delete(pair(nodeId(a), nodeId(b)));

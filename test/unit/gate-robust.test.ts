@@ -71,6 +71,35 @@ describe('traversals', () => {
     assert.deepEqual(rows(client), { keys: own, ended: 1 });
   });
 
+  test('go on when the asking server stood still meanwhile and only the others took it for gone', () => {
+    const pool = new GatePool(2);
+    const client = pool.server(0).connect(1);
+    attach(pool, client);
+    const expected = [0, 1].flatMap((id) => fill(pool, id, 300)).sort();
+    start(client);
+    pool.settle();
+    pool.freeze(0);
+    pool.heal(0, 1);
+    pool.advance(1_000_000);
+    assert.deepEqual(rows(client), { keys: expected, ended: 1 });
+  });
+
+  test('leave nothing behind when two servers lose each other for a while', () => {
+    const pool = new GatePool(2);
+    const client = pool.server(0).connect(1);
+    attach(pool, client);
+    const own = fill(pool, 0, 10).sort();
+    fill(pool, 1, 500);
+    start(client);
+    pool.settle();
+    pool.cut(0, 1);
+    pool.advance(1_000_000);
+    assert.deepEqual(rows(client), { keys: own, ended: 1 });
+    pool.heal(0, 1);
+    pool.advance(1_000_000);
+    for (const id of [0, 1]) assert.equal(pool.server(id).gate.status().traversals, 0);
+  });
+
   test('end after a bounded wait when a server does not answer', () => {
     const pool = new GatePool(2);
     const client = pool.server(0).connect(1);

@@ -193,7 +193,7 @@ export class Gate implements RecordsEvents {
 
   peerDown(peer: NodeId): void {
     this.forwarding.peerLost(peer);
-    this.traversals.peerLost(peer);
+    this.traversals.peerSilent(peer);
   }
 
   migrated(token: number): void {

@@ -141,9 +141,7 @@ export class Traversals {
     asked.client.onClosed.delete(asked.stop);
     for (const node of asked.parts) {
       if (node === this.context.self) this.stopServing(node, asked.number);
-      else if (this.context.isUp(node)) {
-        this.context.send(node, encodeGateMessage({ kind: 'traverse-cancel', number: asked.number }));
-      }
+      else this.tellToStop(node, asked.number);
     }
     if (!mark) return;
     const { requestId, srvid } = asked.start;
@@ -151,14 +149,17 @@ export class Traversals {
     this.clients.send(asked.client.id, { kind: 'message', srvid, data }, 0);
   }
 
+  /** A run that is silent now hears it when it comes back. */
+  private tellToStop(node: NodeId, number: number): void {
+    this.context.send(node, encodeGateMessage({ kind: 'traverse-cancel', number }), 'met');
+  }
+
   onRows(from: NodeId, number: number, last: boolean, rows: readonly GateRow[]): void {
     const asked = this.asked.get(number);
     if (asked === undefined || !asked.parts.has(from)) {
       // given up here, for example while the peer was silent: it need not go on
       this.context.count('gate.traverse.rows.unexpected');
-      if (!last && from !== this.context.self) {
-        this.context.send(from, encodeGateMessage({ kind: 'traverse-cancel', number }));
-      }
+      if (!last && from !== this.context.self) this.tellToStop(from, number);
       return;
     }
     for (const { key, data } of rows) {
@@ -175,13 +176,22 @@ export class Traversals {
     if (asked.parts.size === 0) this.end(asked, true);
   }
 
-  /** The peer is silent or lost what was sent to it: its parts end, and what it asked for is not wanted any more. */
-  peerLost(peer: NodeId): void {
+  /**
+   * The peer is silent: its parts of our traversals end. Ours of its traversals go on, a batch at most: it may have
+   * been stopped, wait for them when it goes on, and never have missed us.
+   */
+  peerSilent(peer: NodeId): void {
     for (const asked of [...this.asked.values()]) {
       if (!asked.parts.has(peer)) continue;
       this.context.log('warn', 'gate.traverse.incomplete', { peer, pid: asked.client.pid });
+      this.tellToStop(peer, asked.number);
       this.partEnded(asked, peer);
     }
+  }
+
+  /** The peer began anew, or what was sent to it is lost: what it asked for is not wanted any more. */
+  peerLost(peer: NodeId): void {
+    this.peerSilent(peer);
     for (const served of [...this.served.values()]) if (served.for === peer) this.stopServing(peer, served.number);
   }
 
