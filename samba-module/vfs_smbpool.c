@@ -33,6 +33,7 @@ static struct vfs_fn_pointers smbpool_fns = {
     .file_id_create_fn = smbpool_file_id_create,
     .brl_lock_windows_fn = smbpool_brl_lock,
     .brl_unlock_windows_fn = smbpool_brl_unlock,
+    .strict_lock_check_fn = smbpool_strict_lock_check,
     .durable_disconnect_fn = smbpool_durable_disconnect,
     .durable_reconnect_fn = smbpool_durable_reconnect,
 };

@@ -180,10 +180,6 @@ int64_t TdbFile::Delete(Bytes key) noexcept {
 
 int TdbFile::SequenceNumber() const noexcept { return tdb_ == nullptr ? 0 : tdb_get_seqnum(tdb_); }
 
-void TdbFile::IncrementSequenceNumber() noexcept {
-  if (tdb_ != nullptr) tdb_increment_seqnum_nonblock(tdb_);
-}
-
 void TdbFile::AddFlags(int flags) noexcept {
   if (tdb_ != nullptr) tdb_add_flags(tdb_, static_cast<unsigned>(flags));
 }

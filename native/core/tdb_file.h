@@ -62,7 +62,6 @@ class TdbFile {
   int64_t Delete(Bytes key) noexcept;
 
   int SequenceNumber() const noexcept;
-  void IncrementSequenceNumber() noexcept;
   void AddFlags(int flags) noexcept;
   int HashSize() const noexcept;
 

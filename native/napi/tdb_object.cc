@@ -42,7 +42,6 @@ Napi::Function TdbObject::Define(Napi::Env env) {
                          InstanceMethod<&TdbObject::Store>("store"),
                          InstanceMethod<&TdbObject::Delete>("delete"),
                          InstanceMethod<&TdbObject::SequenceNumber>("sequenceNumber"),
-                         InstanceMethod<&TdbObject::IncrementSequenceNumber>("incrementSequenceNumber"),
                          InstanceMethod<&TdbObject::AddFlags>("addFlags"),
                          InstanceMethod<&TdbObject::Traverse>("traverse"),
                          InstanceMethod<&TdbObject::TransactionStartNonblock>("transactionStartNonblock"),
@@ -137,11 +136,6 @@ Napi::Value TdbObject::Delete(const Napi::CallbackInfo& info) {
 
 Napi::Value TdbObject::SequenceNumber(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Checked(info).SequenceNumber());
-}
-
-Napi::Value TdbObject::IncrementSequenceNumber(const Napi::CallbackInfo& info) {
-  Checked(info).IncrementSequenceNumber();
-  return info.Env().Undefined();
 }
 
 Napi::Value TdbObject::AddFlags(const Napi::CallbackInfo& info) {

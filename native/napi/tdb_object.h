@@ -26,7 +26,6 @@ class TdbObject : public Napi::ObjectWrap<TdbObject> {
   Napi::Value Store(const Napi::CallbackInfo& info);
   Napi::Value Delete(const Napi::CallbackInfo& info);
   Napi::Value SequenceNumber(const Napi::CallbackInfo& info);
-  Napi::Value IncrementSequenceNumber(const Napi::CallbackInfo& info);
   Napi::Value AddFlags(const Napi::CallbackInfo& info);
   Napi::Value Traverse(const Napi::CallbackInfo& info);
   Napi::Value TransactionStartNonblock(const Napi::CallbackInfo& info);

@@ -1,6 +1,7 @@
 /*
- * Byte-range locks: reported after smbd decided, and remembered per open for a replay. These hooks run with the brlock
- * and locking records locked: they must not wait, read records, or call anything that could.
+ * Byte-range locks: reported after smbd decided, remembered per open for a replay, and read anew before each read and
+ * write. The hooks of lock and unlock run with the brlock and locking records locked: they must not wait, read records,
+ * or call anything that could.
  */
 #include "module.h"
 
@@ -60,6 +61,17 @@ NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lo
   }
   report_lock(open, SMBPOOL_OP_LOCK, plock, type, blocker, status);
   return status;
+}
+
+/*
+ * Whether a read or write may go on. smbd keeps what it read of the file's locks while their database's sequence number
+ * stands still, but asks for the number after it has read (brlock.c): a lock given on another server between the
+ * daemon's answer and that question would never be seen. So it reads them each time; they are in the local database.
+ */
+bool smbpool_strict_lock_check(struct vfs_handle_struct *handle, struct files_struct *fsp,
+                               struct lock_struct *plock) {
+  TALLOC_FREE(fsp->brlock_rec);
+  return SMB_VFS_NEXT_STRICT_LOCK_CHECK(handle, fsp, plock);
 }
 
 bool smbpool_brl_unlock(struct vfs_handle_struct *handle, struct byte_range_lock *br_lck,

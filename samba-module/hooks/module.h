@@ -219,6 +219,7 @@ int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp);
 NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lock *br_lck, struct lock_struct *plock);
 bool smbpool_brl_unlock(struct vfs_handle_struct *handle, struct byte_range_lock *br_lck,
                         const struct lock_struct *plock);
+bool smbpool_strict_lock_check(struct vfs_handle_struct *handle, struct files_struct *fsp, struct lock_struct *plock);
 
 /* lease.c: oplock and lease changes, which smbd makes without any hook */
 void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_file_id *id, uint32_t watch_ms);

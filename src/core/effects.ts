@@ -86,7 +86,6 @@ export type Effect =
   /** Open or create a tdb; answered by 'database-opened'. */
   | { kind: 'database-open'; database: DatabaseId; name: string; persistent: boolean }
   | RecordEffect
-  | { kind: 'sequence-bump'; database: DatabaseId }
   | { kind: 'persistent'; database: DatabaseId; token: number; work: PersistentOp }
   /** A message of the shared-memory ring to the smbd of this attachment (native/shared/smbpool_ops.h). */
   | { kind: 'ring-send'; attachment: number; op: number; payload: Uint8Array }

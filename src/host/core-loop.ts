@@ -166,8 +166,6 @@ export class CoreLoop {
         this.outcomes.push({ kind: 'record-done', database, key, op, outcome });
         return;
       }
-      case 'sequence-bump':
-        return ports.records.bumpSequence(effect.database);
       case 'log':
         return ports.log.log(effect.level, effect.event, effect.fields);
       case 'client-close':

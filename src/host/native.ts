@@ -48,7 +48,6 @@ export interface Tdb {
   /** Whether there was such a record. */
   delete(key: Uint8Array): boolean;
   sequenceNumber(): number;
-  incrementSequenceNumber(): void;
   addFlags(flags: number): void;
   /**
    * The records of whole chains from number `chain` on, until at least `recordsMax` were found. `next` is where to go

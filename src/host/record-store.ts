@@ -134,10 +134,6 @@ export class TdbRecordStore implements RecordStore {
     return opened;
   }
 
-  bumpSequence(database: DatabaseId): void {
-    this.databases.get(database)?.tdb.incrementSequenceNumber();
-  }
-
   close(): void {
     for (const { tdb } of this.databases.values()) tdb.close();
     this.databases.clear();

@@ -16,8 +16,6 @@ export interface RecordStore {
   open(database: DatabaseId, name: string): OpenedDatabase;
   /** Performs one step on a record as core/effects.ts describes it. Never waits, never throws. */
   perform(database: DatabaseId, key: RecordKey, op: RecordOp): RecordOutcome;
-  /** Raises the sequence number that smbd's caches watch. */
-  bumpSequence(database: DatabaseId): void;
   close(): void;
 }
 

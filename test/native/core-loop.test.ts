@@ -61,7 +61,6 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
         story.push(op.op);
         return { result: 'done' };
       },
-      bumpSequence: () => void story.push('bump'),
       close: () => undefined,
     },
     persistent: {
@@ -98,9 +97,7 @@ test('a run that must start anew performs nothing more', () => {
 
 test('effects are performed in order and outcomes come back in the same turn, before the next input', () => {
   const s = scripted((input) => {
-    if (input.kind === 'client-opened') {
-      return [record(PEEK), send('first'), { kind: 'sequence-bump', database: DATABASE }];
-    }
+    if (input.kind === 'client-opened') return [record(PEEK), send('first')];
     if (input.kind === 'record-done') return [send('second')];
     return input.kind === 'turn-end' ? [{ kind: 'frame-send', peer: nodeId(2), body: PACKET }] : [];
   });
@@ -108,7 +105,7 @@ test('effects are performed in order and outcomes come back in the same turn, be
   s.loop.input({ kind: 'client-closed', client: CLIENT });
   assert.equal(s.loop.endOfBatch(), Infinity);
   assert.deepEqual(s.story, [
-    '<client-opened', 'peek', 'send first', 'bump', '<record-done', 'send second', '<client-closed', '<turn-end',
+    '<client-opened', 'peek', 'send first', '<record-done', 'send second', '<client-closed', '<turn-end',
     'frame to 2',
   ]);
 });

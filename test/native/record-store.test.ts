@@ -170,15 +170,6 @@ test('names that are no file names are refused', (t) => {
   }
 });
 
-test('bumping the sequence number is seen by smbd', async (t) => {
-  const f = new Fixture(t);
-  const holder = new Holder(t);
-  await holder.ask({ do: 'open', path: f.path, flags: VOLATILE_FLAGS });
-  const before = await holder.ask({ do: 'sequence' });
-  f.store.bumpSequence(DATABASE);
-  assert.equal(await holder.ask({ do: 'sequence' }), Number(before) + 1);
-});
-
 test('files of an earlier run are removed, unless a process still has them open', async (t) => {
   const directory = ownDirectory(t);
   const first = new TdbRecordStore(directory, SELF);

@@ -290,9 +290,6 @@ export class SimulatedServer {
         inputs.push({ kind: 'record-done', database, key, op, outcome });
         return;
       }
-      case 'sequence-bump':
-        this.store.bumpSequence(effect.database);
-        return;
       case 'persistent':
         inputs.push({
           kind: 'persistent-done',

@@ -102,6 +102,8 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null }[] = 
   // smbd without the module: how kernel clients came to read old content for ever
   { sabotage: 'look-once', extras: { leases: true }, rule: 'leases-begin-current' },
   { sabotage: 'tell-once', extras: { leases: true }, rule: 'writers-tell-readers' },
+  // and how a read comes to pass a lock
+  { sabotage: 'keep-locks', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
 ];
 

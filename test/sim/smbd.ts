@@ -406,19 +406,22 @@ export class SimulatedSmbd {
     return text;
   }
 
-  /** A read through a cache that is good while the database's sequence number stands still. */
-  *readCached(database: DatabaseId, key: RecordKey): Steps<string> {
+  /**
+   * A read through a cache that is good while the database's sequence number stands still. Samba's share_mode_lock.c
+   * asks for the number before it reads, its brlock.c afterwards, `later` if it does not run at once: a copy that goes
+   * meanwhile stays in the cache.
+   */
+  *readCached(database: DatabaseId, key: RecordKey, later: Micros | null = null): Steps<string> {
     const id = `${database}/${key}`;
-    const sequence = this.server.store.sequence(database);
+    const before = this.server.store.sequence(database);
     const cached = this.cache.get(id);
-    if (cached?.sequence === sequence) {
+    if (cached?.sequence === before) {
       this.checker.cachedRead(this.name, database, key, cached.text);
       return cached.text;
     }
     const text = yield* this.parse(database, key);
-    // Samba's share_mode_lock.c asks for the number before it reads, as here. Its brlock.c asks afterwards, so it is
-    // only safe because a copy stays for a moment (the checker's rule copy-stays-a-moment).
-    this.cache.set(id, { sequence, text });
+    if (later !== null) yield { for: 'time', micros: later };
+    this.cache.set(id, { sequence: later === null ? before : this.server.store.sequence(database), text });
     return text;
   }
 }

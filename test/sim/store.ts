@@ -97,10 +97,6 @@ export class SimulatedStore {
     return this.of(database).sequence;
   }
 
-  bumpSequence(database: DatabaseId): void {
-    this.of(database).sequence++;
-  }
-
   // --- chains
 
   chainOf(key: RecordKey): number {
