@@ -8,8 +8,8 @@ import { randomBytes } from 'node:crypto';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 
-/** So many entries of a client's story are told in a report. */
-const STORY_LENGTH = 12;
+/** So many entries of a file's story are told in a report: a few turns of writers, and who read meanwhile. */
+const STORY_LENGTH = 80;
 const WRITE_GRANTS = ['exclusive', 'batch'];
 
 /** How often what happened; each must happen, but `late` and `changes late`. */
@@ -37,6 +37,8 @@ export interface LeaseLoadCounts {
 export class FileTruth {
   /** As of the last change that was answered. */
   text = '';
+  /** What all clients did with it, for reports. */
+  readonly story: string[] = [];
   private version = 0;
 
   /**
@@ -82,8 +84,11 @@ export interface Cached {
   /** A change that the server does not know yet. */
   dirty: string | null;
   flushing: Promise<void> | null;
-  /** For reports. */
-  story: string[];
+}
+
+/** The clock of the answers' times. */
+function monotonicSeconds(): number {
+  return Number(process.hrtime.bigint()) / 1e9;
 }
 
 function quoted(text: string | null): string {
@@ -101,12 +106,13 @@ export class CachingClient {
   private failure: Error | null = null;
 
   private constructor(
+    readonly name: string,
     readonly smb: SmbClient,
     private readonly counts: LeaseLoadCounts,
   ) {}
 
-  static async connect(address: string, counts: LeaseLoadCounts): Promise<CachingClient> {
-    const client = new CachingClient(await SmbClient.connect(address), counts);
+  static async connect(name: string, address: string, counts: LeaseLoadCounts): Promise<CachingClient> {
+    const client = new CachingClient(name, await SmbClient.connect(address), counts);
     client.smb.onBreak = (event) => client.onBreak(event);
     await client.smb.request('automatic', { on: false });
     return client;
@@ -118,7 +124,7 @@ export class CachingClient {
       const leaseKey = randomBytes(16).toString('hex');
       cached = {
         client: this, truth, leaseKey, handles: [], isLease: false, canRead: false, canWrite: false, breaks: 0, size: 0,
-        text: null, label: null, pages: null, dirty: null, flushing: null, story: [],
+        text: null, label: null, pages: null, dirty: null, flushing: null,
       };
       this.files.set(truth.name, cached);
     }
@@ -247,7 +253,7 @@ export class CachingClient {
     cached.canWrite = false;
     cached.text = null;
     cached.label = null;
-    cached.story = [];
+    if (cached.handles.length > 0) this.tell(cached, 'closes');
     await this.closeHandles(cached.handles.splice(0));
   }
 
@@ -298,9 +304,11 @@ export class CachingClient {
   }
 
   private tell(cached: Cached, what: string, answer?: Answer): void {
-    const at = answer ? `${answer.sent.toFixed(4)}-${answer.at.toFixed(4)}` : 'at once';
-    cached.story.push(`${what} [${at}]`);
-    if (cached.story.length > STORY_LENGTH) cached.story.shift();
+    const { sent, at } = answer ?? { sent: null, at: monotonicSeconds() };
+    const when = `${sent === null ? '' : `${sent.toFixed(4)}-`}${at.toFixed(4)}`;
+    const { story } = cached.truth;
+    story.push(`${when} ${this.name}: ${what}`);
+    if (story.length > STORY_LENGTH) story.shift();
   }
 
   /** What it would read now, without asking anybody, is not what is in the file. Not asked while it writes. */

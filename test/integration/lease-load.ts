@@ -164,10 +164,10 @@ class LeaseLoad {
   }
 }
 
-function report({ truth, client, size, text, story }: Cached): string {
+function report({ truth, client, size, text }: Cached): string {
   const has = text === null ? `${size} bytes` : JSON.stringify(text);
-  return `${truth.name} is ${JSON.stringify(truth.text)}; the client at ${client.smb.address} goes by ${has}: ` +
-    story.join('; ');
+  const what = `${truth.name} is ${JSON.stringify(truth.text)}; client ${client.name} goes by ${has}`;
+  return [what, ...truth.story].join('\n');
 }
 
 function readerOpens(prng: Prng): OpenRequest {
@@ -206,7 +206,8 @@ export async function runLeaseLoad(plan: LeaseLoadPlan): Promise<LeaseLoadResult
   const clients: CachingClient[] = [];
   try {
     for (let index = 0; index < plan.clients; index++) {
-      clients.push(await CachingClient.connect(plan.addresses[index % plan.addresses.length] ?? '', counts));
+      const server = index % plan.addresses.length;
+      clients.push(await CachingClient.connect(`${index} at ${server}`, plan.addresses[server] ?? '', counts));
     }
     const load = new LeaseLoad(clients, result, Date.now() + plan.seconds * 1000);
     for (const { truth } of load.files) {
