@@ -57,7 +57,7 @@ function layerRule(folder, more = []) {
 const pure = ['base', 'wire', 'core'];
 
 export default tseslint.config(
-  { ignores: ['dist/**', 'build/**', 'native/**', 'samba-module/**', 'node_modules/**'] },
+  { ignores: ['dist/**', 'build/**', 'native/**', 'samba-module/**', 'node_modules/**', '.cache/**'] },
   eslint.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -17,6 +17,12 @@ sanitize=
 print_packages=
 
 die() { echo "build-module: $*" >&2; exit 1; }
+# die_with_log LOG WHAT REMEDY: the last lines of the log say why
+die_with_log() {
+  echo "build-module: $2; the end of $1:" >&2
+  grep -v '^[[:space:]]*$' "$1" | tail -12 | sed 's/^/  | /' >&2 || true
+  die "$3"
+}
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -89,10 +95,10 @@ fetch_source() {
   apt-get "${options[@]}" update >"$work/update.log" 2>&1 || true
   (cd "$work/package" \
     && apt-get "${options[@]}" source --download-only "samba=$package_version" >"$work/fetch.log" 2>&1) \
-    || die "this machine's package sources do not have the source of samba $package_version (see $work/fetch.log):" \
-      "give it with --source DIRECTORY"
+    || die_with_log "$work/fetch.log" "fetching the source of samba $package_version failed" \
+      "where this machine's package sources have no sources, give it with --source DIRECTORY"
   dpkg-source --no-check -x "$work"/package/*.dsc "$tree/unpacked" >"$work/unpack.log" 2>&1 \
-    || die "unpacking failed: $work/unpack.log"
+    || die_with_log "$work/unpack.log" "unpacking the source failed" "is there space on the disk? (2 GB are plenty)"
 }
 
 prepare_source() {
@@ -126,12 +132,15 @@ generate_headers() {
     --disable-rpath --disable-rpath-install --with-cluster-support --with-quota --with-systemd \
     --disable-cephfs --disable-glusterfs --disable-cups --disable-avahi --disable-python --without-ad-dc \
     --without-gpgme --bundled-libraries=NONE,ldb) >"$tree/configure.log" 2>&1 \
-    || die "configure failed: $tree/configure.log"
+    || die_with_log "$tree/configure.log" "configuring the source of Samba failed" \
+      "install the package that has what is \"not found\" or \"unusable\" above (apt-get install), and run this again"
   names=$(cd "$source" && ls librpc/idl/*.idl source3/librpc/idl/*.idl | xargs -n1 basename | sed 's/\.idl$//' \
     | tr a-z A-Z | sort -u | grep -v '^IDL_TYPES$' | sed 's/^/PIDL_/' | paste -sd,)
   names=s3_param_proto_h,param_functions.h,param_local.h,param_global.h,ntstatus_generated,werror_generated,$names
   (cd "$source" && PYTHONHASHSEED=1 nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 build "--targets=$names") \
-    >"$tree/headers.log" 2>&1 || die "generating headers failed: $tree/headers.log"
+    >"$tree/headers.log" 2>&1 \
+    || die_with_log "$tree/headers.log" "generating the headers of Samba failed" \
+      "install the program that is missing above (apt-get install), and run this again"
 }
 
 check_versions() {

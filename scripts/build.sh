@@ -43,7 +43,8 @@ if [ ! -e "$addon" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$fingerprint" ]; the
   rm -f "$addon"
   if ! node_modules/.bin/node-gyp rebuild --jobs 2 "${headers[@]}" >"$log" 2>&1; then
     grep -B2 -A8 -E 'error|ERR!' "$log" | head -60 >&2
-    stop "the addon does not compile: see $log"
+    stop "the addon does not compile: the lines above say why, $log has all. Where a header or a compiler is missing:" \
+      "npm run setup installs them"
   fi
   echo "$fingerprint" >"$stamp"
 fi
