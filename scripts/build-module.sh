@@ -9,8 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${SMBPOOL_CACHE:-$here/.cache/samba}
 out=${SMBPOOL_MODULE_OUT:-$here/dist/module}
-interface_wanted=47
-upstream_wanted=4.17.
+releases=$here/samba-module/compat/releases
 install_to=
 source_from=
 sanitize=
@@ -52,10 +51,11 @@ fi
 package_version=$(dpkg-query -W -f '${Version}' samba 2>/dev/null) \
   || die "Samba is not installed: apt-get install samba"
 running=$(smbd -V | sed 's/^Version //')
-case $running in
-  "$upstream_wanted"*) ;;
-  *) die "smbd is $running, this module knows $upstream_wanted*: install that, or port samba-module/compat to it" ;;
-esac
+# a line of the table: release, VFS interface, ending of private libraries
+IFS=' ' read -r release interface_wanted library_suffix _ \
+  < <(sed -n "/^$(cut -d. -f1-2 <<<"$running" | sed 's/\./\\./') /p" "$releases"; echo) || true
+[ -n "$release" ] || die "smbd is $running; this module knows $(sed -n 's/^\([0-9][0-9.]*\) .*/\1/p' "$releases" \
+  | paste -sd, | sed 's/,/ and /'): install one of these, or port samba-module/compat to it"
 architecture=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 private_libraries=/usr/lib/$architecture/samba
 tree=$cache/$(echo "$package_version" | tr -c 'A-Za-z0-9.+\n' '_')
@@ -134,9 +134,11 @@ generate_headers() {
     --without-gpgme --bundled-libraries=NONE,ldb) >"$tree/configure.log" 2>&1 \
     || die_with_log "$tree/configure.log" "configuring the source of Samba failed" \
       "install the package that has what is \"not found\" or \"unusable\" above (apt-get install), and run this again"
-  names=$(cd "$source" && ls librpc/idl/*.idl source3/librpc/idl/*.idl | xargs -n1 basename | sed 's/\.idl$//' \
-    | tr a-z A-Z | sort -u | grep -v '^IDL_TYPES$' | sed 's/^/PIDL_/' | paste -sd,)
+  names=$(cd "$source" && grep -oh '[A-Za-z0-9_]*\.idl' librpc/idl/wscript_build source3/librpc/idl/wscript_build \
+    | sed 's/\.idl$//' | tr a-z A-Z | sort -u | grep -v '^IDL_TYPES$' | sed 's/^/PIDL_/' | paste -sd,)
   names=s3_param_proto_h,param_functions.h,param_local.h,param_global.h,ntstatus_generated,werror_generated,$names
+  # where it is made, not only shipped (4.22)
+  if grep -q "'hresult_generated'" "$source/libcli/util/wscript_build"; then names=hresult_generated,$names; fi
   (cd "$source" && PYTHONHASHSEED=1 nice -n 10 /usr/bin/python3 ./buildtools/bin/waf -j2 build "--targets=$names") \
     >"$tree/headers.log" 2>&1 \
     || die_with_log "$tree/headers.log" "generating the headers of Samba failed" \
@@ -146,14 +148,14 @@ generate_headers() {
 check_versions() {
   local interface built
   interface=$(sed -n 's/^#define SMB_VFS_INTERFACE_VERSION //p' "$source/source3/include/vfs.h")
-  [ "$interface" = "$interface_wanted" ] || die "this Samba has VFS interface $interface, the module is written for \
-$interface_wanted: install a Samba $upstream_wanted* or port samba-module/compat/samba_compat.h"
+  [ "$interface" = "$interface_wanted" ] || die "this Samba $release has VFS interface $interface, the module \
+is written for $interface_wanted: port samba-module/compat to it"
   built=$(sed -n 's/^#  define SAMBA_VERSION_STRING "\(.*\)"/\1/p' "$generated/version.h")
   [ "$built" = "$running" ] || die "$source is Samba $built, installed is $running: remove $tree and build again"
   # A package newer than the running smbd would give a module that does not load after the next restart.
   local node
-  node=SAMBA_$(echo "$running" | tr 'a-z-' 'A-Z_')_SAMBA4
-  objdump -p "$private_libraries/libsmbd-base-samba4.so.0" | grep -F "$node" >/dev/null \
+  node=SAMBA_$(echo "$running$library_suffix" | tr 'a-z+-' 'A-Z__')
+  objdump -p "$private_libraries/libsmbd-base$library_suffix.so.0" | grep -F "$node" >/dev/null \
     || die "the private libraries in $private_libraries are not of Samba $running"
 }
 
@@ -176,13 +178,14 @@ compile() {
     nice -n 10 gcc "${flags[@]}" -c "$file" -o "$object"
     objects="$objects $object"
   done
+  local private=()
+  for file in smbd-base smbd-shim samba-debug samba3-util samba-sockets time-basic sys-rw messages-util replace; do
+    private+=("-l:lib$file$library_suffix.so.0")
+  done
   # shellcheck disable=SC2086
   nice -n 10 gcc -shared ${sanitize:+-fsanitize=address,undefined} -o "$out/$module_file" $objects \
     -Wl,-z,defs -Wl,-z,relro -Wl,-rpath-link,"$private_libraries" -L"$private_libraries" \
-    -l:libsmbd-base-samba4.so.0 -l:libsmbd-shim-samba4.so.0 \
-    -l:libsamba-debug-samba4.so.0 -l:libsamba3-util-samba4.so.0 -l:libsamba-sockets-samba4.so.0 \
-    -l:libtime-basic-samba4.so.0 -l:libsys-rw-samba4.so.0 -l:libmessages-util-samba4.so.0 \
-    -l:libreplace-samba4.so.0 -l:libsamba-util.so.0 -l:libsmbconf.so.0 -l:libsamba-errors.so.1 \
+    "${private[@]}" -l:libsamba-util.so.0 -l:libsmbconf.so.0 -l:libsamba-errors.so.1 \
     -l:libtalloc.so.2 -l:libtevent.so.0 -l:libtevent-util.so.0
   nice -n 10 gcc -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -shared -o "$out/smbpool.so" \
     "-DSMBPOOL_SAMBA_VERSION=\"$running\"" "-DSMBPOOL_MODULE_FILE=\"$module_file\"" "$here/samba-module/loader/loader.c"

@@ -6,13 +6,13 @@
 #ifndef SMBPOOL_SAMBA_COMPAT_H
 #define SMBPOOL_SAMBA_COMPAT_H
 
-#if SMB_VFS_INTERFACE_VERSION != 47
-#error "This Samba has another VFS interface than 47: install Samba 4.17, or port this file and the hooks to it."
+#if SMB_VFS_INTERFACE_VERSION != 47 && SMB_VFS_INTERFACE_VERSION != 50
+#error "No Samba of samba-module/compat/releases: install one of these, or port this file and the hooks to it."
 #endif
 
 /*
  * What smbd keeps for a create that waits. source3/smbd/open.c declares it privately; cancel reads `async_open`, so the
- * members must be the same and in the same order. Checked for 4.17.0 to 4.17.12.
+ * members must be the same and in the same order. Checked for 4.17.0 to 4.17.12, and 4.22.11.
  */
 struct deferred_open_record {
   struct smbXsrv_connection *xconn;

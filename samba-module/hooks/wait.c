@@ -119,7 +119,7 @@ static bool start_timers(struct smbpool_wait *wait, struct tevent_context *ev) {
 }
 
 bool smbpool_wait_defer(struct smbpool_wait *wait, struct smb_request *req, struct file_id id) {
-  struct timeval timeout = timeval_set(0, 0);
+  struct timeval timeout = {.tv_sec = 0};
   struct deferred_open_record *record = talloc_zero(NULL, struct deferred_open_record);
   struct deferred_open_record *earlier = NULL;
 
