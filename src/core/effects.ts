@@ -102,7 +102,7 @@ export type Effect =
   /** The answer to a 'record-query'. */
   | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
   /** End this run now, without performing anything more; a new one must follow. */
-  | { kind: 'start-anew'; reason: string }
+  | { kind: 'start-anew'; reason: string; remedy: string }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
 
 /** Where a record is and where it has been, as its home knows it. Times are microseconds ago. */

@@ -100,7 +100,7 @@ export class PoolNode {
     );
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context);
-    this.gate = new Gate(context, this.records, this.persistent, options.gate);
+    this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation);
     this.witness = new Witness(context, this.records, {
       names: options.names ?? new Map<NodeId, string>(),
       wallClockOriginMicros: options.gate.wallClockOriginMicros,
@@ -254,7 +254,8 @@ export class PoolNode {
   /** Messages for us are lost for good: what we and the others know of each other's records differs from here on. */
   private givenUpBy(peer: NodeId): void {
     const reason = `server ${peer} could not reach this one for so long that it gave up what waited for it`;
-    this.effects.push({ kind: 'start-anew', reason });
+    const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
+    this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 
   private logAwaited(): void {

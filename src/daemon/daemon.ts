@@ -19,6 +19,7 @@ import { openLog } from './log.js';
 import type { DaemonLog } from './log.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
+import { installedSamba } from './samba-release.js';
 import { reportStatus } from './status-report.js';
 
 /** The set of servers is fixed, so there is one view of it; membership will count further ones. */
@@ -117,11 +118,13 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
 
 function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostOptions {
   const { self, servers, directories, faults } = config;
+  const samba = installedSamba();
   return {
     self: nodeId(self.id),
     members: servers.map(({ id, name, address }) => ({ id: nodeId(id), name, address })),
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     epoch: FIRST_EPOCH,
+    ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,
     ringSocketPath: config.ringSocket,
     pagePath: config.nodePage,
@@ -132,8 +135,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
     poolKey,
     ...(faults === undefined ? {} : { faults }),
     log,
-    startAnew: (reason) => {
-      const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
+    startAnew: (reason, remedy) => {
       log.log('error', 'starting anew', { reason, remedy });
       log.close();
       process.exit(1);

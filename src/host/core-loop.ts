@@ -35,7 +35,7 @@ export interface CoreLoopPorts {
   witnessAnswer(token: number, answer: LocksAnswer | HotAnswer): void;
   traceEvent(token: number, event: TraceEvent): void;
   /** The run must end. Called once; the loop has stopped by then. */
-  startAnew(reason: string): void;
+  startAnew(reason: string, remedy: string): void;
 }
 
 /**
@@ -191,7 +191,7 @@ export class CoreLoop {
         return ports.traceEvent(effect.token, effect.event);
       case 'start-anew':
         this.stop();
-        return ports.startAnew(effect.reason);
+        return ports.startAnew(effect.reason, effect.remedy);
       default:
         unreachable(effect);
     }

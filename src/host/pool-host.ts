@@ -45,6 +45,8 @@ export interface HostOptions {
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
   epoch: Epoch;
+  /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
+  samba?: string;
   /** smbd's `ctdbd socket`. */
   socketPath: string;
   /** Where the VFS modules of this server attach. Without it they cannot, and nothing is witnessed here. */
@@ -61,7 +63,7 @@ export interface HostOptions {
   faults?: FaultOptions;
   log: Log;
   /** This run must end and another follow; nothing is served any more. */
-  startAnew(reason: string): void;
+  startAnew(reason: string, remedy: string): void;
 }
 
 /** The node's status; `counters` holds the host's too: socket.*, interconnect.*, loop.*. */
@@ -133,7 +135,7 @@ export class PoolHost implements LockWitness {
       recordAnswer: (token, answer) => this.answerQuestion(token, answer),
       witnessAnswer: (token, answer) => this.witness.onAnswer(token, answer),
       traceEvent: (token, event) => this.witness.onEvent(token, event),
-      startAnew: (reason) => options.startAnew(reason),
+      startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
     this.pump.setServing(true);
     this.page.start();
@@ -170,7 +172,7 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros): PoolNode {
-    const { self, members, incarnation, epoch } = this.options;
+    const { self, members, incarnation, epoch, samba } = this.options;
     return new PoolNode({
       self,
       members: members.map(({ id }) => id),
@@ -183,6 +185,7 @@ export class PoolHost implements LockWitness {
         addresses: new Map(members.map(({ id, address }) => [id, address])),
         pid: process.pid,
         wallClockOriginMicros: wallClockOriginMicros(now),
+        ...(samba === undefined ? {} : { samba }),
       },
     });
   }

@@ -51,7 +51,9 @@ export type GateMessage =
   | { kind: 'traverse-start'; number: number; database: DatabaseId }
   | { kind: 'traverse-more'; number: number }
   | { kind: 'traverse-rows'; number: number; last: boolean; rows: GateRow[] }
-  | { kind: 'traverse-cancel'; number: number };
+  | { kind: 'traverse-cancel'; number: number }
+  /** Which release of Samba the sender's server has, as "4.17". */
+  | { kind: 'release'; samba: string };
 
 const TYPES = {
   message: 32,
@@ -64,6 +66,7 @@ const TYPES = {
   'traverse-more': 39,
   'traverse-rows': 40,
   'traverse-cancel': 41,
+  release: 42,
 } as const satisfies Record<GateMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -109,6 +112,9 @@ export function encodeGateMessage(message: GateMessage): Uint8Array {
     case 'traverse-rows':
       writer.u53(message.number).u8(message.last ? 1 : 0).u32(message.rows.length);
       for (const { key, data } of message.rows) writer.u32(key.length).u32(data.length).raw(key).raw(data);
+      break;
+    case 'release':
+      writer.raw(Buffer.from(message.samba, 'utf8'));
       break;
     default:
       unreachable(message);
@@ -169,6 +175,8 @@ function readBody(reader: ByteReader, kind: GateMessage['kind']): GateMessage {
       });
       return { kind, number, last, rows };
     }
+    case 'release':
+      return { kind, samba: readText(reader) };
   }
 }
 

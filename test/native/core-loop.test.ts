@@ -88,7 +88,8 @@ const record = (op: RecordOp): Effect => ({ kind: 'record', database: DATABASE, 
 const send = (text: string): Effect => ({ kind: 'client-send', client: CLIENT, packet: Buffer.from(text) });
 
 test('a run that must start anew performs nothing more', () => {
-  const s = scripted(() => [send('before'), { kind: 'start-anew', reason: 'why' }, send('after'), record(PEEK)]);
+  const anew: Effect = { kind: 'start-anew', reason: 'why', remedy: 'what to do' };
+  const s = scripted(() => [send('before'), anew, send('after'), record(PEEK)]);
   s.loop.input(opened);
   s.loop.input(opened);
   assert.equal(s.loop.endOfBatch(), Infinity);

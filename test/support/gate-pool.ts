@@ -140,6 +140,8 @@ export class TestGate {
   diskFailure: string | null = null;
   openFailure: string | null = null;
   alive = true;
+  /** Why it said that its run must end. */
+  ended: string | null = null;
   private waitingWork: (() => void)[] = [];
   private effects: Effect[] = [];
 
@@ -155,7 +157,8 @@ export class TestGate {
       addresses: new Map(pool.ids.map((node) => [node, `10.77.0.${10 + node}`])),
       pid: 4_000 + id,
       wallClockOriginMicros: 1_700_000_000_000_000,
-    });
+      ...(pool.samba === undefined ? {} : { samba: pool.samba }),
+    }, run);
     this.records.events = this.gate;
   }
 
@@ -217,6 +220,9 @@ export class TestGate {
         this.waitingWork.push(() => this.persistent.onDone({ database, token, result: this.work(database, work) }));
         return;
       }
+      case 'start-anew':
+        this.ended = effect.reason;
+        return;
       case 'log':
         this.logs.push(`${effect.level} ${effect.event} ${JSON.stringify(effect.fields)}`);
         return;
@@ -267,6 +273,8 @@ export class TestGate {
 export class GatePool {
   time = 1_000;
   nextClient = 1;
+  /** What servers started from now on say their Samba is. */
+  samba: string | undefined;
   readonly ids: NodeId[];
   private readonly servers = new Map<NodeId, TestGate>();
   private readonly disks = new Map<NodeId, Disk>();

@@ -529,3 +529,29 @@ describe('controls', () => {
     assert.equal(decodeDatabaseMap(data(CONTROL.getDatabaseMap))[0]?.flags, 2);
   });
 });
+
+describe('the release of Samba', () => {
+  const startedWith = (...releases: (string | undefined)[]): GatePool => {
+    const pool = new GatePool(releases.length, []);
+    releases.forEach((samba, id) => {
+      pool.samba = samba;
+      pool.start(id);
+      pool.settle();
+    });
+    return pool;
+  };
+  const ends = (pool: GatePool): (string | null)[] => pool.ids.map((id) => pool.server(id).ended);
+
+  test('is one in the whole pool', () => assert.deepEqual(ends(startedWith('4.17', '4.17')), [null, null]));
+
+  test('that differs ends the server that started later, with a sentence', () => {
+    const pool = startedWith('4.17', '4.17', '4.22');
+    assert.deepEqual(ends(pool).slice(0, 2), [null, null]);
+    assert.match(ends(pool)[2] ?? '', /^this server has Samba 4\.22, but server [01] of the pool has Samba 4\.17$/);
+    assert.equal(pool.server(0).counter('gate.release.differs'), 1);
+  });
+
+  test('is not compared with a server that has none', () => {
+    assert.deepEqual(ends(startedWith('4.17', undefined)), [null, null]);
+  });
+});

@@ -21,6 +21,7 @@ import { LivenessQuestions } from './liveness.js';
 import { Messages } from './messages.js';
 import type { GateOptions, PersistentForGate, RecordsEvents, RecordsForGate } from './ports.js';
 import { Processes } from './processes.js';
+import { Releases } from './releases.js';
 import { smbdControls } from './smbd-controls.js';
 import { Tokens } from './tokens.js';
 import { toolControls } from './tool-controls.js';
@@ -58,6 +59,7 @@ export class Gate implements RecordsEvents {
   private readonly processes: Processes;
   private readonly forwarding: Forwarding;
   private readonly traversals: Traversals;
+  private readonly releases: Releases;
   private readonly refusalsLogged = new Set<string>();
   private leaderTimer: Timer | null = null;
 
@@ -66,6 +68,7 @@ export class Gate implements RecordsEvents {
     records: RecordsForGate,
     private readonly persistent: PersistentForGate,
     options: GateOptions,
+    incarnation: Incarnation,
   ) {
     const generation = (context.epoch + GENERATION_OFFSET) % 0x8000_0000;
     const tokens = new Tokens();
@@ -74,6 +77,7 @@ export class Gate implements RecordsEvents {
     this.databases = new Databases(context, records, persistent);
     this.messages = new Messages(context, this.clients);
     this.forwarding = new Forwarding(context);
+    this.releases = new Releases(context, options.samba, incarnation);
     this.traversals = new Traversals(context, this.clients, records, persistent, tokens);
     this.calls = new Calls(context, this.clients, records, tokens, (id) => this.databases.isVolatile(id));
     const parts = {
@@ -175,6 +179,8 @@ export class Gate implements RecordsEvents {
         return this.traversals.onRows(from, message.number, message.last, message.rows);
       case 'traverse-cancel':
         return this.traversals.stopServing(from, message.number);
+      case 'release':
+        return this.releases.heard(from, message.samba);
     }
   }
 
@@ -184,6 +190,7 @@ export class Gate implements RecordsEvents {
 
   /** First contact with this run of the peer, or what was sent to it was lost. */
   peerUp(peer: NodeId, incarnation: Incarnation): void {
+    this.releases.peerUp(peer, incarnation);
     // databases first: what follows may name them
     this.databases.peerUp(peer);
     this.processes.peerUp(peer, incarnation);

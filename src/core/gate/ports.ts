@@ -62,4 +62,6 @@ export interface GateOptions {
   pid: number;
   /** Wall-clock time, in microseconds since 1970, at which the core's monotonic clock stood at 0; shown to people. */
   wallClockOriginMicros: number;
+  /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
+  samba?: string;
 }
