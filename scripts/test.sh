@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
-# native fuzz integration. Ends with one line of counts; fails when a test failed, or when there was none to run.
+# native fuzz integration fresh. Ends with one line of counts; fails when a test failed, or when there was none to run.
+# The part "fresh" tries the README on bare machines (scripts/fresh-machine.sh); on such a machine it is skipped.
 # The part "kernel" runs only when it is named: real Linux kernel clients in small virtual machines (test/kernel,
 # whose turns.test.ts has its variables).
 #   SEED=N                repeats the random tests of a run
@@ -14,7 +15,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usual_parts=(unit scenarios sim native fuzz integration)
+usual_parts=(unit scenarios sim native fuzz integration fresh)
 all_parts=("${usual_parts[@]}" kernel)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${usual_parts[@]}")
@@ -65,7 +66,11 @@ run() {
 quick=()
 in_labs=()
 for part in "${parts[@]}"; do
-  if [ "$part" = integration ] || [ "$part" = kernel ]; then in_labs+=("$part"); else quick+=("$part"); fi
+  case $part in
+    integration | kernel) in_labs+=("$part") ;;
+    fresh) ;;
+    *) quick+=("$part") ;;
+  esac
 done
 mapfile -t files < <(compiled "${quick[@]}")
 run quick "$(nproc)" "${files[@]}"
@@ -75,6 +80,18 @@ for part in "${in_labs[@]}"; do
   mapfile -t files < <(compiled "$part")
   run "$part" 1 "${files[@]}"
 done
+
+if [[ " ${parts[*]} " == *" fresh "* ]]; then
+  missing=()
+  for tool in debootstrap slirp4netns git; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  if [ ${#missing[@]} -gt 0 ] && [ -z "${SMBPOOL_FRESH_MACHINE:-}" ]; then
+    echo "test: installing ${missing[*]}"
+    # the tests say what is missing when it cannot be had
+    apt-get install -q -y --no-install-recommends "${missing[@]}" >/dev/null || true
+  fi
+  mapfile -t files < <(compiled fresh)
+  run fresh 1 "${files[@]}"
+fi
 
 sum() {
   cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'
