@@ -176,7 +176,8 @@ static bool begin(const struct create_facts *create, uint64_t *operation, bool *
  */
 static bool look_again(struct files_struct *fsp, int action) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
-  SMB_STRUCT_STAT now;
+  /* Keeps what fstat does not fill in: the birth time, and since 4.18 the DOS attributes that smbd has cached there. */
+  SMB_STRUCT_STAT now = *seen;
   bool changed;
 
   if (!S_ISREG(seen->st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return false;

@@ -8,8 +8,8 @@ import { randomBytes } from 'node:crypto';
 import type { Answer, BreakEvent, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 
-/** So many entries of a file's story are told in a report: a few turns of writers, and who read meanwhile. */
-const STORY_LENGTH = 80;
+/** So many entries of a file's story are remembered: of the seconds in which a cache is waited for, and before. */
+const STORY_LENGTH = 5_000;
 const WRITE_GRANTS = ['exclusive', 'batch'];
 
 /** How often what happened; each must happen, but `late` and `changes late`. */
@@ -38,7 +38,7 @@ export class FileTruth {
   /** As of the last change that was answered. */
   text = '';
   /** What all clients did with it, for reports. */
-  readonly story: string[] = [];
+  readonly story: { client: string; text: string; isWrite: boolean }[] = [];
   private version = 0;
 
   /**
@@ -238,7 +238,7 @@ export class CachingClient {
     cached.text = cached.canRead ? text : null;
     cached.label = null;
     cached.pages = null;
-    this.tell(cached, `wrote ${quoted(text)}`, answer);
+    this.tell(cached, `wrote ${quoted(text)}`, answer, true);
   }
 
   private writable(cached: Cached): number {
@@ -303,11 +303,11 @@ export class CachingClient {
     }
   }
 
-  private tell(cached: Cached, what: string, answer?: Answer): void {
+  private tell(cached: Cached, what: string, answer?: Answer, isWrite = false): void {
     const { sent, at } = answer ?? { sent: null, at: monotonicSeconds() };
     const when = `${sent === null ? '' : `${sent.toFixed(4)}-`}${at.toFixed(4)}`;
     const { story } = cached.truth;
-    story.push(`${when} ${this.name}: ${what}`);
+    story.push({ client: this.name, text: `${when} ${this.name}: ${what}`, isWrite });
     if (story.length > STORY_LENGTH) story.shift();
   }
 

@@ -31,6 +31,9 @@ const LOOK_AGAIN_MILLIS = 10;
 /** How many visits end with the file closed: a write lease is granted only when nobody else has it open. */
 const LEAVING = 0.85;
 const PADDING_MAX = 9;
+/** A report tells so many entries of a file's story before the last write and after it, and all of the client's own. */
+const STORY_BEFORE = 80;
+const STORY_AFTER = 20;
 const VERSIONS_MAX = 3;
 
 export interface LeaseLoadPlan {
@@ -167,7 +170,11 @@ class LeaseLoad {
 function report({ truth, client, size, text }: Cached): string {
   const has = text === null ? `${size} bytes` : JSON.stringify(text);
   const what = `${truth.name} is ${JSON.stringify(truth.text)}; client ${client.name} goes by ${has}`;
-  return [what, ...truth.story].join('\n');
+  // what led to it is before the last write; afterwards the others go on reading
+  const last = truth.story.findLastIndex(({ isWrite }) => isWrite);
+  const around = truth.story.filter((entry, at) =>
+    entry.client === client.name || (at > last - STORY_BEFORE && at < last + STORY_AFTER));
+  return [what, ...around.map((entry) => entry.text)].join('\n');
 }
 
 function readerOpens(prng: Prng): OpenRequest {
