@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# npm run setup: everything that `npm run demo` and `npm test` need, on a fresh Debian 12 with Node 20. Both call it
-# first. Does only what is missing: seconds when nothing changed; the first time some minutes, half of them for the
+# npm run setup: everything that `npm run demo` and `npm test` need, on a fresh Debian 12 or 13 with Node 20. Both call
+# it first. Does only what is missing: seconds when nothing changed; the first time some minutes, half of them for the
 # source of the installed Samba, which the VFS module is built against. Never starts, stops or changes a Samba service
 # that was there.
 #   SMBPOOL_NO_MODULE=1  without the VFS module; demo, tests and labs then do without it too
@@ -28,7 +28,7 @@ stop() {
   stop "must run as root (it installs packages; the lab makes network namespaces): sudo npm run setup"
 [ -f /etc/debian_version ] && command -v apt-get >/dev/null ||
   stop "this is not Debian, and the set-up knows only Debian's packages:" \
-    "install ${packages[*]} (Samba 4.17) by hand and see README"
+    "install ${packages[*]} (Samba 4.17 or 4.22) by hand and see README"
 command -v node >/dev/null || stop "Node.js is missing: install Node.js $NODE_MAJOR_MIN or later"
 node_major=$(node -p 'process.versions.node.split(".")[0]')
 [ "$node_major" -ge "$NODE_MAJOR_MIN" ] || stop "Node.js $(node -v) is too old: $NODE_MAJOR_MIN or later is needed"
