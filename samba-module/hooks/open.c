@@ -168,11 +168,24 @@ static bool begin(const struct create_facts *create, uint64_t *operation, bool *
 }
 
 /*
+ * smbd noted the time of its look in the share modes, as the write time that further opens are told. Never back:
+ * whoever cut the file off meanwhile has noted a later time, and who is told an earlier one takes new content for old.
+ */
+static void note_write_time(struct file_id id, struct timespec written) {
+  struct share_mode_lock *lock = get_existing_share_mode_lock(talloc_tos(), id);
+  struct timespec noted;
+
+  if (lock == NULL) return;
+  noted = get_share_mode_write_time(lock);
+  if (is_omit_timespec(&noted) || timespec_compare(&noted, &written) < 0) set_write_time(id, written);
+  TALLOC_FREE(lock);
+}
+
+/*
  * smbd looks at the file before it locks its share modes, and the record of these may have to come from another server
  * first. What a client there wrote in between is missing in that look; and the lease that smbd grants with it makes the
  * client go by it until somebody breaks the lease, which that writer does not do any more. So look again after the
- * grant: whoever writes from here on breaks it. smbd also notes the time of its look in the share modes, as the write
- * time that further opens are told; that is put right too. True when the file had changed.
+ * grant: whoever writes from here on breaks it. True when the file had changed.
  */
 static bool look_again(struct files_struct *fsp, int action) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
@@ -188,7 +201,7 @@ static bool look_again(struct files_struct *fsp, int action) {
   if (!changed) return false;
   now.st_ex_btime = seen->st_ex_btime;
   *seen = now;
-  set_write_time(fsp->file_id, now.st_ex_mtime);
+  note_write_time(fsp->file_id, now.st_ex_mtime);
   return true;
 }
 
