@@ -47,6 +47,8 @@ sources_list() {
 }
 
 sources=$(sources_list)
+# the lists may have been cleared to save space
+[ -n "$sources" ] || { apt-get -q update >/dev/null && sources=$(sources_list); }
 archive=$(sed -n "s/^deb \(.*\) $release main$/\1/p" <<<"$sources" | head -1)
 [ -n "$archive" ] || stop "apt on this machine knows no archive of Debian (apt-get indextargets): run apt-get update"
 
