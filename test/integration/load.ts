@@ -290,6 +290,8 @@ export interface Load {
   /** How long; or until this says so. */
   seconds?: number;
   isOver?: () => boolean;
+  /** Called when all clients are connected. */
+  onConnected?: () => void;
   /** A client whose connection ends by itself connects again, as soon as it is let. */
   reconnects?: true;
 }
@@ -322,6 +324,7 @@ export async function runLoad(load: Load): Promise<LoadResult> {
   for (let index = 0; index < load.clients; index++) {
     connected.push(await LoadClient.connect(index, 0, load, result, marks));
   }
+  load.onConnected?.();
   const until = Date.now() + (load.seconds ?? Infinity) * 1000;
   const isOver = () => Date.now() >= until || load.isOver?.() === true;
   const again = (index: number) => (life: number) => LoadClient.connect(index, life, load, result, marks);

@@ -132,11 +132,15 @@ async function daemonsKilledUnderLoad(lab: Lab, seed: number): Promise<void> {
   const prng = new Prng(seed);
   const addresses = lab.servers().map(({ address }) => address);
   let isOver = false;
-  const load = runLoad({ addresses, clients: CLIENTS, seed, isOver: () => isOver, reconnects: true });
+  let onConnected = (): void => undefined;
+  const connected = new Promise<void>((resolve) => (onConnected = resolve));
+  const load = runLoad({ addresses, clients: CLIENTS, seed, isOver: () => isOver, onConnected, reconnects: true });
   // observed below in any case; not to be called unhandled meanwhile
   load.catch(() => undefined);
   const outages: Outage[] = [];
   try {
+    // who has never been connected does not connect again
+    await Promise.race([connected, load]);
     for (let kill = 0; kill < KILLS; kill++) {
       await pause(1500 + prng.below(2000));
       const place = lab.server(prng.below(3));
