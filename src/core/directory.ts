@@ -139,6 +139,7 @@ export class Directory {
   adoptBackup(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.entryOf(database, key);
     this.claimedTurn(entry, turn);
+    forgetBackup(entry, keeper);
     entry.backups.push({ keeper, turn });
     if (entry.owner === null) entry.lost = true;
   }
