@@ -57,8 +57,8 @@ stamp=$bare.stamp
 work=
 started=()
 cleanup() {
-  # with it, all that runs in the folder ends (--kill-child)
-  [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true
+  # with unshare, which holds other signals back, all that runs in the folder ends (--kill-child)
+  [ ${#started[@]} -eq 0 ] || kill -KILL "${started[@]}" 2>/dev/null || true
   wait
   [ -n "$work" ] || return 0
   if [ "${SMBPOOL_FRESH_KEEP:-}" = 1 ]; then say "kept: $work"; else rm -rf --one-file-system "$work"; fi
@@ -119,7 +119,10 @@ copy_node() {
 enter() {
   local root=$1 ready=$2 file
   shift 2
-  read -r -n 1 <"$ready"
+  read -r -n 1 <"$ready" || {
+    echo "fresh-machine: slirp4netns gave no network: $(tail -3 "${ready%/*}/network.log")" >&2
+    exit 1
+  }
   # "ip netns" wants its root to be a mount
   mount --bind "$root" "$root"
   mount -t proc proc "$root/proc"

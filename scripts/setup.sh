@@ -81,7 +81,7 @@ bash scripts/build.sh || stop "the build failed; its message is above"
 module_fingerprint() {
   {
     dpkg-query -W -f '${Version}' samba
-    cat scripts/build-module.sh
+    cat scripts/build-module.sh samba-module/compat/releases
     find samba-module native/shared -type f -name '*.[ch]' | sort | xargs cat
   } | sha256sum | cut -d' ' -f1
 }

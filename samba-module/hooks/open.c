@@ -189,7 +189,7 @@ static void note_write_time(struct file_id id, struct timespec written) {
  */
 static bool look_again(struct files_struct *fsp, int action) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
-  /* Keeps what fstat does not fill in: the birth time, and since 4.18 the DOS attributes that smbd has cached there. */
+  /* Keeps what fstat does not fill in: since 4.18 the DOS attributes that smbd has cached there. */
   SMB_STRUCT_STAT now = *seen;
   bool changed;
 

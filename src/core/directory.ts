@@ -45,8 +45,8 @@ interface Entry {
   /** The highest turn used for this key. */
   turn: Turn;
   /**
-   * Former owners whose tdbs keep the payload as they handed it over, the newest first: one, or two while the newest
-   * is being restored, so that its keeper is never the only one to have the record.
+   * Former owners whose tdbs keep the payload as they handed it over, the newest first: one; two while the newest is
+   * being restored, so that its keeper is never the only one to have the record; all, unsorted, while claims come.
    */
   backups: Backup[];
   /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */

@@ -6,6 +6,8 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { StartError } from './errors.js';
 
+/** It prints its version and ends. */
+const SMBD_MILLIS_MAX = 10_000;
 /** dist/src/daemon/samba-release.js lies three folders below. */
 const TABLE = new URL('../../../samba-module/compat/releases', import.meta.url);
 
@@ -30,5 +32,5 @@ export function releaseOf(printed: string, known: readonly string[] = knownRelea
 
 /** @throws StartError as releaseOf. */
 export function installedSamba(): string | undefined {
-  return releaseOf(spawnSync('smbd', ['-V'], { encoding: 'utf8' }).stdout ?? '');
+  return releaseOf(spawnSync('smbd', ['-V'], { encoding: 'utf8', timeout: SMBD_MILLIS_MAX }).stdout ?? '');
 }

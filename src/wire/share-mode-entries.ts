@@ -1,5 +1,5 @@
 /**
- * Finds the lease holders in a record of locking.tdb, whose leases an open looks up too. Layout of Samba 4.17
+ * Finds the lease holders in a record of locking.tdb, whose leases an open looks up too. Layout of Samba 4.17 and 4.22
  * (source3/lib/dbwrap/dbwrap_watch.c, source3/lib/g_lock.c, source3/locking/share_mode_lock.c,
  * librpc/idl/open_files.idl): watchers, global lock, share mode data, then entries of a fixed size. Reads only;
  * whatever does not fit yields no holders, and then smbd fetches their leases itself.

@@ -8,6 +8,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import test from 'node:test';
 import { repositoryFolder } from '../../src/lab/repository.js';
+import { cleaningUpOnSignal } from '../../src/lab/signals.js';
 
 const SCRIPT = join(repositoryFolder(), 'scripts', 'fresh-machine.sh');
 /** Each step of the demo (src/lab/demo.ts) ends with one. */
@@ -27,8 +28,6 @@ function whyNot(): string | false {
 /** Runs a command there; its output goes to ours as it comes. */
 async function runFresh(release: string, command: readonly string[]): Promise<{ status: number; output: string }> {
   const child = spawn('bash', [SCRIPT, release, ...command], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const end = (): void => void child.kill('SIGTERM');
-  process.once('exit', end);
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
@@ -36,11 +35,17 @@ async function runFresh(release: string, command: readonly string[]): Promise<{ 
       process.stdout.write(text);
     });
   }
-  const status = await new Promise<number>((resolve, reject) => {
+  const closed = new Promise<number>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code) => resolve(code ?? -1));
   });
-  process.off('exit', end);
+  const status = await cleaningUpOnSignal(
+    () => closed,
+    async () => {
+      child.kill('SIGTERM');
+      await closed;
+    },
+  );
   return { status, output };
 }
 

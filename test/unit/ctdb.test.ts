@@ -318,7 +318,7 @@ function randomGateMessage(prng: Prng): GateMessage {
   const srvid = (BigInt(prng.u32()) << 32n) | BigInt(prng.u32());
   const number = prng.u32() * 1000;
   const list = <T>(make: () => T): T[] => Array.from({ length: prng.below(4) }, make);
-  switch (prng.below(10)) {
+  switch (prng.below(11)) {
     case 0:
       return { kind: 'message', srvid, data };
     case 1: {
@@ -346,6 +346,8 @@ function randomGateMessage(prng: Prng): GateMessage {
     }
     case 8:
       return { kind: 'traverse-more', number };
+    case 9:
+      return { kind: 'release', samba: `4.${number % 100}` };
     default:
       return { kind: 'traverse-cancel', number };
   }

@@ -47,6 +47,13 @@ describe('traversals', () => {
     return names;
   };
 
+  const twoServers = (): { pool: GatePool; client: TestClient } => {
+    const pool = new GatePool(2);
+    const client = pool.server(0).connect(1);
+    attach(pool, client);
+    return { pool, client };
+  };
+
   test('give every record of every server once, then one end mark', () => {
     const pool = new GatePool(3);
     const client = pool.server(1).connect(1);
@@ -60,9 +67,7 @@ describe('traversals', () => {
   });
 
   test('end without the records of a server that goes away', () => {
-    const pool = new GatePool(2);
-    const client = pool.server(0).connect(1);
-    attach(pool, client);
+    const { pool, client } = twoServers();
     const own = fill(pool, 0, 10).sort();
     fill(pool, 1, 500);
     start(client);
@@ -72,9 +77,7 @@ describe('traversals', () => {
   });
 
   test('go on when the asking server stood still meanwhile and only the others took it for gone', () => {
-    const pool = new GatePool(2);
-    const client = pool.server(0).connect(1);
-    attach(pool, client);
+    const { pool, client } = twoServers();
     const expected = [0, 1].flatMap((id) => fill(pool, id, 300)).sort();
     start(client);
     pool.settle();
@@ -85,9 +88,7 @@ describe('traversals', () => {
   });
 
   test('leave nothing behind when two servers lose each other for a while', () => {
-    const pool = new GatePool(2);
-    const client = pool.server(0).connect(1);
-    attach(pool, client);
+    const { pool, client } = twoServers();
     const own = fill(pool, 0, 10).sort();
     fill(pool, 1, 500);
     start(client);
@@ -101,9 +102,7 @@ describe('traversals', () => {
   });
 
   test('end after a bounded wait when a server does not answer', () => {
-    const pool = new GatePool(2);
-    const client = pool.server(0).connect(1);
-    attach(pool, client);
+    const { pool, client } = twoServers();
     const own = fill(pool, 0, 3);
     pool.server(1).records.hold = true;
     fill(pool, 1, 3);
@@ -114,9 +113,7 @@ describe('traversals', () => {
   });
 
   test('stop when the client goes away', () => {
-    const pool = new GatePool(2);
-    const client = pool.server(0).connect(1);
-    attach(pool, client);
+    const { pool, client } = twoServers();
     fill(pool, 0, 1_000);
     fill(pool, 1, 1_000);
     start(client);
