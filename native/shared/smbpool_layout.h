@@ -66,6 +66,7 @@ enum smbpool_client_counter {
   SMBPOOL_CLIENT_REPLIES_REFUSED = 9, /* replies this client could not understand */
   SMBPOOL_CLIENT_HOME_NS = 10,        /* nanoseconds the module itself spent in the opens of OPENS_HOME */
   SMBPOOL_CLIENT_OPENS_CHANGED = 11,  /* opens whose file changed while they waited for its share modes */
+  SMBPOOL_CLIENT_BREAKS_REPEATED = 12, /* leases broken once more, because a handle of theirs closed meanwhile */
 };
 
 /*

@@ -61,6 +61,10 @@ struct smbpool_open {
   uint32_t create_action;
   uint64_t since_us;
   uint64_t persistent_id; /* kept: smbd forgets it before the last chance to report */
+  /* The file and the lease when this handle was granted the lease; for break.c. */
+  struct timespec granted_ctime;
+  off_t granted_size;
+  uint16_t granted_epoch;
   /* As last reported: a difference is a change to report. */
   uint32_t oplock;
   uint32_t lease_state;
@@ -223,6 +227,10 @@ bool smbpool_strict_lock_check(struct vfs_handle_struct *handle, struct files_st
 
 /* lease.c: oplock and lease changes, which smbd makes without any hook */
 void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_file_id *id, uint32_t watch_ms);
+
+/* break.c: breaks of a lease that are lost with a handle */
+void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now);
+void smbpool_break_again(struct smbpool_open *open);
 
 /* durable.c */
 NTSTATUS smbpool_durable_disconnect(struct vfs_handle_struct *handle, struct files_struct *fsp,

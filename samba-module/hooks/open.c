@@ -112,7 +112,7 @@ static void send_refused(const struct create_facts *create, uint64_t operation, 
 }
 
 static void send_result(const struct create_facts *create, uint64_t operation, uint64_t began_us, NTSTATUS status,
-                        struct files_struct *fsp, int action) {
+                        struct files_struct *fsp, const SMB_STRUCT_STAT *now, int action) {
   uint32_t took_us = (uint32_t)(smbpool_now_us() - began_us);
   struct smbpool_open *open = NULL;
 
@@ -125,6 +125,7 @@ static void send_result(const struct create_facts *create, uint64_t operation, u
   open->share_access = create->share_access;
   open->disposition = create->disposition;
   open->create_action = (uint32_t)action;
+  smbpool_break_note(open, now);
   smbpool_send_open(open, SMBPOOL_OP_OPEN_END, operation, 0, took_us);
 }
 
@@ -185,23 +186,23 @@ static void note_write_time(struct file_id id, struct timespec written) {
  * smbd looks at the file before it locks its share modes, and the record of these may have to come from another server
  * first. What a client there wrote in between is missing in that look; and the lease that smbd grants with it makes the
  * client go by it until somebody breaks the lease, which that writer does not do any more. So look again after the
- * grant: whoever writes from here on breaks it. True when the file had changed.
+ * grant: whoever writes from here on breaks it. True when the file had changed; *now is what it is.
  */
-static bool look_again(struct files_struct *fsp, int action) {
+static bool look_again(struct files_struct *fsp, int action, SMB_STRUCT_STAT *now) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
-  /* Keeps what fstat does not fill in: since 4.18 the DOS attributes that smbd has cached there. */
-  SMB_STRUCT_STAT now = *seen;
   bool changed;
 
+  /* Keeps what fstat does not fill in: since 4.18 the DOS attributes that smbd has cached there. */
+  *now = *seen;
   if (!S_ISREG(seen->st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return false;
-  if (SMB_VFS_FSTAT(fsp, &now) != 0) return false;
-  changed = now.st_ex_size != seen->st_ex_size;
+  if (SMB_VFS_FSTAT(fsp, now) != 0) return false;
+  changed = now->st_ex_size != seen->st_ex_size;
   /* To make or overwrite a file, smbd itself changes more of it after its look. */
-  if (action == FILE_WAS_OPENED && timespec_compare(&now.st_ex_ctime, &seen->st_ex_ctime) != 0) changed = true;
+  if (action == FILE_WAS_OPENED && timespec_compare(&now->st_ex_ctime, &seen->st_ex_ctime) != 0) changed = true;
   if (!changed) return false;
-  now.st_ex_btime = seen->st_ex_btime;
-  *seen = now;
-  note_write_time(fsp->file_id, now.st_ex_mtime);
+  now->st_ex_btime = seen->st_ex_btime;
+  *seen = *now;
+  note_write_time(fsp->file_id, now->st_ex_mtime);
   return true;
 }
 
@@ -226,6 +227,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   struct smbpool_wait *wait = NULL;
   uint64_t began_us = 0, operation = 0, outer_operation = 0;
   uint64_t own_ns = 0;
+  SMB_STRUCT_STAT now = {0};
   bool home = false, changed = false;
   int info = FILE_WAS_OPENED;
   NTSTATUS status;
@@ -254,7 +256,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
                                     private_flags, sd, ea_list, result, &info, in_context_blobs, out_context_blobs);
   if (tree != NULL) tree->creates_running--;
   if (pinfo != NULL) *pinfo = info;
-  if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info);
+  if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info, &now);
 
   if (ours) {
     uint64_t back_ns = smbpool_now_ns();
@@ -265,7 +267,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
       wait->asked = false; /* the end is reported below, it was not cancelled */
       smbpool_wait_finish(wait, req);
     }
-    send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, info);
+    send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, &now, info);
     own_ns += smbpool_now_ns() - back_ns;
     if (home) smbpool_link_count_by(&tree->process->link, SMBPOOL_CLIENT_HOME_NS, own_ns);
   }

@@ -127,6 +127,7 @@ int smbpool_close(struct vfs_handle_struct *handle, struct files_struct *fsp) {
   /* The first hook of a close: share mode entry, oplock and locks are gone already. */
   if (open != NULL && !open->disconnecting) {
     bool delete_it = fsp->fsp_flags.delete_on_close || fsp->fsp_flags.initial_delete_on_close;
+    smbpool_break_again(open);
     smbpool_report_closed(open, delete_it ? SMBPOOL_CLOSE_DELETED : 0);
   }
   return SMB_VFS_NEXT_CLOSE(handle, fsp);

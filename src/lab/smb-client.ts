@@ -25,6 +25,8 @@ export interface Answer {
   /** What was granted. */
   oplock?: string;
   lease?: string;
+  /** The lease is being broken, and the answer to that break was not there yet: what was granted is about to end. */
+  leaseIsBreaking?: boolean;
   /** Of an open: the end of the file and its last write time (a FILETIME), as smbd told them. */
   size?: number;
   lastWrite?: string;

@@ -151,7 +151,7 @@ export class CachingClient {
     this.newest = Math.max(this.newest, answer.handle);
     const granted = answer.lease ?? answer.oplock ?? 'none';
     // a break that came while the answer was under way may be of what this very answer grants
-    const isWhole = breaks === cached.breaks && !this.brokenEarly.delete(answer.handle);
+    const isWhole = breaks === cached.breaks && !this.brokenEarly.delete(answer.handle) && !answer.leaseIsBreaking;
     cached.isLease = isLease;
     cached.canWrite = isWhole && (granted.includes('W') || WRITE_GRANTS.includes(granted));
     cached.canRead = isWhole && (granted.includes('R') || granted === 'level2' || WRITE_GRANTS.includes(granted));

@@ -40,8 +40,12 @@ export class LeaseChecker {
     return this.answered.get(file) ?? 0;
   }
 
-  /** smbd stored the grant; its client does not know yet, and an earlier lease of it is over. */
+  /**
+   * smbd stored the grant; its client does not know yet. When it has the file open under this lease already, it goes on
+   * by what it has.
+   */
   granted(smbd: string, file: RecordKey): void {
+    if (this.of(smbd, file)?.hasRead === true) return;
     this.cached.set(`${smbd}/${file}`, { smbd, file, seen: null, hasRead: true, told: false });
   }
 
@@ -50,7 +54,7 @@ export class LeaseChecker {
     const cached = this.of(smbd, file);
     if (cached?.hasRead !== true) return;
     this.totals.opens++;
-    cached.seen = seen;
+    cached.seen = Math.min(seen, cached.seen ?? seen);
     if (seen >= this.lastAnswered(file) || cached.told) return;
     const text = `${smbd} is told of version ${seen} and may keep it, ${this.lastAnswered(file)} was answered before`;
     this.fail('leases-begin-current', text, file);

@@ -11,7 +11,7 @@ export class LeaseWorld {
   constructor(
     readonly checker: LeaseChecker,
     /** smbd as it is without our module. */
-    readonly stock: { looksOnce: boolean; tellsOnce: boolean },
+    readonly stock: { looksOnce: boolean; tellsOnce: boolean; losesBreaks: boolean },
   ) {}
 
   version(file: RecordKey): number {

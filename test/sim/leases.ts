@@ -1,8 +1,9 @@
 /**
  * Clients that cache files under leases, and their smbds: opens, reads, writes, breaks and closes as Samba does them
- * (source3/smbd: open.c, smb2_oplock.c, smb2_aio.c; source3/locking: share_mode_lock.c, leases_db.c), with the two
- * things that our VFS module adds: a second look at the file after the grant, and telling the readers once more after
- * the write. The content of a file is a version number; the file system is one, so every server sees it at once.
+ * (source3/smbd: open.c, smb2_oplock.c, smb2_aio.c; source3/locking: share_mode_lock.c, leases_db.c), with the three
+ * things that our VFS module adds: a second look at the file after the grant, telling the readers once more after the
+ * write, and breaking a lease itself when the break may have been lost with a handle. The content of a file is a
+ * version number; the file system is one, so every server sees it at once.
  */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import { keyOf } from '../../src/base/ids.js';
@@ -23,19 +24,34 @@ const REST_LOOK_MICROS = 100_000;
 
 /** The lease of one client on one file, as leases.tdb has it. */
 type Lease = '' | 'R' | 'RW';
-type Break = { file: RecordKey; to: 'R' | 'none' };
+/** Sent to one of the handles that are open under the lease. */
+type Break = { file: RecordKey; handle: number; to: 'R' | 'none' };
+
+/** One smbd's handles of a file in its share modes. */
+interface Holder {
+  name: string;
+  handles: number[];
+}
 
 /** A file's record in locking.tdb. */
 interface ShareModes {
   /** SHARE_MODE_LEASE_READ: somebody may hold a read lease. */
   read: boolean;
-  /** Names of the smbds that have it open. */
-  holders: string[];
+  holders: Holder[];
 }
 
-/** One open handle of a smbd. */
-interface Handle {
+/** When a handle was granted the lease. */
+interface Granted {
+  version: number;
+  epoch: number;
+}
+
+/** A file that a smbd's client has open, under one lease. */
+interface OpenFile {
   file: RecordKey;
+  handles: Map<number, Granted>;
+  /** Counts the changes of the lease. */
+  epoch: number;
   /** What smbd last read of the share modes, good while the database's number stands still. */
   flags: { sequence: number; read: boolean } | null;
 }
@@ -47,7 +63,8 @@ interface LeaseDatabases {
 
 /** One smbd at this work. */
 export class CachingSmbd {
-  private readonly handles = new Map<RecordKey, Handle>();
+  private readonly files = new Map<RecordKey, OpenFile>();
+  private nextHandle = 1;
   private readonly world: LeaseWorld;
 
   constructor(
@@ -70,17 +87,22 @@ export class CachingSmbd {
     const { prng } = this.shared;
     yield* this.handleBreaks();
     const file = `f${prng.below(FILES)}`.padEnd(24, '.') as RecordKey;
-    const handle = this.handles.get(file);
-    if (handle === undefined) return yield* this.open(file);
+    const open = this.files.get(file);
+    if (open === undefined) return yield* this.open(file);
     const what = prng.below(10);
-    if (what < 5) yield* this.write(handle);
-    else if (what < 7) yield* this.close(handle);
+    if (what < 5) yield* this.write(open);
+    else if (what < 8) yield* this.close(open);
     // with the same lease key, as clients do: the lease may come back
     else yield* this.open(file);
   }
 
-  /** Nobody writes any more: what was sent before arrives within this time. */
+  /**
+   * Nobody writes any more: what was sent before arrives within this time. Some close one of their handles just then.
+   */
   *hearTheRest(): Steps<void> {
+    for (const open of [...this.files.values()]) {
+      if (open.handles.size > 1 && this.shared.prng.chance(0.8)) yield* this.close(open);
+    }
     for (let i = 0; i < REST_LOOKS; i++) {
       this.smbd.doing = 'hearing the rest';
       yield { for: 'time', micros: REST_LOOK_MICROS };
@@ -110,29 +132,32 @@ export class CachingSmbd {
     return leaseOf(text);
   }
 
-  private *storeLease(file: RecordKey, lease: Lease): Steps<void> {
-    const record = yield* this.lock(this.databases.leases, leaseKey(file, this.smbd.name));
+  private *storeLease(open: OpenFile, lease: Lease): Steps<void> {
+    const record = yield* this.lock(this.databases.leases, leaseKey(open.file, this.smbd.name));
+    if (leaseOf(record.text) !== lease) open.epoch += 1;
     this.store(record, lease);
     this.smbd.unlock(record);
   }
 
   /** The others that have the file open and live, with their leases; under the share mode lock. */
-  private *others(file: RecordKey, share: ShareModes): Steps<{ holder: string; lease: Lease }[]> {
-    const found: { holder: string; lease: Lease }[] = [];
+  private *others(file: RecordKey, share: ShareModes): Steps<{ holder: Holder; lease: Lease }[]> {
+    const found: { holder: Holder; lease: Lease }[] = [];
     for (const holder of share.holders) {
-      if (holder === this.smbd.name || !this.world.smbds.has(holder)) continue;
-      const text = yield* this.smbd.parse(this.databases.leases, leaseKey(file, holder));
+      if (holder.name === this.smbd.name || !this.world.smbds.has(holder.name)) continue;
+      const text = yield* this.smbd.parse(this.databases.leases, leaseKey(file, holder.name));
       found.push({ holder, lease: leaseOf(text) });
     }
     return found;
   }
 
-  private sendBreak(holder: string, what: Break): void {
-    const to = this.world.smbds.get(holder);
+  /** send_break_message: to one handle of the lease, whichever comes first in the share modes. */
+  private sendBreak({ name, handles }: Holder, what: Omit<Break, 'handle'>): void {
+    const to = this.world.smbds.get(name);
     if (to === undefined) return;
-    this.smbd.say(`asks ${holder} to go down to ${what.to}`);
-    this.smbd.sendMessage(to.server.self, breakSrvid(to), Buffer.from(JSON.stringify(what)));
-    if (what.to === 'none') this.world.checker.told(holder, what.file);
+    const handle = this.shared.prng.pick(handles);
+    this.smbd.say(`asks handle ${handle} of ${name} to go down to ${what.to}`);
+    this.smbd.sendMessage(to.server.self, breakSrvid(to), Buffer.from(JSON.stringify({ ...what, handle })));
+    if (what.to === 'none') this.world.checker.told(name, what.file);
   }
 
   private *pause(micros: number): Steps<void> {
@@ -149,17 +174,17 @@ export class CachingSmbd {
       if (operation !== null) yield { for: 'ready', operation };
       const seen = this.world.version(file);
       yield* this.pause(shared.prng.pick([3, 30, 500]));
-      const granted = yield* this.grant(file);
-      if (granted) yield* this.answerOpen(file, seen);
+      const handle = yield* this.grant(file);
+      if (handle !== null) yield* this.answerOpen(file, handle, seen);
       if (operation !== null) smbd.endOpen(operation, file);
-      if (granted) return;
+      if (handle !== null) return;
       yield* this.pause(2_000);
       yield* this.handleBreaks();
     }
   }
 
-  /** Under the share mode lock; false: somebody must be waited for. */
-  private *grant(file: RecordKey): Steps<boolean> {
+  /** Under the share mode lock: the new handle. Null: somebody must be waited for. */
+  private *grant(file: RecordKey): Steps<number | null> {
     const { smbd, databases, world } = this;
     const record = yield* this.lock(databases.locking, file);
     const share = shareModesOf(record.text);
@@ -168,43 +193,49 @@ export class CachingSmbd {
     for (const { holder } of writers) this.sendBreak(holder, { file, to: 'R' });
     if (writers.length > 0) {
       smbd.unlock(record);
-      return false;
+      return null;
     }
-    yield* this.storeLease(file, others.length === 0 ? 'RW' : 'R');
-    const holders = [...others.map(({ holder }) => holder), smbd.name];
-    this.store(record, { read: true, holders });
+    const open: OpenFile = this.files.get(file) ?? { file, handles: new Map(), epoch: 0, flags: null };
+    yield* this.storeLease(open, others.length === 0 ? 'RW' : 'R');
+    const handle = this.nextHandle++;
+    const own = { name: smbd.name, handles: [...open.handles.keys(), handle] };
+    this.store(record, { read: true, holders: [...others.map(({ holder }) => holder), own] });
     world.checker.granted(smbd.name, file);
     smbd.unlock(record);
-    if (!this.handles.has(file)) this.handles.set(file, { file, flags: null });
-    return true;
+    open.handles.set(handle, { version: world.version(file), epoch: open.epoch });
+    this.files.set(file, open);
+    return handle;
   }
 
-  private *answerOpen(file: RecordKey, seen: number): Steps<void> {
+  private *answerOpen(file: RecordKey, handle: number, first: number): Steps<void> {
     const { world } = this;
     yield* this.pause(30);
-    world.checker.saw(this.smbd.name, file, world.stock.looksOnce ? seen : world.version(file));
+    const seen = world.stock.looksOnce ? first : world.version(file);
+    const granted = this.files.get(file)?.handles.get(handle);
+    if (granted !== undefined) granted.version = seen;
+    world.checker.saw(this.smbd.name, file, seen);
   }
 
-  private *write(handle: Handle): Steps<void> {
+  private *write(open: OpenFile): Steps<void> {
     const { smbd, shared, world } = this;
-    const { file } = handle;
+    const { file } = open;
     smbd.doing = `writing ${file}`;
-    yield* this.tellReaders(handle);
+    yield* this.tellReaders(open);
     // in a thread: until it is done, others may open and read
     yield* this.pause(shared.prng.pick([3, 30, 500]));
     const version = world.version(file) + 1;
     world.versions.set(file, version);
     smbd.say(`wrote version ${version} of ${file}`);
-    if (!world.stock.tellsOnce) yield* this.tellReaders(handle);
+    if (!world.stock.tellsOnce) yield* this.tellReaders(open);
     world.checker.wrote(smbd.name, file, version);
   }
 
   /** contend_level2_oplocks_begin. */
-  private *tellReaders(handle: Handle): Steps<void> {
+  private *tellReaders(open: OpenFile): Steps<void> {
     const { smbd, databases } = this;
-    const { file } = handle;
+    const { file } = open;
     if ((yield* this.ownLease(file)) === 'RW') return;
-    if (!(yield* this.somebodyMayRead(handle))) return;
+    if (!(yield* this.somebodyMayRead(open))) return;
     const record = yield* this.lock(databases.locking, file);
     const share = shareModesOf(record.text);
     const others = yield* this.others(file, share);
@@ -215,55 +246,77 @@ export class CachingSmbd {
   }
 
   /** file_has_read_lease: the number is asked for before the record is read. */
-  private *somebodyMayRead(handle: Handle): Steps<boolean> {
+  private *somebodyMayRead(open: OpenFile): Steps<boolean> {
     const { smbd, databases } = this;
     const sequence = smbd.server.store.sequence(databases.locking);
-    if (handle.flags?.sequence === sequence) return handle.flags.read;
-    const record = yield* this.lock(databases.locking, handle.file);
-    handle.flags = { sequence, read: shareModesOf(record.text).read };
+    if (open.flags?.sequence === sequence) return open.flags.read;
+    const record = yield* this.lock(databases.locking, open.file);
+    open.flags = { sequence, read: shareModesOf(record.text).read };
     smbd.unlock(record);
-    return handle.flags.read;
+    return open.flags.read;
   }
 
-  private *handleBreak({ file, to }: Break): Steps<void> {
+  /** process_oplock_break_message: of a handle that was closed meanwhile nothing is known. */
+  private *handleBreak({ file, handle, to }: Break): Steps<void> {
     const { smbd, databases } = this;
-    const handle = this.handles.get(file);
-    if (handle === undefined) return;
+    const open = this.files.get(file);
+    if (open?.handles.has(handle) !== true) return;
     smbd.doing = `breaking ${file}`;
     const record = yield* this.lock(databases.locking, file);
     const lease = yield* this.ownLease(file);
-    if (to === 'none' && lease !== '') yield* this.storeLease(file, '');
+    if (to === 'none' && lease !== '') yield* this.storeLease(open, '');
     smbd.unlock(record);
     if (to === 'none') this.world.checker.broken(smbd.name, file);
-    else if (lease === 'RW') yield* this.acknowledge(handle);
+    else if (lease === 'RW') yield* this.acknowledge(open);
   }
 
   /** The client writes back what it has, then lets go of the write lease. */
-  private *acknowledge(handle: Handle): Steps<void> {
+  private *acknowledge(open: OpenFile): Steps<void> {
     const { shared, databases } = this;
-    const { file } = handle;
+    const { file } = open;
     yield* this.pause(300);
-    if (shared.prng.chance(0.7)) yield* this.write(handle);
+    if (shared.prng.chance(0.7)) yield* this.write(open);
     const record = yield* this.lock(databases.locking, file);
-    if ((yield* this.ownLease(file)) === 'RW') yield* this.storeLease(file, 'R');
+    if ((yield* this.ownLease(file)) === 'RW') yield* this.storeLease(open, 'R');
     this.store(record, shareModesOf(record.text));
     this.smbd.unlock(record);
   }
 
-  private *close({ file }: Handle): Steps<void> {
-    const { smbd, databases } = this;
+  /** Closes one handle; the lease ends with the last. */
+  private *close(open: OpenFile): Steps<void> {
+    const { smbd, databases, world, shared } = this;
+    const { file } = open;
+    const [handle, granted] = shared.prng.pick([...open.handles]);
+    const rest = [...open.handles.keys()].filter((other) => other !== handle);
     smbd.doing = `closing ${file}`;
     const record = yield* this.lock(databases.locking, file);
-    const lease = yield* this.lock(databases.leases, leaseKey(file, smbd.name));
-    smbd.delete(lease);
-    smbd.unlock(lease);
+    if (rest.length === 0) {
+      const lease = yield* this.lock(databases.leases, leaseKey(file, smbd.name));
+      smbd.delete(lease);
+      smbd.unlock(lease);
+    }
     const share = shareModesOf(record.text);
-    const holders = share.holders.filter((holder) => holder !== smbd.name);
+    const holders = share.holders.filter(({ name }) => name !== smbd.name);
+    if (rest.length > 0) holders.push({ name: smbd.name, handles: rest });
     if (holders.length === 0) smbd.delete(record);
     else this.store(record, { ...share, holders });
     smbd.unlock(record);
-    this.handles.delete(file);
-    this.world.checker.closed(smbd.name, file);
+    open.handles.delete(handle);
+    if (rest.length > 0) {
+      if (!world.stock.losesBreaks) yield* this.breakAgain(open, granted);
+      return;
+    }
+    this.files.delete(file);
+    world.checker.closed(smbd.name, file);
+  }
+
+  /** hooks/break.c: a break that was sent to the handle that is gone now was lost with it. */
+  private *breakAgain(open: OpenFile, granted: Granted): Steps<void> {
+    const { file, epoch, handles } = open;
+    const lease = yield* this.ownLease(file);
+    if (lease === '' || (lease === 'RW' && epoch === granted.epoch)) return;
+    if (this.world.version(file) === granted.version) return;
+    this.sendBreak({ name: this.smbd.name, handles: [...handles.keys()] }, { file, to: 'none' });
   }
 }
 

@@ -78,7 +78,11 @@ class Run {
     );
     const { sabotage } = settings;
     this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
-    const stock = { looksOnce: sabotage === 'look-once', tellsOnce: sabotage === 'tell-once' };
+    const stock = {
+      looksOnce: sabotage === 'look-once',
+      tellsOnce: sabotage === 'tell-once',
+      losesBreaks: sabotage === 'lose-breaks',
+    };
     this.shared = {
       settings,
       prng: this.prng,

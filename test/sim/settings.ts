@@ -20,6 +20,7 @@ export const SABOTAGES = [
   // smbd is as it is without the VFS module
   'look-once',
   'tell-once',
+  'lose-breaks',
   'keep-locks',
   // what the daemon does to a record does not raise the sequence number
   'quiet-store',

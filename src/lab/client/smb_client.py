@@ -38,6 +38,7 @@ DISPOSITION = {'supersede': 0, 'open': 1, 'create': 2, 'open_if': 3, 'overwrite'
 OPLOCK = {'none': 0x00, 'level2': 0x01, 'exclusive': 0x08, 'batch': 0x09, 'lease': 0xFF}
 OPLOCK_NAME = {value: name for name, value in OPLOCK.items()}
 LEASE = {'R': 1, 'H': 2, 'W': 4}
+LEASE_BREAK_IN_PROGRESS = 2
 DELETE_ON_CLOSE = 0x00001000
 NON_DIRECTORY = 0x00000040
 
@@ -155,7 +156,8 @@ class Client:
         answer = {'handle': handle, 'oplock': OPLOCK_NAME.get(oplock, str(oplock)), 'size': size,
                   'lastWrite': str(last_write), 'fileId': contexts.get(b'QFid', b'')[:16].hex()}
         if b'RqLs' in contexts:
-            answer['lease'] = lease_text(struct.unpack_from('<I', contexts[b'RqLs'], 16)[0])
+            state, flags = struct.unpack_from('<II', contexts[b'RqLs'], 16)
+            answer.update(lease=lease_text(state), leaseIsBreaking=bool(flags & LEASE_BREAK_IN_PROGRESS))
             self.leases[key] = handle
         return answer
 
