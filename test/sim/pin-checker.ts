@@ -6,7 +6,7 @@
 import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseIdOf } from '../../src/base/jenkins.js';
 import type { AccessMode, Effect, Input, Micros, RecordOutcome } from '../../src/core/effects.js';
-import { PIN_MICROS } from '../../src/core/pins.js';
+import { PIN_MICROS } from '../../src/core/records/pins.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { decodeRecordMessage } from '../../src/wire/record-messages.js';
 import { OPEN_FLAG, RING_OP, decodeRingMessage } from '../../src/wire/ring-ops.js';

@@ -30,11 +30,11 @@ import { deleteAll, live, look } from './workload.js';
 const SETTLE_MICROS_MAX = 20_000_000;
 /** A daemon that was stuck runs again, links that went down are up again, and all that waited has been sent. */
 const ANNOUNCE_MICROS = 2_000_000;
-/** After the last deletion nothing may be left after this time (core/deletions lingers up to 5 s per look). */
+/** After the last deletion nothing may be left after this time (core/records/deletions lingers up to 5 s per look). */
 const EMPTY_MICROS_MAX = 30_000_000;
 /** Steps of virtual time after which it is looked whether all is done. */
 const LOOK_MICROS = 200_000;
-/** Records once stored empty are looked at again after this time (core/deletions), also when they are long gone. */
+/** Records once stored empty are looked at again after this time (core/records/deletions), even if long gone. */
 const LOOKS_AGAIN_MICROS = 7_000_000;
 /** Ticks in a quiet second: twenty heartbeats, and some slack for a straggler. */
 const QUIET_TICKS_MAX = 25;

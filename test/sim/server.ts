@@ -6,7 +6,7 @@
  */
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { clientId } from '../../src/base/ids.js';
-import { SILENCE_MICROS_MAX } from '../../src/core/link-limits.js';
+import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';

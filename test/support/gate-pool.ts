@@ -10,7 +10,7 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects.js';
 import { Gate } from '../../src/core/gate/gate.js';
 import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
-import { Persistent } from '../../src/core/persistent.js';
+import { Persistent } from '../../src/core/persistent/persistent.js';
 import { Timers } from '../../src/core/timers.js';
 import { DESTINATION, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
 import type { CtdbBody, CtdbPacket, CtdbPacketOf } from '../../src/wire/ctdb.js';

@@ -7,8 +7,8 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects.js';
 import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
-import { Records } from '../../src/core/records.js';
-import { rendezvousHome } from '../../src/core/rendezvous.js';
+import { Records } from '../../src/core/records/records.js';
+import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
 

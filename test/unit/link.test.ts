@@ -8,10 +8,10 @@ import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { SendMode } from '../../src/core/context.js';
-import { Links } from '../../src/core/link.js';
+import { Links } from '../../src/core/link/link.js';
 import {
   ACK_DELAY_MICROS, MESSAGE_BYTES_MAX, PROBE_MICROS_MIN, QUEUE_BYTES_MAX, RIDE_MICROS, SILENCE_MICROS_MAX,
-} from '../../src/core/link-limits.js';
+} from '../../src/core/link/limits.js';
 import { Timers } from '../../src/core/timers.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { SimulatedTime } from '../support/simulated-time.js';

@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { keyOf } from '../../src/base/ids.js';
 import { databaseIdOf } from '../../src/base/jenkins.js';
 import { Prng } from '../../src/base/prng.js';
-import { ATTACH_WAIT_MICROS_MAX, COMMIT_WAIT_MICROS_MAX } from '../../src/core/persistent-limits.js';
+import { ATTACH_WAIT_MICROS_MAX, COMMIT_WAIT_MICROS_MAX } from '../../src/core/persistent/limits.js';
 import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import { encodeMarshalled } from '../../src/wire/ctdb-records.js';
 import { nameBytes } from '../../src/wire/ctdb.js';

@@ -4,12 +4,12 @@ import { test } from 'node:test';
 import { databaseId } from '../../src/base/ids.js';
 import type { RecordKey } from '../../src/base/ids.js';
 import type { AccessMode } from '../../src/core/effects.js';
-import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../../src/core/pins.js';
-import type { NeededRecord } from '../../src/core/pins.js';
+import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../../src/core/records/pins.js';
+import type { NeededRecord } from '../../src/core/records/pins.js';
 import { RecordsPool, keysWithHome } from '../support/records-pool.js';
 
 const LOCKING = databaseId(1);
-/** What core/holdings allows while another server waits. */
+/** What core/records/holdings allows while another server waits. */
 const COHORT_MICROS = 20_000;
 const COHORT_OPERATIONS_MAX = 16;
 

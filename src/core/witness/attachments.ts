@@ -5,7 +5,7 @@
  */
 import type { FileId, OpenTerms } from '../../wire/ring-ops.js';
 import type { Micros } from '../effects.js';
-import type { NeededRecord } from '../pins.js';
+import type { NeededRecord } from '../records/pins.js';
 
 /** An honest smbd has some thousand opens at most; one that reports more is cut off. */
 export const OPENS_PER_ATTACHMENT_MAX = 65_536;

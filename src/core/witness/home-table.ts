@@ -8,7 +8,7 @@ import { keyBytes } from '../../base/ids.js';
 import type { FileId } from '../../wire/ring-ops.js';
 import { HOME_KIND } from '../../wire/ring-ops.js';
 import type { CoreContext } from '../context.js';
-import type { RecordName } from '../pins.js';
+import type { RecordName } from '../records/pins.js';
 
 /** Half of what the page's table has room for, so that its buckets seldom overflow. */
 const FILES_MAX = 32_768;

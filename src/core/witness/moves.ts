@@ -7,7 +7,7 @@ import { databaseIdOf } from '../../base/jenkins.js';
 import type { TraceEvent } from '../../wire/locks.js';
 import { fileIdText } from '../../wire/ring-ops.js';
 import type { Micros } from '../effects.js';
-import type { RecordName } from '../pins.js';
+import type { RecordName } from '../records/pins.js';
 import type { Attachment } from './attachments.js';
 import type { OpenIndex } from './open-index.js';
 import type { EventFacts, EventSubject, Reporter } from './reports.js';

@@ -2,8 +2,8 @@
  * Barriers: proof that everything every reachable peer sent before this moment has arrived. Streams are in order, so
  * one question and its answer per peer is enough. Used by core/records before a logon's record is granted.
  */
-import type { NodeId } from '../base/ids.js';
-import type { CoreContext } from './context.js';
+import type { NodeId } from '../../base/ids.js';
+import type { CoreContext } from '../context.js';
 
 export class Barriers {
   private counter = 0;

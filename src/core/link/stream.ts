@@ -3,11 +3,11 @@
  * ReceiveStream orders, removes doubles, joins parts and says what to acknowledge. Used by core/link, which owns time,
  * timers and headers. Neither end sends anything itself.
  */
-import { assert } from '../base/assert.js';
-import { DecodeError } from '../base/bytes.js';
-import type { FrameRecord } from '../wire/frame.js';
-import { FRAME_HEADER_BYTES, RECORD_HEADER_BYTES } from '../wire/frame.js';
-import { MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, WINDOW_FRAMES_MAX } from './link-limits.js';
+import { assert } from '../../base/assert.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { FrameRecord } from '../../wire/frame.js';
+import { FRAME_HEADER_BYTES, RECORD_HEADER_BYTES } from '../../wire/frame.js';
+import { MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, WINDOW_FRAMES_MAX } from './limits.js';
 
 /** A data frame under way. */
 export interface SentFrame {

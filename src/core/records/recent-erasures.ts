@@ -1,10 +1,10 @@
 /**
  * Remembers which records were erased here a moment ago. If their home dies before it heard of it, it must not bring
  * them back from an older backup; whoever erased a record tells the home's next run. Bounded by time and number. Used
- * by core/holdings and core/restarts.
+ * by holdings.ts and restarts.ts.
  */
-import type { DatabaseId, RecordKey, Turn } from '../base/ids.js';
-import type { Micros } from './effects.js';
+import type { DatabaseId, RecordKey, Turn } from '../../base/ids.js';
+import type { Micros } from '../effects.js';
 
 /** Longer than a home can be dead before we notice; nothing is erased while it is known to be away. */
 const REMEMBERED_MICROS = 10_000_000;

@@ -3,16 +3,16 @@
  * others. Performs one store operation per key at a time; a chain held by a smbd ('busy') is tried again later, never
  * waited for. Called by core/records; speaks to homes and askers only by record messages.
  */
-import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { Histogram } from '../base/histogram.js';
-import type { CoreContext } from './context.js';
-import type { AccessMode, Micros, RecordOp, RecordOutcome } from './effects.js';
-import type { RecordMessage } from '../wire/record-messages.js';
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
+import { Histogram } from '../../base/histogram.js';
+import type { CoreContext } from '../context.js';
+import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
 import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLaterRun, isLeaving } from './holding.js';
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
-import type { HoldingEvents } from './records-events.js';
+import type { HoldingEvents } from './events.js';
 import { HoldTimes, markOf } from './hold-times.js';
 
 /** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */

@@ -3,10 +3,10 @@
  * short: a smbd that asks for the same record twice in a row did not get to use it, or was not done, when it left. On
  * a busy server a smbd may not even run before the shortest hold is over, and could otherwise lose each record before
  * using it once. Longer also where several have waited: each has its own open to do, and one after the other they
- * would not be done in the time of one. Bounded; forgets the oldest first. Used by core/holdings.
+ * would not be done in the time of one. Bounded; forgets the oldest first. Used by holdings.ts.
  */
-import type { DatabaseId, RecordKey } from '../base/ids.js';
-import type { Micros } from './effects.js';
+import type { DatabaseId, RecordKey } from '../../base/ids.js';
+import type { Micros } from '../effects.js';
 
 /** Records remembered. Contended ones are few; a forgotten one only starts again at the shortest hold. */
 const REMEMBERED_MAX = 4096;

@@ -2,8 +2,8 @@
  * Rendezvous (highest random weight) hashing: which server is the home of a key. Each server gets a weight from a hash
  * of server and key, the highest wins; when a server leaves, only its own keys get another home.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
-import { assert } from '../base/assert.js';
+import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import { assert } from '../../base/assert.js';
 
 /** The home of a key among `members` (not empty). The order of the members does not matter. */
 export function rendezvousHome(database: DatabaseId, key: RecordKey, members: readonly NodeId[]): NodeId {

@@ -3,12 +3,12 @@
  * the old run's orders can still be under way, tells the new run what it has of its keys, and asks it again for what it
  * had asked of the old one. Never waits for a chain, whose holder may wait for the new run. Used by core/records.
  */
-import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
-import type { CoreContext } from './context.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../../base/ids.js';
+import type { CoreContext } from '../context.js';
 import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
-import type { Claim, RecordMessage } from '../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX } from '../wire/record-messages.js';
+import type { Claim, RecordMessage } from '../../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX } from '../../wire/record-messages.js';
 
 export class Restarts {
   /** Restarts whose claims we have not sent yet. */

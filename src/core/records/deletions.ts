@@ -3,9 +3,9 @@
  * empty only because somebody asked for a key that did not exist. A record that is in use again by then stays. Used by
  * core/records.
  */
-import type { DatabaseId, RecordKey } from '../base/ids.js';
-import type { CoreContext } from './context.js';
-import type { Micros } from './effects.js';
+import type { DatabaseId, RecordKey } from '../../base/ids.js';
+import type { CoreContext } from '../context.js';
+import type { Micros } from '../effects.js';
 import type { Holdings } from './holdings.js';
 
 /** An emptied record stays this long: the same file is often opened again at once, and then costs no exchange. */

@@ -1,11 +1,11 @@
 /**
  * What a server knows of one record in its own tdb: whether it is here, who waits for it, and what was promised to
- * others. Plain data; core/holdings changes it.
+ * others. Plain data; holdings.ts changes it.
  */
-import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { turn as toTurn } from '../base/ids.js';
-import type { AccessMode, Micros, RecordOp } from './effects.js';
-import type { RecordMessage } from '../wire/record-messages.js';
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
+import { turn as toTurn } from '../../base/ids.js';
+import type { AccessMode, Micros, RecordOp } from '../effects.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
 
 /** A busy chain is tried again after this time at first, then after twice as long each time. */
 export const BUSY_RETRY_MICROS_MIN = 100;

@@ -3,11 +3,11 @@
  * of one transfer come in order; a gap means the stream began anew and drops the transfer. Bounded by
  * TRANSFER_BYTES_MAX.
  */
-import { DecodeError } from '../base/bytes.js';
-import type { NodeId } from '../base/ids.js';
-import { encodePersistentMessage } from '../wire/persistent-messages.js';
-import type { PersistentMessage } from '../wire/persistent-messages.js';
-import { FRAGMENT_BYTES, TRANSFER_BYTES_MAX } from './persistent-limits.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { NodeId } from '../../base/ids.js';
+import { encodePersistentMessage } from '../../wire/persistent-messages.js';
+import type { PersistentMessage } from '../../wire/persistent-messages.js';
+import { FRAGMENT_BYTES, TRANSFER_BYTES_MAX } from './limits.js';
 
 interface Incoming {
   transfer: number;

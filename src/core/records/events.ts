@@ -1,9 +1,9 @@
 /**
- * What the parts that keep and move records tell those around them: core/holdings to core/records, and that to the
- * gate and the witness. Interfaces only.
+ * What the parts that keep and move records tell those around them: holdings.ts to records.ts, and that to the gate,
+ * the operations and the witness. Interfaces only.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
-import type { Micros, RecordDescription } from './effects.js';
+import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { Micros, RecordDescription } from '../effects.js';
 
 /** Answers to local processes and people. */
 export interface RecordsEvents {

@@ -6,12 +6,12 @@
  * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends
  * it.
  */
-import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { turn as toTurn } from '../base/ids.js';
-import { assert } from '../base/assert.js';
-import type { CoreContext } from './context.js';
-import type { AccessMode, Micros } from './effects.js';
-import type { RecordMessage } from '../wire/record-messages.js';
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
+import { turn as toTurn } from '../../base/ids.js';
+import { assert } from '../../base/assert.js';
+import type { CoreContext } from '../context.js';
+import type { AccessMode, Micros } from '../effects.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
 
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;

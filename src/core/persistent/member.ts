@@ -1,15 +1,15 @@
 /**
  * A server's own files of the persistent databases: which version they hold, and one piece of work at a time on each.
- * Knows nothing of majorities; does what the leader (core/persistent-leader) says and reports what became of it. Each
+ * Knows nothing of majorities; does what the leader (core/persistent/leader) says and reports what became of it. Each
  * change of a file is one durable transaction of the host, so a file always holds one whole version.
  */
-import type { DatabaseId } from '../base/ids.js';
-import { VERSION_ZERO, sameVersion, versionOf } from '../wire/persistent-rows.js';
-import type { Version } from '../wire/persistent-rows.js';
-import type { CoreContext } from './context.js';
-import type { Input, PersistentOp, PersistentRow } from './effects.js';
-import { ATTACH_WAIT_MICROS_MAX, TASKS_WAITING_MAX } from './persistent-limits.js';
-import type { Timer } from './timers.js';
+import type { DatabaseId } from '../../base/ids.js';
+import { VERSION_ZERO, sameVersion, versionOf } from '../../wire/persistent-rows.js';
+import type { Version } from '../../wire/persistent-rows.js';
+import type { CoreContext } from '../context.js';
+import type { Input, PersistentOp, PersistentRow } from '../effects.js';
+import { ATTACH_WAIT_MICROS_MAX, TASKS_WAITING_MAX } from './limits.js';
+import type { Timer } from '../timers.js';
 
 export type WorkResult = Extract<Input, { kind: 'persistent-done' }>['result'];
 

@@ -4,11 +4,11 @@
  * remembers anything but the asker, who asks again when no answer comes. What it learns was true at some moment after
  * it asked. Used by core/records.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
-import type { RecordMessage } from '../wire/record-messages.js';
-import type { CoreContext } from './context.js';
-import type { Micros } from './effects.js';
-import type { Timer } from './timers.js';
+import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
+import type { CoreContext } from '../context.js';
+import type { Micros } from '../effects.js';
+import type { Timer } from '../timers.js';
 
 /** An answer takes two or three trips; after this time the question or the answer is lost, or a server died. */
 const ANSWER_MICROS_MAX = 250_000;

@@ -1,20 +1,20 @@
 /**
- * All records of one server: routes asks and answers between the home's side (core/directory) and our own tdbs
- * (core/holdings), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
+ * All records of one server: routes asks and answers between the home's side (directory.ts) and our own tdbs
+ * (holdings.ts), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
  *
  * Homes: a key's home is chosen by rendezvous hashing over the members. In databases whose keys are random numbers the
  * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at
  * once.
  */
-import { DecodeError } from '../base/bytes.js';
-import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../base/ids.js';
-import { NODE_COUNT_MAX } from '../base/ids.js';
-import type { HistogramSummary } from '../base/histogram.js';
-import type { CoreContext } from './context.js';
-import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from './effects.js';
-import type { RecordMessage } from '../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../wire/record-messages.js';
-import { serverNamed } from '../wire/record-messages.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
+import { NODE_COUNT_MAX } from '../../base/ids.js';
+import type { HistogramSummary } from '../../base/histogram.js';
+import type { CoreContext } from '../context.js';
+import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from '../effects.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../../wire/record-messages.js';
+import { serverNamed } from '../../wire/record-messages.js';
 import { Directory } from './directory.js';
 import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
@@ -24,7 +24,7 @@ import type { NeededRecord, RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
-import type { RecordsEvents, RecordsWatcher } from './records-events.js';
+import type { RecordsEvents, RecordsWatcher } from './events.js';
 import { Restarts } from './restarts.js';
 import { RendezvousHomes } from './rendezvous.js';
 

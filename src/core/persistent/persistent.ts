@@ -3,19 +3,19 @@
  * is answered, all or nothing. This class is the origin's side, which carries the commits of local processes to the
  * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
  */
-import type { DatabaseId, Incarnation, NodeId } from '../base/ids.js';
-import { nodeId } from '../base/ids.js';
-import { decodePersistentMessage, encodePersistentMessage } from '../wire/persistent-messages.js';
-import type { PersistentMessage } from '../wire/persistent-messages.js';
-import type { CoreContext } from './context.js';
-import type { Input, PersistentRow } from './effects.js';
-import type { PersistentForGate, Refusal } from './gate/ports.js';
-import { Fragments } from './persistent-fragments.js';
-import { LeaderOfDatabase } from './persistent-leader.js';
-import type { LeaderStatus } from './persistent-leader.js';
-import { COMMITS_WAITING_MAX, COMMIT_WAIT_MICROS_MAX } from './persistent-limits.js';
-import { Member } from './persistent-member.js';
-import type { Timer } from './timers.js';
+import type { DatabaseId, Incarnation, NodeId } from '../../base/ids.js';
+import { nodeId } from '../../base/ids.js';
+import { decodePersistentMessage, encodePersistentMessage } from '../../wire/persistent-messages.js';
+import type { PersistentMessage } from '../../wire/persistent-messages.js';
+import type { CoreContext } from '../context.js';
+import type { Input, PersistentRow } from '../effects.js';
+import type { PersistentForGate, Refusal } from '../gate/ports.js';
+import { Fragments } from './fragments.js';
+import { LeaderOfDatabase } from './leader.js';
+import type { LeaderStatus } from './leader.js';
+import { COMMITS_WAITING_MAX, COMMIT_WAIT_MICROS_MAX } from './limits.js';
+import { Member } from './member.js';
+import type { Timer } from '../timers.js';
 
 interface Pending {
   database: DatabaseId;

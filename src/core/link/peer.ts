@@ -6,13 +6,13 @@
  * the peer starts anew (a higher incarnation), both streams start anew and what waited for the old one is dropped; when
  * it was only silent, everything is kept and sent again.
  */
-import { DecodeError } from '../base/bytes.js';
-import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
-import { incarnation as toIncarnation } from '../base/ids.js';
-import type { Frame, FrameContent, FrameTimes } from '../wire/frame.js';
-import { encodeFrame } from '../wire/frame.js';
-import type { CoreContext } from './context.js';
-import type { Micros } from './effects.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import { incarnation as toIncarnation } from '../../base/ids.js';
+import type { Frame, FrameContent, FrameTimes } from '../../wire/frame.js';
+import { encodeFrame } from '../../wire/frame.js';
+import type { CoreContext } from '../context.js';
+import type { Micros } from '../effects.js';
 import {
   ACK_DELAY_MICROS,
   ACK_FRAMES_MAX,
@@ -26,10 +26,10 @@ import {
   RTT_MICROS_INITIAL,
   RTT_MICROS_MAX,
   RTT_SMOOTHING,
-} from './link-limits.js';
-import type { SentFrame } from './link-stream.js';
-import { ReceiveStream, SendStream } from './link-stream.js';
-import type { Timer } from './timers.js';
+} from './limits.js';
+import type { SentFrame } from './stream.js';
+import { ReceiveStream, SendStream } from './stream.js';
+import type { Timer } from '../timers.js';
 
 /** What the links need of the core; CoreContext has it. */
 export type LinkContext = Pick<CoreContext, 'now' | 'timers' | 'log' | 'count'>;

@@ -4,24 +4,24 @@
  * and performs sendFrame. Sealing lies below (host); what messages mean lies above (records, gate). Reads no clock and
  * trusts no byte of a frame.
  */
-import { assert } from '../base/assert.js';
-import { DecodeError } from '../base/bytes.js';
-import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
-import type { Frame } from '../wire/frame.js';
-import { decodeFrame } from '../wire/frame.js';
-import type { SendMode } from './context.js';
-import type { Micros } from './effects.js';
+import { assert } from '../../base/assert.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import type { Frame } from '../../wire/frame.js';
+import { decodeFrame } from '../../wire/frame.js';
+import type { SendMode } from '../context.js';
+import type { Micros } from '../effects.js';
 import {
   HEARTBEAT_INTERVAL_MICROS,
   HELLO_INTERVAL_MICROS,
   MESSAGE_BYTES_MAX,
   SILENCE_MICROS_MAX,
   WINDOW_FRAMES_MAX,
-} from './link-limits.js';
-import type { LinkContext, LinkEvents, LinkStatus } from './link-peer.js';
-import { PeerLink } from './link-peer.js';
+} from './limits.js';
+import type { LinkContext, LinkEvents, LinkStatus } from './peer.js';
+import { PeerLink } from './peer.js';
 
-export type { LinkContext, LinkEvents, LinkStatus } from './link-peer.js';
+export type { LinkContext, LinkEvents, LinkStatus } from './peer.js';
 
 export interface LinkOptions {
   self: NodeId;

@@ -3,10 +3,10 @@
  * here until the operation ends or a deadline passes, and says when all are here. A pin is our promise, never a held
  * chain. Used by core/witness through core/records; decides nothing about who owns what.
  */
-import type { DatabaseId, RecordKey } from '../base/ids.js';
-import type { CoreContext } from './context.js';
-import type { AccessMode, Micros } from './effects.js';
-import type { Timer } from './timers.js';
+import type { DatabaseId, RecordKey } from '../../base/ids.js';
+import type { CoreContext } from '../context.js';
+import type { AccessMode, Micros } from '../effects.js';
+import type { Timer } from '../timers.js';
 
 /** How long the records of a running operation stay: an open takes smbd well below a millisecond once they are here. */
 export const PIN_MICROS = 10_000;
@@ -30,7 +30,7 @@ export interface NeededRecord extends RecordName {
   mode: AccessMode;
 }
 
-/** What pins need of core/holdings. */
+/** What pins need of holdings.ts. */
 export interface PinnedRecords {
   /** Whether smbd could use the record now. */
   isHome(needed: NeededRecord): boolean;

@@ -4,10 +4,10 @@
  * it made: its peers keep their marks until it has announced anew what they still have. Used by core/records; knows
  * nothing of owners.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
-import type { CoreContext } from './context.js';
-import type { RecordMessage } from '../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX } from '../wire/record-messages.js';
+import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { CoreContext } from '../context.js';
+import type { RecordMessage } from '../../wire/record-messages.js';
+import { KEYS_PER_MESSAGE_MAX } from '../../wire/record-messages.js';
 
 /** Databases whose keys are random numbers made by the creator; see docs/decisions/random-keys.md. */
 const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);

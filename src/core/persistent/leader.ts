@@ -7,7 +7,7 @@
  * with a new term, first in its own file, and serves once a majority holds the stamped version. From then on it is the
  * truth: a member with anything else, even a higher number of an older term, holds a commit that nobody was promised.
  */
-import type { DatabaseId, NodeId } from '../base/ids.js';
+import type { DatabaseId, NodeId } from '../../base/ids.js';
 import {
   VERSION_ZERO,
   compareVersions,
@@ -17,19 +17,19 @@ import {
   sequenceRow,
   stampRows,
   versionOf,
-} from '../wire/persistent-rows.js';
-import type { Version } from '../wire/persistent-rows.js';
-import type { PersistentMessage } from '../wire/persistent-messages.js';
-import type { CoreContext } from './context.js';
-import type { PersistentRow } from './effects.js';
+} from '../../wire/persistent-rows.js';
+import type { Version } from '../../wire/persistent-rows.js';
+import type { PersistentMessage } from '../../wire/persistent-messages.js';
+import type { CoreContext } from '../context.js';
+import type { PersistentRow } from '../effects.js';
 import {
   COMMITS_WAITING_MAX,
   COMMIT_WAIT_MICROS_MAX,
   RETRY_MICROS,
   STRAGGLER_WAIT_MICROS_MAX,
   SYNC_WAIT_MICROS_MAX,
-} from './persistent-limits.js';
-import type { Timer } from './timers.js';
+} from './limits.js';
+import type { Timer } from '../timers.js';
 
 interface Commit {
   origin: NodeId;
