@@ -18,11 +18,12 @@ import type { PersistentStatus } from './persistent/persistent.js';
 import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
 import { Timers } from './timers.js';
+import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
-import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN } from '../wire/witness-messages.js';
+import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
 
 /** How often the log says that the pool is not complete yet. */
@@ -71,6 +72,7 @@ export class PoolNode {
   private readonly records: Records;
   private readonly persistent: Persistent;
   private readonly gate: Gate;
+  private readonly operations: Operations;
   private readonly witness: Witness;
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private effects: Effect[] = [];
@@ -101,11 +103,23 @@ export class PoolNode {
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context);
     this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation);
-    this.witness = new Witness(context, this.records, {
-      names: options.names ?? new Map<NodeId, string>(),
-      wallClockOriginMicros: options.gate.wallClockOriginMicros,
+    const nameOf = (server: NodeId): string => options.names?.get(server) ?? `server ${server}`;
+    this.operations = new Operations(context, this.records, nameOf);
+    this.witness = new Witness(
+      context,
+      {
+        attachments: () => this.operations.attachments(),
+        homeOf: (database, key) => this.records.homeOf(database, key),
+        nameOf,
+      },
+      options.gate.wallClockOriginMicros,
+    );
+    this.operations.watch(this.witness);
+    this.records.watch({
+      came: (database, key) => this.operations.came(database, key),
+      leaving: (database, key) => this.operations.leaving(database, key),
+      moved: (...move) => this.witness.moved(...move),
     });
-    this.records.watch(this.witness);
     this.records.listen({
       migrated: (token) => this.gate.migrated(token),
       fetched: (token, data) => this.gate.fetched(token, data),
@@ -184,11 +198,11 @@ export class PoolNode {
       case 'record-query':
         return this.records.describe(input.database, input.key, input.token);
       case 'ring-attached':
-        return this.witness.attached(input.attachment, input.pid);
+        return this.operations.attached(input.attachment, input.pid);
       case 'ring-message':
-        return this.witness.onRingMessage(input.attachment, input.op, input.payload);
+        return this.operations.onRingMessage(input.attachment, input.op, input.payload);
       case 'ring-detached':
-        return this.witness.detached(input.attachment, input.bad);
+        return this.operations.detached(input.attachment, input.bad);
       case 'witness-query':
         if (input.query.what === 'locks') return this.witness.locks(input.token, input.query.filter);
         return this.witness.hotFiles(input.token);
@@ -217,7 +231,9 @@ export class PoolNode {
       else if (type >= PERSISTENT_MESSAGE_TYPE_MIN && type <= PERSISTENT_MESSAGE_TYPE_MAX) {
         this.persistent.onMessage(peer, message);
       } else if (type >= WITNESS_MESSAGE_TYPE_MIN && type <= WITNESS_MESSAGE_TYPE_MAX) {
-        this.witness.onMessage(peer, message);
+        const decoded = decodeWitnessMessage(message);
+        if (decoded.kind === 'probe') this.operations.onProbe(peer, decoded);
+        else this.witness.onMessage(peer, decoded);
       } else throw new DecodeError('unknown-type', `${type}`);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
@@ -238,6 +254,7 @@ export class PoolNode {
     this.gate.peerUp(peer, incarnation);
     this.records.peerUp(peer, incarnation, before !== undefined && before !== incarnation);
     this.persistent.peerUp(peer, incarnation);
+    this.operations.peerUp(peer);
     this.witness.peerUp(peer);
   }
 

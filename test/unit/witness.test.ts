@@ -6,14 +6,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { databaseId, epoch, nodeId } from '../../src/base/ids.js';
 import { databaseIdOf } from '../../src/base/jenkins.js';
-import type { RecordKey } from '../../src/base/ids.js';
+import type { NodeId, RecordKey } from '../../src/base/ids.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect } from '../../src/core/effects.js';
 import { Timers } from '../../src/core/timers.js';
+import { Operations } from '../../src/core/operations/operations.js';
 import { Witness } from '../../src/core/witness/witness.js';
 import type { HotAnswer, TraceEvent, TraceFilter } from '../../src/wire/locks.js';
 import { RING_OP } from '../../src/wire/ring-ops.js';
-import { decodeWitnessMessage, encodeWitnessMessage } from '../../src/wire/witness-messages.js';
+import { decodeWitnessMessage } from '../../src/wire/witness-messages.js';
 import {
   encodeClose,
   encodeHello,
@@ -31,6 +32,7 @@ const READER = 7;
 const [ALPHA, BETA] = [nodeId(0), nodeId(1)];
 
 class Scene {
+  readonly operations: Operations;
   readonly witness: Witness;
   readonly sent: Uint8Array[] = [];
   effects: Effect[] = [];
@@ -56,26 +58,28 @@ class Scene {
       endOperation: () => undefined,
       inspect: () => undefined,
       isHome: () => false,
-      homeOf: () => BETA,
     };
-    const names = new Map([[ALPHA, 'alpha'], [BETA, 'beta']]);
-    this.witness = new Witness(context, records, { names, wallClockOriginMicros: 0 });
+    const nameOf = (server: NodeId): string => (server === ALPHA ? 'alpha' : 'beta');
+    this.operations = new Operations(context, records, nameOf);
+    const attachments = () => this.operations.attachments();
+    this.witness = new Witness(context, { attachments, homeOf: () => BETA, nameOf }, 0);
+    this.operations.watch(this.witness);
   }
 
   /** A client with the share connected. */
   client(attachment: number, name: string): void {
-    this.witness.attached(attachment, 1000 + attachment);
-    this.witness.onRingMessage(attachment, RING_OP.hello, encodeHello('g'.repeat(16), `10.0.0.${attachment}:1`, name));
-    this.witness.onRingMessage(attachment, RING_OP.treeConnect, encodeTreeConnect('pool', name, '/srv/pool'));
+    this.operations.attached(attachment, 1000 + attachment);
+    this.operations.onRingMessage(attachment, RING_OP.hello, encodeHello('g'.repeat(16), `10.0.0.${attachment}:1`, name));
+    this.operations.onRingMessage(attachment, RING_OP.treeConnect, encodeTreeConnect('pool', name, '/srv/pool'));
   }
 
   begin(attachment: number): void {
-    this.witness.onRingMessage(attachment, RING_OP.openBegin, encodeOpenBegin(1n, FILE, null, true));
+    this.operations.onRingMessage(attachment, RING_OP.openBegin, encodeOpenBegin(1n, FILE, null, true));
   }
 
   open(attachment: number): void {
     this.begin(attachment);
-    this.witness.onRingMessage(attachment, RING_OP.openEnd, encodeOpenEnd(1n, FILE, 5));
+    this.operations.onRingMessage(attachment, RING_OP.openEnd, encodeOpenEnd(1n, FILE, 5));
   }
 
   move(database = LOCKING, key = FILE): void {
@@ -92,7 +96,7 @@ class Scene {
 
   fromPeer(events: Partial<TraceEvent>[]): void {
     const message = { kind: 'trace-events', number: READER, text: JSON.stringify(events) } as const;
-    this.witness.onMessage(BETA, encodeWitnessMessage(message));
+    this.witness.onMessage(BETA, message);
   }
 }
 
@@ -126,10 +130,10 @@ test('a record that moves for a lock or a close is told with who has the file op
   scene.move();
   const [shared] = scene.events('moved');
   assert.deepEqual([shared?.pid, shared?.user, shared?.path, shared?.share], [0, '', 'file', 'pool'], 'either of them');
-  scene.witness.onRingMessage(1, RING_OP.close, encodeClose(FILE, 1n));
+  scene.operations.onRingMessage(1, RING_OP.close, encodeClose(FILE, 1n));
   scene.move();
   assert.deepEqual(scene.events('moved').map(({ user }) => user), ['bob']);
-  scene.witness.detached(2, false);
+  scene.operations.detached(2, false);
   scene.move();
   const [unknown] = scene.events('moved');
   assert.deepEqual([unknown?.path, unknown?.share, unknown?.fileId], ['', '', '1:42:0'], 'a share without the module');
@@ -147,14 +151,14 @@ test('files are counted as moved when their record came from another server, not
   const scene = new Scene();
   scene.client(1, 'anna');
   scene.open(1);
-  scene.witness.came(LOCKING, FILE);
+  scene.operations.came(LOCKING, FILE);
   scene.move();
   scene.move(BRLOCK);
   scene.time += 2_000_000;
   scene.witness.hotFiles(1);
   const query = scene.sent.map((message) => decodeWitnessMessage(message)).find(({ kind }) => kind === 'hot-query');
   assert.ok(query?.kind === 'hot-query');
-  scene.witness.onMessage(BETA, encodeWitnessMessage({ kind: 'answer', number: query.number, text: '[]' }));
+  scene.witness.onMessage(BETA, { kind: 'answer', number: query.number, text: '[]' });
   const answers = scene.effects.flatMap((effect) => (effect.kind === 'witness-answer' ? [effect.answer] : []));
   const { files } = answers[0] as HotAnswer;
   assert.deepEqual(files.map(({ path, opens, moves }) => [path, opens, moves]), [['file', 1, 1]]);

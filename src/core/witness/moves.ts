@@ -8,14 +8,11 @@ import type { TraceEvent } from '../../wire/locks.js';
 import { fileIdText } from '../../wire/ring-ops.js';
 import type { Micros } from '../effects.js';
 import type { RecordName } from '../records/pins.js';
-import type { Attachment } from './attachments.js';
-import type { OpenIndex } from './open-index.js';
+import type { Attachment } from '../operations/attachments.js';
+import { BRLOCK, LEASES, LOCKING } from '../operations/file-records.js';
+import type { Opens } from './opens.js';
 import type { EventFacts, EventSubject, Reporter } from './reports.js';
 import { identity, traceEvent } from './reports.js';
-
-export const LOCKING = databaseIdOf('locking.tdb');
-export const BRLOCK = databaseIdOf('brlock.tdb');
-export const LEASES = databaseIdOf('leases.tdb');
 
 /** Databases whose records move because somebody opens, locks or closes a file. */
 const NAMES = new Map<DatabaseId, string>([
@@ -41,7 +38,7 @@ export interface Move {
 export function moveEvent(
   reporter: Reporter,
   attachments: Iterable<Attachment>,
-  opens: OpenIndex,
+  opens: Opens,
   { record, fromName, atMicros, tookMicros }: Move,
 ): TraceEvent | null {
   const name = NAMES.get(record.database);

@@ -6,7 +6,8 @@ import type { LocksAnswer, OpenReport, TraceEvent, TraceKind, WaitReport, WaitTa
 import { OPEN_FLAG, fileIdText } from '../../wire/ring-ops.js';
 import type { FileId, OpenTerms } from '../../wire/ring-ops.js';
 import type { Micros } from '../effects.js';
-import type { Attachment, LockTry, Open, WaitingOpen } from './attachments.js';
+import type { Attachment, Operation } from '../operations/attachments.js';
+import type { LockTry, Open } from './open.js';
 import { accessWords, cachingWords, dispositionWord, leaseWord, oplockWord, sharingWords } from './words.js';
 
 export interface Reporter {
@@ -71,14 +72,14 @@ export function openReport(reporter: Reporter, attachment: Attachment, open: Ope
 export function waitingOpenReport(
   reporter: Reporter,
   attachment: Attachment,
-  wait: WaitingOpen,
-  facts: { now: Micros; waitsFor: WaitTarget[] },
+  wait: Operation,
+  facts: { what: 'records' | 'break'; now: Micros; waitsFor: WaitTarget[] },
 ): WaitReport {
   return {
     ...identity(reporter, attachment, wait.tree),
     path: wait.path,
     fileId: fileIdText(wait.file),
-    what: wait.what === 'break' ? 'break' : 'records',
+    what: facts.what,
     wants: openWords(wait),
     waitMicros: Math.max(0, facts.now - wait.since),
     waitsFor: facts.waitsFor,

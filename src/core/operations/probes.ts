@@ -1,7 +1,7 @@
 /**
  * Proves that all servers see the same files under one share: each tells the others the volume id and the inode of the
  * share's root; a server that sees something else must not serve the share, because the same file would have two ids
- * and two sets of locks. Used by core/witness/witness.
+ * and two sets of locks. Used by operations.ts.
  */
 import type { NodeId } from '../../base/ids.js';
 import { encodeWitnessMessage } from '../../wire/witness-messages.js';

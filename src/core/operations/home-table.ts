@@ -1,7 +1,7 @@
 /**
  * Which files have all records of an open on this server: the table in the node page that lets the module skip
  * asking. May forget an entry, must not keep one after a record or a copy left (then smbd only waits the slow way, but
- * people would wonder). Used by core/witness/witness, told by core/records.
+ * people would wonder). Used by operations.ts, told by core/records.
  */
 import type { DatabaseId, RecordKey } from '../../base/ids.js';
 import { keyBytes } from '../../base/ids.js';

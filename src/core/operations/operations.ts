@@ -1,0 +1,289 @@
+/**
+ * The gate of the VFS modules: takes what they say over the ring, brings home what an open needs, keeps it for the
+ * open's length, and tells them which files need nothing brought. An accelerator: nothing here decides who may open or
+ * lock, and all of it may be missing. What people want to know of it goes on to a watcher (core/witness). Used by
+ * core/node.
+ */
+import { DecodeError } from '../../base/bytes.js';
+import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { RingMessage, RingOpened } from '../../wire/ring-ops.js';
+import {
+  HISTOGRAM,
+  OPEN_FLAG,
+  RING_OP,
+  TREE_FLAG,
+  decodeRingMessage,
+  encodeOpenReady,
+  encodeTreeReady,
+} from '../../wire/ring-ops.js';
+import { leaseHolders } from '../../wire/share-mode-entries.js';
+import type { CoreContext } from '../context.js';
+import type { Micros } from '../effects.js';
+import type { NeededRecord, RecordName } from '../records/pins.js';
+import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../records/pins.js';
+import type { Operation } from './attachments.js';
+import { Attachment, sendToModule } from './attachments.js';
+import { LEASES, LOCKING, recordsOf } from './file-records.js';
+import { HomeTable } from './home-table.js';
+import type { Probe } from './probes.js';
+import { Probes } from './probes.js';
+
+/** Operations an attachment may have begun and not ended; smbd has at most as many creates under way as credits. */
+const OPERATIONS_PER_ATTACHMENT_MAX = 8192;
+/** Of RingOpened.createAction: the open made the file. */
+const ACTION_CREATED = 2;
+
+/** What operations need of core/records. */
+export interface RecordsForOperations {
+  beginOperation(number: number, names: readonly NeededRecord[], ready: ((all: boolean) => void) | null): void;
+  extendOperation(number: number, names: readonly NeededRecord[], ready: (all: boolean) => void): void;
+  endOperation(number: number): void;
+  inspect(name: RecordName, then: (data: Uint8Array) => void): void;
+  isHome(needed: NeededRecord): boolean;
+}
+
+/** What a module says of a handle that its smbd has. */
+export type HandleMessage = Extract<
+  RingMessage,
+  { kind: 'close' | 'lock' | 'unlock' | 'replay-lock' | 'lease-change' }
+>;
+
+/** Hears of everything, for people; changes nothing. */
+export interface OperationsWatcher {
+  began(attachment: Attachment, operation: Operation): void;
+  /** The operation waits for records that others have. */
+  waits(attachment: Attachment, operation: Operation): void;
+  /** The wait, of `micros`, is over: `all` records are here, or smbd goes the slow way. */
+  ready(attachment: Attachment, operation: Operation, all: boolean, micros: Micros): void;
+  /** smbd is done with a create; `begun` is undefined when it did not say that it began. */
+  ended(attachment: Attachment, message: RingOpened, begun: Operation | undefined): void;
+  reported(attachment: Attachment, message: HandleMessage): void;
+  /** The module tells all its handles anew, each with `replayed`: what was known of them is void. */
+  resyncs(attachment: Attachment): void;
+  replayed(attachment: Attachment, message: RingOpened): void;
+  detached(attachment: Attachment): void;
+}
+
+export class Operations {
+  private readonly byId = new Map<number, Attachment>();
+  private readonly home: HomeTable;
+  private readonly probes: Probes;
+  private watcher: OperationsWatcher | null = null;
+  private lastNumber = 0;
+
+  constructor(
+    private readonly context: CoreContext,
+    private readonly records: RecordsForOperations,
+    /** What people call a server. */
+    private readonly nameOf: (server: NodeId) => string,
+  ) {
+    this.home = new HomeTable(context, LEASES);
+    this.probes = new Probes(context);
+  }
+
+  watch(watcher: OperationsWatcher): void {
+    this.watcher = watcher;
+  }
+
+  attachments(): ReadonlyMap<number, Attachment> {
+    return this.byId;
+  }
+
+  attached(id: number, pid: number): void {
+    this.byId.set(id, new Attachment(id, pid));
+    this.context.count('witness.attached');
+  }
+
+  detached(id: number, isBad: boolean): void {
+    const attachment = this.byId.get(id);
+    if (attachment === undefined) return;
+    for (const operation of attachment.operations.values()) this.records.endOperation(operation.number);
+    this.watcher?.detached(attachment);
+    this.byId.delete(id);
+    this.context.count('witness.detached');
+    if (!isBad) return;
+    this.context.log('warn', 'ring-broken', {
+      pid: attachment.pid,
+      remedy: 'the module of this smbd is damaged or of another version; the smbd goes on without it',
+    });
+  }
+
+  /**
+   * One message of a module. One that makes no sense ends the attachment, as nothing after it can be trusted; an honest
+   * module attaches again and tells everything anew.
+   */
+  onRingMessage(id: number, op: number, payload: Uint8Array): void {
+    const attachment = this.byId.get(id);
+    if (attachment === undefined) return;
+    try {
+      this.handle(attachment, decodeRingMessage(op, payload));
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      this.context.count(`witness.message.refused.${error.reason}`);
+      this.context.log('warn', 'ring-message-refused', {
+        pid: attachment.pid,
+        op,
+        why: error.message,
+        remedy: 'install the module that belongs to this smbpoold; until then this smbd works without it',
+      });
+      this.detached(id, false);
+      this.context.emit({ kind: 'ring-end', attachment: id });
+    }
+  }
+
+  /** A record is here and ours. */
+  came(database: DatabaseId, key: RecordKey): void {
+    this.home.came(database, key);
+  }
+
+  /** A record, or a copy of one, is about to leave. */
+  leaving(database: DatabaseId, key: RecordKey): void {
+    this.home.leaving(database, key);
+  }
+
+  peerUp(peer: NodeId): void {
+    this.probes.tell(peer);
+  }
+
+  /** What another server sees under a share's name. */
+  onProbe(from: NodeId, probe: Probe): void {
+    this.probes.heard(from, probe);
+  }
+
+  private handle(attachment: Attachment, message: RingMessage): void {
+    switch (message.kind) {
+      case 'hello':
+        attachment.clientGuid = message.clientGuid;
+        attachment.address = message.address;
+        attachment.name = message.name;
+        return;
+      case 'tree-connect':
+        return this.treeConnect(attachment, message);
+      case 'tree-disconnect':
+        attachment.trees.delete(message.tree);
+        return;
+      case 'open-begin':
+        return this.begin(attachment, message);
+      case 'open-cancel':
+        return this.end(attachment, message.operation);
+      case 'open-end':
+        return this.openEnd(attachment, message);
+      case 'claim': {
+        // a file this server just made: its records are asked for before smbd comes for them
+        const number = ++this.lastNumber;
+        this.records.beginOperation(number, recordsOf(message.file), () => this.records.endOperation(number));
+        return;
+      }
+      case 'resync-begin':
+        this.watcher?.resyncs(attachment);
+        for (const operation of [...attachment.operations.keys()]) {
+          if (operation < message.operationsFrom) this.end(attachment, operation);
+        }
+        return;
+      case 'resync-end':
+        return;
+      case 'replay-open':
+        this.watcher?.replayed(attachment, message);
+        return;
+      default:
+        this.watcher?.reported(attachment, message);
+    }
+  }
+
+  private treeConnect(attachment: Attachment, message: Extract<RingMessage, { kind: 'tree-connect' }>): void {
+    const { tree, share, user, path, volume, rootInode } = message;
+    attachment.trees.set(tree, { share, user, path });
+    const refusal = this.probes.connect({ share, volume, rootInode }, this.nameOf);
+    if ((message.flags & TREE_FLAG.wantsReply) === 0) return;
+    sendToModule(this.context, attachment, RING_OP.treeReady, encodeTreeReady(tree, refusal));
+  }
+
+  private begin(attachment: Attachment, message: Extract<RingMessage, { kind: 'open-begin' }>): void {
+    const { operation: name, tree, file, path, flags } = message;
+    this.end(attachment, name);
+    if (attachment.operations.size >= OPERATIONS_PER_ATTACHMENT_MAX) {
+      this.context.count('witness.operation.refused');
+      sendToModule(this.context, attachment, RING_OP.openReady, encodeOpenReady(name, false, 0));
+      return;
+    }
+    const { accessMask, shareAccess, disposition, oplock, leaseState, leaseKey } = message;
+    const operation: Operation = {
+      operation: name, tree, file, path, flags, accessMask, shareAccess, disposition, oplock, leaseState, leaseKey,
+      number: ++this.lastNumber, since: this.context.now(), names: recordsFor(attachment, message), isWaiting: false,
+      readyAt: null,
+    };
+    attachment.operations.set(name, operation);
+    this.watcher?.began(attachment, operation);
+    if ((flags & OPEN_FLAG.wantsReply) === 0) {
+      this.records.beginOperation(operation.number, operation.names, null);
+      return;
+    }
+    operation.isWaiting = true;
+    this.records.beginOperation(operation.number, operation.names, (all) => {
+      this.holdersHome(attachment, operation, all);
+    });
+    if (attachment.operations.get(name) === operation && operation.isWaiting) {
+      this.watcher?.waits(attachment, operation);
+    }
+  }
+
+  /** The file's own records are here; smbd also reads the leases of those who hold it. */
+  private holdersHome(attachment: Attachment, operation: Operation, all: boolean): void {
+    if (!all || (operation.flags & OPEN_FLAG.new) !== 0) return this.ready(attachment, operation, all);
+    this.records.inspect({ database: LOCKING, key: operation.file }, (data) => {
+      if (attachment.operations.get(operation.operation) !== operation) return;
+      const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - operation.names.length);
+      const leases = holders.map((key): NeededRecord => ({ database: LEASES, key, mode: 'read' }));
+      operation.names = [...operation.names, ...leases];
+      // without leases too: a record may have left, and the pins may be half over, while a chain was waited for
+      this.records.extendOperation(operation.number, leases, (ok) => this.ready(attachment, operation, ok));
+    });
+  }
+
+  private ready(attachment: Attachment, operation: Operation, all: boolean): void {
+    if (attachment.operations.get(operation.operation) !== operation) return;
+    const took = this.context.now() - operation.since;
+    operation.isWaiting = false;
+    operation.readyAt = all ? this.context.now() : null;
+    this.context.count(all ? 'witness.open.ready' : 'witness.open.gave-up');
+    this.context.emit({ kind: 'latency', histogram: HISTOGRAM.openWait, micros: took });
+    if (all) this.home.add(operation.file, operation.names);
+    const answer = encodeOpenReady(operation.operation, all, PIN_MICROS);
+    sendToModule(this.context, attachment, RING_OP.openReady, answer);
+    this.watcher?.ready(attachment, operation, all, took);
+  }
+
+  private openEnd(attachment: Attachment, message: RingOpened): void {
+    const begun = attachment.operations.get(message.operation);
+    this.end(attachment, message.operation);
+    const isGranted = message.status === 0 && (message.flags & OPEN_FLAG.deferred) === 0;
+    if (isGranted && message.createAction === ACTION_CREATED) {
+      const records = recordsOf(message.file);
+      // a file that was just made has no other holder whose lease could be elsewhere
+      if (records.every((name) => this.records.isHome(name))) this.home.add(message.file, records);
+    }
+    this.watcher?.ended(attachment, message, begun);
+  }
+
+  private end(attachment: Attachment, name: bigint): void {
+    const operation = attachment.operations.get(name);
+    if (operation === undefined) return;
+    attachment.operations.delete(name);
+    this.records.endOperation(operation.number);
+    if (operation.readyAt === null) return;
+    const micros = this.context.now() - operation.readyAt;
+    this.context.emit({ kind: 'latency', histogram: HISTOGRAM.pin, micros });
+  }
+}
+
+function recordsFor(
+  attachment: Attachment,
+  { flags, file, base, leaseKey }: Extract<RingMessage, { kind: 'open-begin' }>,
+): readonly NeededRecord[] {
+  const names = (flags & OPEN_FLAG.new) !== 0 ? [] : recordsOf(file);
+  if ((flags & OPEN_FLAG.hasBase) !== 0) names.push(...recordsOf(base));
+  if ((flags & OPEN_FLAG.hasLease) !== 0 && attachment.clientGuid !== '') {
+    names.push({ database: LEASES, key: (attachment.clientGuid + leaseKey) as RecordKey, mode: 'write' });
+  }
+  return names;
+}
