@@ -13,29 +13,21 @@ import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLaterRun
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './events.js';
-import { HoldTimes, markOf } from './hold-times.js';
+import { markOf } from './hold-times.js';
+import { Stays } from './stays.js';
 
 /** The longest pause between two tries of a busy chain: others wait for the record, and a try costs little. */
 const BUSY_RETRY_MICROS_MAX = 1_000;
 /** A chain held longer than this is worth a line in the log: smbd holds chains for microseconds. */
 const BUSY_WARN_MICROS = 1_000_000;
 
-/**
- * While another server waits, so many more operations of this one may use the record first, and no longer than this:
- * a hot record serves a group of local users per trip without starving the others.
- */
-const COHORT_OPERATIONS_MAX = 16;
-const COHORT_MICROS = 20_000;
-
 type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => void;
 
 export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
-  private readonly holdTimes = new HoldTimes();
+  private readonly stays: Stays;
   readonly erasures = new RecentErasures();
-  /** Records that others wait for, and that are not given away yet; counted until the time they were held for ends. */
-  heldBack = 0;
   /** How long local processes waited for records of each database. */
   readonly waits = new Map<DatabaseId, Histogram>();
 
@@ -49,13 +41,20 @@ export class Holdings {
   constructor(
     private readonly context: CoreContext,
     private readonly run: number,
-    private readonly holdMicros: Micros,
+    holdMicros: Micros,
     private readonly postHome: Post,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly runOf: (server: NodeId) => number | undefined,
     private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => NodeId,
     private readonly events: HoldingEvents,
-  ) {}
+  ) {
+    this.stays = new Stays(context, holdMicros, (holding) => this.settle(holding));
+  }
+
+  /** Records that others wait for and that stay for a while. */
+  get heldBack(): number {
+    return this.stays.heldBack;
+  }
 
   addDatabase(database: DatabaseId): void {
     if (this.databases.has(database)) return;
@@ -87,22 +86,12 @@ export class Holdings {
   /** Keeps the record here for an operation, unless another server has waited for long enough already. */
   pin(database: DatabaseId, key: RecordKey, operation: number, until: Micros): void {
     const holding = this.get(database, key);
-    if (holding === undefined) return;
-    // a copy that is to go goes: nobody counts how many operations it has served since
-    if (holding.state === 'copy' ? isCopyToGo(holding) : holding.state !== 'owned') return;
-    if (holding.give !== null && holding.pins?.has(operation) !== true) {
-      if (holding.cohort >= COHORT_OPERATIONS_MAX) return;
-      holding.cohort += 1;
-    }
-    holding.pins ??= new Map();
-    holding.pins.set(operation, until);
+    if (holding !== undefined) this.stays.pin(holding, operation, until);
   }
 
   unpin(database: DatabaseId, key: RecordKey, operation: number): void {
     const holding = this.get(database, key);
-    if (holding?.pins?.delete(operation) !== true) return;
-    if (holding.pins.size === 0) holding.pins = null;
-    if (holding.give !== null || holding.discard.length > 0) this.settle(holding);
+    if (holding !== undefined) this.stays.unpin(holding, operation);
   }
 
   /** Requests not answered yet. */
@@ -111,11 +100,8 @@ export class Holdings {
   }
 
   /** A local process asks to own the record: anew, or because it left before the process was done with it. */
-  heldLongEnough(database: DatabaseId, key: RecordKey, isLongEnough: boolean): void {
-    if (isLongEnough) return this.holdTimes.longEnough(database, key);
-    if (this.get(database, key)?.leftUnused === false) return;
-    this.context.count('record.hold.short');
-    this.holdTimes.tooShort(database, key, this.context.now());
+  askedFor(database: DatabaseId, key: RecordKey, isAgain: boolean): void {
+    this.stays.askedFor(database, key, isAgain, this.get(database, key));
   }
 
   /** A local process wants the record. */
@@ -213,7 +199,7 @@ export class Holdings {
     const holding = this.get(database, key);
     if (holding?.state !== 'owned') return;
     holding.mark = NaN;
-    holding.holdUntil = this.context.now();
+    this.stays.end(holding);
     this.settle(holding);
   }
 
@@ -322,7 +308,7 @@ export class Holdings {
       return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
     }
     const discard = holding.discard[0];
-    if (discard !== undefined && (!isCopyToGo(holding) || this.holdIsOver(holding))) {
+    if (discard !== undefined && (!isCopyToGo(holding) || this.stays.isOver(holding))) {
       return { op: 'discard', turn: discard.turn, keep: discard.keep && holding.isBackupToo };
     }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
@@ -331,45 +317,11 @@ export class Holdings {
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
     if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
-      if (!this.holdIsOver(holding)) return null;
+      if (!this.stays.isOver(holding)) return null;
       return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
     }
     if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
     return null;
-  }
-
-  /**
-   * Whether the record may leave; if not, looks again when it may. Copies are held too: smbd's cache of byte-range
-   * locks notes the database's sequence number after it got its answer, so a copy that went in between would stay
-   * cached.
-   */
-  private holdIsOver(holding: Holding): boolean {
-    const now = this.context.now();
-    const until = Math.max(holding.holdUntil, this.pinnedUntil(holding));
-    if (now >= until) return true;
-    if (!holding.holdTimer) {
-      holding.holdTimer = true;
-      this.heldBack++;
-      this.context.timers.at(until, () => {
-        holding.holdTimer = false;
-        this.heldBack--;
-        this.settle(holding);
-      });
-    }
-    return false;
-  }
-
-  /** Pins end by themselves, and all of them a bounded time after the home asked: others wait. */
-  private pinnedUntil(holding: Holding): Micros {
-    if (holding.pins === null) return 0;
-    const now = this.context.now();
-    let until = 0;
-    for (const [operation, end] of holding.pins) {
-      if (end <= now) holding.pins.delete(operation);
-      else until = Math.max(until, end);
-    }
-    if (holding.pins.size === 0) holding.pins = null;
-    return holding.give === null ? until : Math.min(until, holding.giveSince + COHORT_MICROS);
   }
 
   private askFor(holding: Holding): void {
@@ -409,8 +361,8 @@ export class Holdings {
     if (arrived === null) return;
     holding.mark = markOf(data);
     const now = this.context.now();
-    const times = { shortest: this.holdMicros, now, waiting: holding.waiters.length };
-    holding.holdUntil = now + (isCopy ? this.holdMicros : this.holdTimes.holdMicros(database, key, times));
+    if (isCopy) this.stays.beganShort(holding);
+    else this.stays.began(holding, holding.waiters.length);
     this.context.count(ARRIVED[arrived.what]);
     if (data.length > 0) this.context.count('record.arrived.bytes', data.length);
     this.postHome(database, key, { kind: 'have', database, key, turn });
@@ -439,7 +391,7 @@ export class Holdings {
       holding.shared = false;
       holding.turn = turn;
       if (!isAnswer) return;
-      holding.holdUntil = this.context.now() + this.holdMicros;
+      this.stays.beganShort(holding);
       this.context.count('record.arrived.keep');
       this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });

@@ -8,16 +8,17 @@
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
-import { NODE_COUNT_MAX } from '../../base/ids.js';
 import type { HistogramSummary } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
-import type { AccessMode, Micros, RecordDescription, RecordOp, RecordOutcome } from '../effects.js';
+import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
-import { KEYS_PER_MESSAGE_MAX, decodeRecordMessage, encodeRecordMessage } from '../../wire/record-messages.js';
-import { serverNamed } from '../../wire/record-messages.js';
+import { decodeRecordMessage, serverNamed } from '../../wire/record-messages.js';
+import { Descriptions } from './descriptions.js';
 import { Directory } from './directory.js';
 import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
+import type { Ask } from './mail.js';
+import { Mail } from './mail.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
 import type { NeededRecord, RecordName } from './pins.js';
@@ -39,9 +40,6 @@ const TURNS_PER_INCARNATION = 4096;
  */
 const BARRIER_DATABASES = new Set(['smbXsrv_session_global.tdb']);
 
-/** What the other server only notes; streams are in order, so it has it before anything that follows from it. */
-const NOBODY_WAITS_FOR = new Set<RecordMessage['kind']>(['exists', 'gone', 'drop']);
-
 export interface DatabaseStatus {
   name: string;
   owned: number;
@@ -56,15 +54,6 @@ interface Database {
   name: string;
   barrier: boolean;
   moves: number;
-}
-
-/** One key of an 'ask' message. */
-interface Ask {
-  asker: NodeId;
-  run: number;
-  mode: AccessMode;
-  database: DatabaseId;
-  key: RecordKey;
 }
 
 export class Records {
@@ -84,11 +73,8 @@ export class Records {
   private readonly pins: Pins;
   private readonly looks: Looks;
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
-  /** Messages to ourselves, handled before the step ends. */
-  private readonly mailbox: RecordMessage[] = [];
-  private draining = false;
-  /** Asks of this turn by home and mode: they travel in one message. */
-  private asks = new Map<number, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
+  private readonly mail: Mail;
+  private readonly descriptions: Descriptions;
   /** Servers that told us which of our keys they own; we answer as home when all have. */
   private readonly claimsFrom = new Set<NodeId>();
   private heldAsks: Ask[] = [];
@@ -101,7 +87,8 @@ export class Records {
     incarnation: Incarnation,
     holdMicros: Micros = HOLD_MICROS,
   ) {
-    const post = (to: NodeId, message: RecordMessage): void => this.post(to, message);
+    this.mail = new Mail(context, (from, message) => this.handle(from, message));
+    const post = (to: NodeId, message: RecordMessage): void => this.mail.post(to, message);
     this.homes = new RendezvousHomes(context.members);
     this.randomKeys = new RandomKeys(context, post);
     this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
@@ -112,7 +99,7 @@ export class Records {
       context,
       this.run,
       holdMicros,
-      (database, key, message) => this.post(this.homeOf(database, key), message),
+      (database, key, message) => this.mail.post(this.homeOf(database, key), message),
       post,
       (server) => this.runs.get(server),
       (database, key, mode) => this.ask(database, key, mode),
@@ -142,8 +129,8 @@ export class Records {
       fetched: (token, data) => this.events?.fetched(token, data),
       take: (database, key, token) => this.want(database, key, 'write', token),
       post: (to, message) => {
-        this.post(to, message);
-        this.drain();
+        this.mail.post(to, message);
+        this.mail.drain();
       },
     });
     this.pins = new Pins(context, {
@@ -152,6 +139,12 @@ export class Records {
       cancel: (token) => this.holdings.cancel(token),
       pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
       unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
+    });
+    this.descriptions = new Descriptions(context, this.directory, {
+      homeOf: (database, key) => this.homeOf(database, key),
+      databaseName: (database) => this.databases.get(database)?.name,
+      post,
+      described: (number, answer) => this.events?.described(number, answer),
     });
     this.deletions = new Deletions(context, this.holdings, (database, key) => this.hasHome(database, key));
     this.barriers = new Barriers(context);
@@ -186,13 +179,13 @@ export class Records {
    */
   beginOperation(number: number, names: readonly NeededRecord[], ready: ((all: boolean) => void) | null): void {
     this.pins.begin(number, names, ready);
-    this.drain();
+    this.mail.drain();
   }
 
   /** More records for an operation that is under way. */
   extendOperation(number: number, names: readonly NeededRecord[], ready: (all: boolean) => void): void {
     this.pins.extend(number, names, ready);
-    this.drain();
+    this.mail.drain();
   }
 
   /** Reads a record if it is ours; `then` gets no bytes if it is not. May be called back later, or within this call. */
@@ -200,12 +193,12 @@ export class Records {
     const token = this.pins.nextToken();
     this.inspections.set(token, then);
     this.holdings.want(database, key, 'owned', token);
-    this.drain();
+    this.mail.drain();
   }
 
   endOperation(number: number): void {
     this.pins.end(number);
-    this.drain();
+    this.mail.drain();
   }
 
   isHome({ database, key, mode }: NeededRecord): boolean {
@@ -225,7 +218,7 @@ export class Records {
    * asked for the same one just before, which left before it was done.
    */
   migrate(database: DatabaseId, key: RecordKey, token: number, isAgain = false): void {
-    this.holdings.heldLongEnough(database, key, !isAgain);
+    this.holdings.askedFor(database, key, isAgain);
     this.want(database, key, 'write', token);
   }
 
@@ -250,7 +243,7 @@ export class Records {
   /** Reads the record if it is ours, for a traversal; answered by events.fetched, with no bytes if it is not. */
   peek(database: DatabaseId, key: RecordKey, token: number): void {
     this.holdings.want(database, key, 'owned', token);
-    this.drain();
+    this.mail.drain();
   }
 
   ownedKeys(database: DatabaseId): RecordKey[] {
@@ -261,7 +254,7 @@ export class Records {
   cancel(token: number): void {
     this.looks.cancel(token);
     this.holdings.cancel(token);
-    this.drain();
+    this.mail.drain();
   }
 
   /** A local process emptied the record; it is removed everywhere if it is still empty after a while. */
@@ -269,24 +262,17 @@ export class Records {
     if (!this.databases.has(database)) return;
     this.deletions.schedule(database, key);
     this.holdings.emptied(database, key);
-    this.drain();
+    this.mail.drain();
   }
 
   /** Asks the key's home where the record is; answered by events.described. */
   describe(database: DatabaseId, key: RecordKey, number: number): void {
-    const home = this.homeOf(database, key);
-    if (home === this.context.self) {
-      this.events?.described(number, this.description(database, key));
-    } else if (this.context.isUp(home)) {
-      this.post(home, { kind: 'describe', database, key, number });
-    } else {
-      this.events?.described(number, { error: `server ${home}, the record's home, cannot be reached` });
-    }
+    this.descriptions.ask(database, key, number);
   }
 
   onDone(database: DatabaseId, key: RecordKey, operation: RecordOp, outcome: RecordOutcome): void {
     this.holdings.onDone(database, key, operation, outcome);
-    this.drain();
+    this.mail.drain();
   }
 
   /** A message of a peer. Throws DecodeError. */
@@ -296,7 +282,7 @@ export class Records {
     // the sender's configuration has other servers than ours: sending to them would be a bug of ours
     if (named !== null && !this.context.members.includes(named)) throw new DecodeError('not-a-member', `${named}`);
     this.handle(from, message);
-    this.drain();
+    this.mail.drain();
   }
 
   /** A peer is reached for the first time, or came back as a new run (`isNewRun`) without its memory. */
@@ -307,23 +293,22 @@ export class Records {
     if (isNewRun) this.peerReset(peer, incarnation);
     else this.restarts.sendClaims(peer);
     this.holdings.onContact(peer);
-    this.drain();
+    this.mail.drain();
     this.flush();
     this.restarts.tell(peer, incarnation);
     this.restarts.advance();
-    this.drain();
+    this.mail.drain();
   }
 
   peerDown(peer: NodeId): void {
     this.restarts.isSilent(peer);
     this.barriers.peerGone(peer);
-    this.drain();
+    this.mail.drain();
   }
 
   /** Called at the end of the turn: sends the asks and announcements that were collected. */
   flush(): void {
-    for (const { home, message } of this.asks.values()) this.post(home, message);
-    this.asks.clear();
+    this.mail.flush();
     this.randomKeys.flush();
   }
 
@@ -351,14 +336,14 @@ export class Records {
     const known = this.databases.get(database);
     if (known === undefined) return this.events?.failed(token, 'unknown database');
     if (known.barrier && this.holdings.get(database, key)?.state !== 'owned') {
-      this.barriers.pass((number, peer) => this.post(peer, { kind: 'barrier', number }), () => {
+      this.barriers.pass((number, peer) => this.mail.post(peer, { kind: 'barrier', number }), () => {
         this.holdings.want(database, key, mode, token);
-        this.drain();
+        this.mail.drain();
       });
     } else {
       this.holdings.want(database, key, mode, token);
     }
-    this.drain();
+    this.mail.drain();
   }
 
   private moved(...move: Parameters<RecordsWatcher['moved']>): void {
@@ -394,44 +379,8 @@ export class Records {
 
   private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): NodeId {
     const home = this.homeOf(database, key);
-    this.askHome(home, { asker: this.context.self, run: this.run, mode, database, key });
+    this.mail.ask(home, { asker: this.context.self, run: this.run, mode, database, key });
     return home;
-  }
-
-  private askHome(home: NodeId, ask: Ask): void {
-    const { asker, run, mode, database, key } = ask;
-    if (home === this.context.self) {
-      this.mailbox.push({ kind: 'ask', asker, run, mode, keys: [{ database, key }] });
-      return;
-    }
-    const name = (home * NODE_COUNT_MAX + asker) * 2 + (mode === 'write' ? 1 : 0);
-    const waiting = this.asks.get(name);
-    if (waiting === undefined) {
-      this.asks.set(name, { home, message: { kind: 'ask', asker, run, mode, keys: [{ database, key }] } });
-      return;
-    }
-    waiting.message.keys.push({ database, key });
-    if (waiting.message.keys.length >= KEYS_PER_MESSAGE_MAX) {
-      this.asks.delete(name);
-      this.post(home, waiting.message);
-    }
-  }
-
-  private post(to: NodeId, message: RecordMessage): void {
-    if (to === this.context.self) this.mailbox.push(message);
-    else this.context.send(to, encodeRecordMessage(message), NOBODY_WAITS_FOR.has(message.kind) ? 'ride' : 'wait');
-  }
-
-  private drain(): void {
-    if (this.draining) return;
-    this.draining = true;
-    try {
-      for (let message = this.mailbox.shift(); message !== undefined; message = this.mailbox.shift()) {
-        this.handle(this.context.self, message);
-      }
-    } finally {
-      this.draining = false;
-    }
   }
 
   private handle(from: NodeId, message: RecordMessage): void {
@@ -470,7 +419,7 @@ export class Records {
       case 'exists-at':
         return this.randomKeys.heardOf(message.server, message.database, message.keys);
       case 'barrier':
-        return this.post(from, { kind: 'barrier-passed', number: message.number });
+        return this.mail.post(from, { kind: 'barrier-passed', number: message.number });
       case 'barrier-passed':
         return this.barriers.passed(from, message.number);
       case 'claim':
@@ -483,12 +432,10 @@ export class Records {
         return this.looks.onLook(message);
       case 'looked':
         return this.looks.onLooked(message);
-      case 'describe': {
-        const text = JSON.stringify(this.description(message.database, message.key));
-        return this.post(from, { kind: 'description', number: message.number, text });
-      }
+      case 'describe':
+        return this.descriptions.onDescribe(from, message);
       case 'description':
-        return this.describedByPeer(message.number, message.text);
+        return this.descriptions.onDescription(message);
     }
   }
 
@@ -527,7 +474,7 @@ export class Records {
       // The asker took us for the home of a random key that another server created too: it is the other one's.
       this.context.count('record.ask.forwarded');
       if (asker === this.context.self) this.holdings.askForwarded(database, key, home);
-      this.askHome(home, ask);
+      this.mail.ask(home, ask);
       return;
     }
     const isNew = this.isUnknownKey(database, key);
@@ -546,31 +493,6 @@ export class Records {
       return;
     }
     this.randomKeys.existsAt(from, database, key);
-  }
-
-  private description(database: DatabaseId, key: RecordKey): RecordDescription {
-    const view = this.directory.describe(database, key);
-    return {
-      database: this.databases.get(database)?.name ?? `0x${database.toString(16)}`,
-      keyHex: Buffer.from(key, 'latin1').toString('hex'),
-      home: this.context.self,
-      owner: view?.owner ?? null,
-      backup: view?.backup ?? null,
-      readers: view?.readers ?? [],
-      waiting: view?.waiting ?? [],
-      turn: view?.turn ?? 0,
-      history: view?.history ?? [],
-    };
-  }
-
-  private describedByPeer(number: number, text: string): void {
-    let answer: RecordDescription | { error: string };
-    try {
-      answer = JSON.parse(text) as RecordDescription;
-    } catch {
-      answer = { error: 'the answer of the home server is not readable' };
-    }
-    this.events?.described(number, answer);
   }
 
   /** A peer restarted: its records, copies and promises are gone. */
