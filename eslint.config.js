@@ -17,6 +17,16 @@ const LAYERS = {
   lab: ['base'],
 };
 
+/** The same for the rooms of src/core; what lies beside them (context, effects, timers) is for all. */
+const CORE_ROOMS = {
+  link: [],
+  records: [],
+  gate: [],
+  persistent: ['gate'],
+  operations: ['records'],
+  witness: ['operations', 'records'],
+};
+
 const FOLDERS = [...Object.keys(LAYERS), 'test', 'bench'];
 
 const TIME = 'Time enters as an argument: step(input, now) and CoreContext.now(); deadlines go to CoreContext.timers.';
@@ -52,6 +62,14 @@ function layerRule(folder, more = []) {
   const message = `src/${folder} may import from src/{${allowed.join(',')}} only (docs/ARCHITECTURE.md, layers).`;
   const patterns = [{ regex: `^\\.\\./(.*/)?(${forbidden.join('|')})/`, message }, ...more];
   return ['error', { patterns }];
+}
+
+/** Imports of rooms of the core that `room` must not know. */
+function roomPattern(room) {
+  const allowed = [room, ...CORE_ROOMS[room]];
+  const forbidden = Object.keys(CORE_ROOMS).filter((name) => !allowed.includes(name));
+  const message = `src/core/${room} may know core/{${allowed.join(',')}} only: core/node brings the rooms together.`;
+  return { regex: `^\\.\\./(${forbidden.join('|')})/`, message };
 }
 
 const pure = ['base', 'wire', 'core'];
@@ -107,6 +125,10 @@ export default tseslint.config(
   ...Object.keys(LAYERS).map((folder) => ({
     files: [`src/${folder}/**/*.ts`],
     rules: { 'no-restricted-imports': layerRule(folder, pure.includes(folder) ? [NODE_IMPORT] : []) },
+  })),
+  ...Object.keys(CORE_ROOMS).map((room) => ({
+    files: [`src/core/${room}/**/*.ts`],
+    rules: { 'no-restricted-imports': layerRule('core', [NODE_IMPORT, roomPattern(room)]) },
   })),
   {
     files: pure.map((folder) => `src/${folder}/**/*.ts`),

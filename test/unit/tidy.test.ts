@@ -11,10 +11,6 @@ import { repositoryRoot } from '../support/repository.js';
 
 const root = repositoryRoot();
 const LINE_LENGTH_MAX = 120;
-const FILE_LINES_MAX = 600;
-
-/** Files that may be longer, each with its reason. */
-const LONGER_FILES: Record<string, string> = {};
 
 /** Written so that this file does not contain what it looks for. */
 const UNFINISHED = ['TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X', 'HA' + 'CK'];
@@ -62,16 +58,6 @@ test('lines are not longer than 120 characters', { skip }, () => {
           : [`${file}:${index + 1}: ${line.length} characters; break the line`],
       ),
     ),
-  );
-});
-
-test('files are not longer than 600 lines', { skip }, () => {
-  report(
-    sources.flatMap((file) => {
-      const { length } = linesOf(file);
-      if (length <= FILE_LINES_MAX || file in LONGER_FILES || file === 'CHANGELOG.md') return [];
-      return [`${file}: ${length} lines; split it, or give the reason in LONGER_FILES of test/unit/tidy.test.ts`];
-    }),
   );
 });
 

@@ -69,7 +69,8 @@ class Scene {
   /** A client with the share connected. */
   client(attachment: number, name: string): void {
     this.operations.attached(attachment, 1000 + attachment);
-    this.operations.onRingMessage(attachment, RING_OP.hello, encodeHello('g'.repeat(16), `10.0.0.${attachment}:1`, name));
+    const address = `10.0.0.${attachment}:1`;
+    this.operations.onRingMessage(attachment, RING_OP.hello, encodeHello('g'.repeat(16), address, name));
     this.operations.onRingMessage(attachment, RING_OP.treeConnect, encodeTreeConnect('pool', name, '/srv/pool'));
   }
 

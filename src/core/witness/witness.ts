@@ -169,7 +169,8 @@ export class Witness implements OperationsWatcher {
     }
     this.unpark(attachment, file, path);
     if (status !== 0) {
-      const facts = { kind: 'refused', tookMicros, status: statusWord(status), detail: openWords(begun ?? message) } as const;
+      const detail = openWords(begun ?? message);
+      const facts = { kind: 'refused', tookMicros, status: statusWord(status), detail } as const;
       this.tell(attachment, begun ?? { tree, file, path }, facts);
       return;
     }
@@ -245,8 +246,8 @@ export class Witness implements OperationsWatcher {
     const age = Number(BigInt(this.wallClock()) - message.sinceMicros);
     const since = this.context.now() - (age > 0 && age < Number.MAX_SAFE_INTEGER ? age : 0);
     const open: Open = {
-      file, shareFileId, persistentId, tree, path, since, flags, accessMask, shareAccess, disposition, oplock, leaseState,
-      leaseKey, locks: [], lockTries: [],
+      file, shareFileId, persistentId, tree, path, since, flags,
+      accessMask, shareAccess, disposition, oplock, leaseState, leaseKey, locks: [], lockTries: [],
     };
     if (!this.opens.add(attachment, open)) this.context.count('witness.open.refused');
   }
