@@ -1,10 +1,9 @@
 /*
  * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after
- * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c and by every report.
+ * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c.
  * Must never block, except for smbpool_wait_for_tree which only connect_fn may call.
  */
 #include "module.h"
-
 
 /* Between two tries to reach a daemon that is not there. */
 #define ATTACH_AGAIN_MS 500
@@ -16,31 +15,6 @@ static struct smbpool_process *the_process;
 
 static void attach_later(struct smbpool_process *process);
 static void resync_later(struct smbpool_process *process, uint32_t after_ms);
-
-uint64_t smbpool_now_us(void) {
-  struct timespec now;
-
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
-
-uint64_t smbpool_now_ns(void) {
-  struct timespec now;
-
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-uint64_t smbpool_realtime_us(void) {
-  struct timespec now;
-
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
-
-bool smbpool_process_up(const struct smbpool_process *process) {
-  return process->link.state == SMBPOOL_LINK_UP && !process->link.broken;
-}
 
 /* The events first: tevent must not watch a descriptor that is closed, or closed only on our side. */
 static void close_link(struct smbpool_process *process) {
@@ -176,45 +150,10 @@ static void resync_later(struct smbpool_process *process, uint32_t after_ms) {
                                            timeval_current_ofs_msec(after_ms), on_resync, process);
 }
 
-static void on_bell(struct tevent_context *ev, struct tevent_immediate *im, void *private_data) {
-  struct smbpool_process *process = talloc_get_type_abort(private_data, struct smbpool_process);
-
-  process->bell_scheduled = false;
-  smbpool_link_ring(&process->link);
-}
-
-/* What became of a send; a broken link is taken down by a timer, not under the feet of the caller. */
-static bool sent(struct smbpool_process *process, enum smbpool_ring_result result) {
-  if (result == SMBPOOL_RING_BAD) attach_later(process);
-  /* Rung from the event loop: after the answer to the client, and once for all that was posted until then. */
-  if (process->link.bell_due && !process->bell_scheduled) {
-    process->bell_scheduled = true;
-    tevent_schedule_immediate(process->bell, process->sconn->ev_ctx, on_bell, process);
-  }
-  return result == SMBPOOL_RING_OK;
-}
-
-bool smbpool_try_send(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
-                      const void *texts, uint32_t texts_bytes) {
-  if (!smbpool_process_up(process)) return false;
-  return sent(process, smbpool_link_send(&process->link, op, fixed, fixed_bytes, texts, texts_bytes));
-}
-
-bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
-                  const void *texts, uint32_t texts_bytes) {
-  if (!smbpool_process_up(process)) return false;
-  return sent(process, smbpool_link_post(&process->link, op, fixed, fixed_bytes, texts, texts_bytes));
-}
-
-bool smbpool_report(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
-                    const void *texts, uint32_t texts_bytes) {
-  if (!smbpool_process_up(process)) return false; /* the replay after attaching says it */
-  if (smbpool_post(process, op, fixed, fixed_bytes, texts, texts_bytes)) return true;
-  smbpool_link_count(&process->link, SMBPOOL_CLIENT_REPORTS_LOST);
+static void report_lost(struct smbpool_process *process) {
   process->resync_wanted = true;
   process->resync_running = false; /* it starts over: what it said may be outdated */
   resync_later(process, RESYNC_AGAIN_MS);
-  return false;
 }
 
 static void on_socket(struct tevent_context *ev, struct tevent_fd *fde, uint16_t flags, void *private_data);
@@ -332,6 +271,8 @@ struct smbpool_process *smbpool_process_get(struct smbpool_tree *tree, struct sm
     process = talloc_zero(sconn, struct smbpool_process);
     if (process == NULL) return NULL;
     process->sconn = sconn;
+    process->on_broken = attach_later;
+    process->on_report_lost = report_lost;
     process->next_operation = 1;
     process->next_tree = 1;
     smbpool_link_init(&process->link);

@@ -54,36 +54,6 @@ static bool probe_root(struct smbpool_tree *tree) {
   return true;
 }
 
-bool smbpool_send_tree(struct smbpool_tree *tree, uint32_t flags) {
-  struct connection_struct *conn = tree->handle->conn;
-  const struct loadparm_substitution *lp_sub = loadparm_s3_global_substitution();
-  const char *share = lp_servicename(talloc_tos(), lp_sub, SNUM(conn));
-  const char *path = conn->connectpath;
-  char *user = NULL;
-  struct smbpool_msg_tree message = {.tree = tree->number,
-                                     .volume = tree->effective_volume,
-                                     .root_inode = tree->root_inode,
-                                     .root_device = tree->root_device,
-                                     .flags = flags};
-  uint8_t texts[SMBPOOL_SHARE_BYTES_MAX + SMBPOOL_USER_BYTES_MAX + SMBPOOL_PATH_BYTES_MAX];
-  uint32_t length = 0;
-  bool ok;
-
-  if (conn->session_info != NULL && conn->session_info->info != NULL) {
-    user = talloc_asprintf(talloc_tos(), "%s\\%s", conn->session_info->info->domain_name,
-                           conn->session_info->info->account_name);
-  }
-  message.share_bytes = smbpool_map_text_bytes(share, SMBPOOL_SHARE_BYTES_MAX);
-  message.user_bytes = smbpool_map_text_bytes(user, SMBPOOL_USER_BYTES_MAX);
-  message.path_bytes = smbpool_map_text_bytes(path, SMBPOOL_PATH_BYTES_MAX);
-  length = smbpool_map_append(texts, length, share, message.share_bytes);
-  length = smbpool_map_append(texts, length, user, message.user_bytes);
-  length = smbpool_map_append(texts, length, path, message.path_bytes);
-  ok = smbpool_try_send(tree->process, SMBPOOL_OP_TREE_CONNECT, &message, sizeof(message), texts, length);
-  TALLOC_FREE(user);
-  return ok;
-}
-
 static void tree_free(void **data) {
   TALLOC_FREE(*data);
 }
