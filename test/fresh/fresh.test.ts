@@ -49,12 +49,19 @@ async function runFresh(release: string, command: readonly string[]): Promise<{ 
   return { status, output };
 }
 
-for (const release of ['bookworm', 'trixie']) {
-  test(`npm run demo on a bare machine with ${release}, with the module`, { skip: whyNot() }, async () => {
-    const { status, output } = await runFresh(release, ['npm', 'run', 'demo']);
-    assert.equal(status, 0, 'the demo failed; its output is above');
-    assert.match(output, /build-module: installed in /, 'the module was not built');
-    assert.equal(output.match(/^ {3}✔$/gm)?.length, STEPS, 'a step of the demo is missing');
-    assert.match(output, /^Everything held\.$/m);
-  });
+function assertDemo({ status, output }: { status: number; output: string }): void {
+  assert.equal(status, 0, 'a command failed; its output is above');
+  assert.match(output, /build-module: installed in /, 'the module was not built');
+  assert.equal(output.match(/^ {3}✔$/gm)?.length, STEPS, 'a step of the demo is missing');
+  assert.match(output, /^Everything held\.$/m);
 }
+
+test('npm run demo on a bare machine with bookworm, with the module', { skip: whyNot() }, async () => {
+  assertDemo(await runFresh('bookworm', ['npm', 'run', 'demo']));
+});
+
+test("npm run demo, then Samba's quick suites, on a bare machine with trixie", { skip: whyNot() }, async () => {
+  const ran = await runFresh('trixie', ['bash', '-c', 'npm run demo && SMBPOOL_SHORT=1 npm test -- suites']);
+  assertDemo(ran);
+  assert.match(ran.output, /^✔ three servers pass what one unclustered smbd passes, the short list /m);
+});

@@ -1,7 +1,7 @@
 /**
  * A pool of three whose smbds have the VFS module: what the commands tell, shares with and without the module on the
  * same files, smbds that lose their ring or are killed, a daemon that is killed. The suites with the module are in
- * comparison.test.ts.
+ * test/suites.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -60,7 +60,9 @@ export async function runSuite(lab: Lab, places: readonly ServerPlace[], suite: 
   const list = join(lab.layout.root, `unclist-${places.map((place) => place.name).join('-')}`);
   writeFileSync(list, uncs.map((unc) => `${unc}\n`).join(''));
   const dealt = places.length > 1 ? [`--unclist=${list}`] : [];
-  const args = ['-s', lab.layout.clientConf, first, '-U', `${LAB_USER}%${LAB_PASSWORD}`, ...dealt, '--fullname', suite];
+  // without a base folder it leaves one behind wherever it was started
+  const basics = ['-s', lab.layout.clientConf, '-U', `${LAB_USER}%${LAB_PASSWORD}`, `--basedir=${lab.layout.root}`];
+  const args = [first, ...basics, ...dealt, '--fullname', suite];
   // smb2.lock is a suite, smb2.lock.contend a test
   const timeoutMs = suite.split('.').length > 2 ? TEST_MILLIS_MAX : SUITE_MILLIS_MAX;
   const result = await tryRun('smbtorture', args, { timeoutMs });

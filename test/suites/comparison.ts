@@ -37,7 +37,7 @@ export interface SuiteComparison {
 
 /** Test name to reason. */
 export function excuses(): Map<string, string> {
-  const file = join(repositoryFolder(), 'test/integration/not-on-one-server.json');
+  const file = join(repositoryFolder(), 'test/suites/not-on-one-server.json');
   return new Map(Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>));
 }
 
