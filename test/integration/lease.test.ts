@@ -4,7 +4,7 @@
  * between, and the client of its server, which holds a write lease and so asks nobody, changes the file and closes it.
  */
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
+import { statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { Lab } from '../../src/lab/lab.js';
@@ -47,6 +47,25 @@ function onDisk(lab: Lab, file: string): { size: number; lastWrite: string } {
   return { size: Number(size), lastWrite: String(mtimeNs / 100n + 116_444_736_000_000_000n) };
 }
 
+/** Opens the file on server 1, whose smbd looks at it and asks for its record; meanwhile `work` is done; the answer. */
+async function openMeanwhile(lab: Lab, opener: SmbClient, file: string, work: () => Promise<void>): Promise<Answer> {
+  let opening: Promise<Answer> | undefined;
+  let isAnswered = false;
+  await whileStopped(lab, 0, async () => {
+    const before = await questions(lab, 1);
+    opening = opener.open(file, READING).finally(() => (isAnswered = true));
+    // awaited below, unless something else fails first
+    opening.catch(() => undefined);
+    const asks = async () => (await questions(lab, 1)) > before;
+    assert.ok(await waitUntil(asks, ASK_MILLIS_MAX, 10), 'smbd of server 1 does not ask for the record');
+    await pause(ASKED_MILLIS);
+    await work();
+    assert.ok(!isAnswered, 'the open did not wait for the record: nothing is proved');
+  });
+  assert.ok(opening !== undefined);
+  return opening;
+}
+
 type Change = (writer: SmbClient, handle: number) => Promise<Answer[]>;
 
 /** `file` must be new: its record must be on the writer's server, and nobody else may be closing it still. */
@@ -58,21 +77,10 @@ async function takenOver(lab: Lab, file: string, change: Change): Promise<void> 
     const held = await writer.mustOpen(file, { disposition: 'overwrite_if', lease: 'RWH' });
     assert.equal(held.lease, 'RWH');
     await writer.write(held.handle, OLD);
-    let opening: Promise<Answer> | undefined;
-    let isAnswered = false;
-    await whileStopped(lab, 0, async () => {
-      const before = await questions(lab, 1);
-      opening = opener.open(file, READING).finally(() => (isAnswered = true));
-      // awaited below, unless something else fails first
-      opening.catch(() => undefined);
-      const asks = async () => (await questions(lab, 1)) > before;
-      assert.ok(await waitUntil(asks, ASK_MILLIS_MAX, 10), 'smbd of server 1 does not ask for the record');
-      await pause(ASKED_MILLIS);
+    const opened = await openMeanwhile(lab, opener, file, async () => {
       const done = [...(await change(writer, held.handle)), await writer.closeHandle(held.handle)];
       assert.deepEqual(done.map(({ status }) => status), done.map(() => 'OK'));
-      assert.ok(!isAnswered, 'the open did not wait for the record: nothing is proved');
     });
-    const opened = await opening;
     const later = await third.open(file, READING);
     const expected = { status: 'OK', oplock: 'level2', ...onDisk(lab, file) };
     const told = (answer?: Answer) =>
@@ -90,8 +98,39 @@ const CHANGES: Record<string, Change> = {
   'empty': async (writer, handle) => [await writer.truncate(handle, 0)],
 };
 
+/**
+ * Setting a file's end notes the time in the share modes, for further opens, to the nanosecond; a write right after it
+ * gives the file the kernel's time, which may be some milliseconds earlier. What is noted must stay: a client that
+ * knows the file by the earlier time would take its new content for what it has.
+ */
+async function notedTimeStays(lab: Lab): Promise<void> {
+  const file = 'noted';
+  const clients: SmbClient[] = [];
+  try {
+    for (const place of lab.servers()) clients.push(await SmbClient.connect(place.address));
+    const [writer, opener, third] = clients as [SmbClient, SmbClient, SmbClient];
+    const held = await writer.mustOpen(file, { disposition: 'overwrite_if' });
+    await writer.write(held.handle, OLD);
+    let noted = '';
+    const opened = await openMeanwhile(lab, opener, file, async () => {
+      assert.equal((await writer.truncate(held.handle, 0)).status, 'OK');
+      noted = onDisk(lab, file).lastWrite;
+      const path = join(lab.layout.share, file);
+      const { mtimeMs } = statSync(path);
+      utimesSync(path, new Date(mtimeMs), new Date(mtimeMs - 1000));
+    });
+    assert.deepEqual([opened.status, opened.size], ['OK', 0], 'the open that waited is told something old');
+    const later = await third.open(file, READING);
+    assert.equal(later.status, 'OK');
+    assert.ok(BigInt(later.lastWrite ?? 0) >= BigInt(noted), `told ${later.lastWrite}, noted was ${noted}`);
+  } finally {
+    for (const client of clients) client.close();
+  }
+}
+
 test('what changed while an open waited for the share modes', { skip: WITHOUT_MODULE }, async (t) => {
   await withLab({ servers: 3, shareOptions: [`smbpool:wait ms = ${WAIT_MILLIS}`] }, async (lab) => {
     for (const [what, change] of Object.entries(CHANGES)) await t.test(what, () => takenOver(lab, what, change));
+    await t.test('a write time that was noted does not go back', () => notedTimeStays(lab));
   });
 });
