@@ -8,14 +8,24 @@
 #include "module.h"
 #include "librpc/gen_ndr/open_files.h"
 
+static bool is_as_granted(const struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
+  return now->st_ex_size == open->granted_size && timespec_compare(&now->st_ex_ctime, &open->granted_ctime) == 0;
+}
+
 /* After the grant; `now` is the file as of then. */
 void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
   const struct fsp_lease *lease = open->fsp->lease;
+  struct smbpool_open *other;
 
   if (lease == NULL) return;
   open->granted_ctime = now->st_ex_ctime;
   open->granted_size = now->st_ex_size;
   open->granted_epoch = lease->lease.lease_epoch;
+  if (lease->ref_count < 2 || (lease->lease.lease_state & SMB2_LEASE_WRITE) == 0) return;
+  /* Nobody else has the file open, and nobody wrote before: what is written from here on is the client's own. */
+  for (other = open->tree->process->opens; other != NULL; other = other->next) {
+    if (other->fsp->lease == lease && is_as_granted(other, now)) other->granted_epoch = open->granted_epoch;
+  }
 }
 
 /* The client has been the only one who may write since the handle was granted its lease: any break counts the epoch. */
@@ -29,7 +39,7 @@ static bool has_changed(struct smbpool_open *open) {
 
   if (!S_ISREG(fsp->fsp_name->st.st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return false;
   if (SMB_VFS_FSTAT(fsp, &now) != 0) return true;
-  return now.st_ex_size != open->granted_size || timespec_compare(&now.st_ex_ctime, &open->granted_ctime) != 0;
+  return !is_as_granted(open, &now);
 }
 
 static struct smbpool_open *other_of_lease(const struct smbpool_open *open) {

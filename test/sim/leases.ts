@@ -196,13 +196,19 @@ export class CachingSmbd {
       return null;
     }
     const open: OpenFile = this.files.get(file) ?? { file, handles: new Map(), epoch: 0, flags: null };
-    yield* this.storeLease(open, others.length === 0 ? 'RW' : 'R');
+    const lease = others.length === 0 ? 'RW' : 'R';
+    yield* this.storeLease(open, lease);
     const handle = this.nextHandle++;
     const own = { name: smbd.name, handles: [...open.handles.keys(), handle] };
     this.store(record, { read: true, holders: [...others.map(({ holder }) => holder), own] });
     world.checker.granted(smbd.name, file);
     smbd.unlock(record);
-    open.handles.set(handle, { version: world.version(file), epoch: open.epoch });
+    const version = world.version(file);
+    open.handles.set(handle, { version, epoch: open.epoch });
+    // nobody else has it open, and nobody wrote before: what is written from here on is the client's own
+    for (const granted of lease === 'RW' ? open.handles.values() : []) {
+      if (granted.version === version) granted.epoch = open.epoch;
+    }
     this.files.set(file, open);
     return handle;
   }

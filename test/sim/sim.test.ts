@@ -57,7 +57,7 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /** A planted bug must be found within so many runs; most are found in the first. */
-const CANARY_RUNS_MAX = 200;
+const CANARY_RUNS_MAX = 500;
 
 function runOne(seed: number, extras: Extras, options: string): void {
   const settings = settingsOf(seed, extras);
