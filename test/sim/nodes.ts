@@ -40,8 +40,9 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
     Reflect.set(pins, 'collect', (operation: unknown) => answer(operation, true));
   }
   if (sabotage === 'keep-pins') {
-    const pinnedUntil = method(holdings, 'pinnedUntil');
-    Reflect.set(holdings, 'pinnedUntil', (holding: unknown) => {
+    const stays = partOf(holdings, 'stays');
+    const pinnedUntil = method(stays, 'pinnedUntil');
+    Reflect.set(stays, 'pinnedUntil', (holding: unknown) => {
       const until = pinnedUntil(holding) as number;
       return until === 0 ? 0 : until + PINS_TOO_LONG_MICROS;
     });
