@@ -96,7 +96,8 @@ if [[ " ${parts[*]} " == *" fresh "* ]]; then
 fi
 
 sum() {
-  cat "$reports"/* 2>/dev/null | awk -v what="$1" '$1 == "#" && $2 == what { total += $3 } END { print total + 0 }'
+  cat "$reports"/* 2>/dev/null \
+    | awk -v what="$1" '$1 == "#" && $2 == what && NF == 3 { total += $3 } END { print total + 0 }'
 }
 echo "tests $(sum tests), passed $(sum pass), failed $(sum fail), cancelled $(sum cancelled), skipped $(sum skipped)"
 [ "$(sum tests)" -gt 0 ] || failed=1
