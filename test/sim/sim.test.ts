@@ -57,7 +57,7 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /** A planted bug must be found within so many runs; most are found in the first. */
-const CANARY_RUNS_MAX = 500;
+const CANARY_RUNS_MAX = 30;
 
 function runOne(seed: number, extras: Extras, options: string): void {
   const settings = settingsOf(seed, extras);
@@ -92,7 +92,7 @@ test('the same seed gives the same run', () => {
   assert.deepEqual(first!.trace.tail(500), second!.trace.tail(500));
 });
 
-const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null }[] = [
+const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?: number }[] = [
   { sabotage: 'forget-delegations', extras: {}, rule: null },
   { sabotage: 'keep-copies', extras: {}, rule: null },
   { sabotage: 'give-old-payload', extras: {}, rule: null },
@@ -102,16 +102,17 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null }[] = 
   // smbd without the module: how kernel clients came to read old content for ever
   { sabotage: 'look-once', extras: { leases: true }, rule: 'leases-begin-current' },
   { sabotage: 'tell-once', extras: { leases: true }, rule: 'writers-tell-readers' },
-  { sabotage: 'lose-breaks', extras: { leases: true }, rule: 'breaks-arrive' },
+  // both tellings of the last write must meet a handle that closes: one run in 25
+  { sabotage: 'lose-breaks', extras: { leases: true }, rule: 'breaks-arrive', runs: 500 },
   // and how a read comes to pass a lock
   { sabotage: 'keep-locks', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
 ];
 
-for (const { sabotage, extras, rule } of canaries) {
+for (const { sabotage, extras, rule, runs = CANARY_RUNS_MAX } of canaries) {
   test(`a planted bug is found: ${sabotage}`, () => {
     const found = new Set<string>();
-    for (let seed = seedBase; seed < seedBase + CANARY_RUNS_MAX; seed++) {
+    for (let seed = seedBase; seed < seedBase + runs; seed++) {
       const settings = settingsOf(seed, { sabotage, ...extras });
       const [violation] = simulate(settings, nodeFactory('pool', sabotage)).violations;
       if (violation === undefined) continue;
@@ -119,6 +120,6 @@ for (const { sabotage, extras, rule } of canaries) {
       found.add(violation.rule);
       if (rule === null || violation.rule === rule) return;
     }
-    assert.fail(`not found in ${CANARY_RUNS_MAX} runs; found: ${[...found].join(', ')}`);
+    assert.fail(`not found in ${runs} runs; found: ${[...found].join(', ')}`);
   });
 }

@@ -16,8 +16,8 @@ export interface Tree {
 
 /** A create that smbd began and has not ended. */
 export interface Operation extends OpenTerms {
-  /** As the module calls it. */
-  operation: bigint;
+  /** The module's number for it. */
+  id: bigint;
   /** Of the pins; unique among all attachments. */
   number: number;
   tree: bigint;
@@ -38,7 +38,7 @@ export class Attachment {
   address = '';
   name = '';
   readonly trees = new Map<bigint, Tree>();
-  /** By the module's number. */
+  /** By id. */
   readonly operations = new Map<bigint, Operation>();
 
   constructor(

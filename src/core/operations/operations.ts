@@ -64,6 +64,7 @@ export interface OperationsWatcher {
   detached(attachment: Attachment): void;
 }
 
+/** Its counters are called after the witness, of which it was a part: people have them in their graphs. */
 export class Operations {
   private readonly byId = new Map<number, Attachment>();
   private readonly home: HomeTable;
@@ -199,20 +200,20 @@ export class Operations {
   }
 
   private begin(attachment: Attachment, message: Extract<RingMessage, { kind: 'open-begin' }>): void {
-    const { operation: name, tree, file, path, flags } = message;
-    this.end(attachment, name);
+    const { operation: id, tree, file, path, flags } = message;
+    this.end(attachment, id);
     if (attachment.operations.size >= OPERATIONS_PER_ATTACHMENT_MAX) {
       this.context.count('witness.operation.refused');
-      sendToModule(this.context, attachment, RING_OP.openReady, encodeOpenReady(name, false, 0));
+      sendToModule(this.context, attachment, RING_OP.openReady, encodeOpenReady(id, false, 0));
       return;
     }
     const { accessMask, shareAccess, disposition, oplock, leaseState, leaseKey } = message;
     const operation: Operation = {
-      operation: name, tree, file, path, flags, accessMask, shareAccess, disposition, oplock, leaseState, leaseKey,
+      id, tree, file, path, flags, accessMask, shareAccess, disposition, oplock, leaseState, leaseKey,
       number: ++this.lastNumber, since: this.context.now(), names: recordsFor(attachment, message), isWaiting: false,
       readyAt: null,
     };
-    attachment.operations.set(name, operation);
+    attachment.operations.set(id, operation);
     this.watcher?.began(attachment, operation);
     if ((flags & OPEN_FLAG.wantsReply) === 0) {
       this.records.beginOperation(operation.number, operation.names, null);
@@ -222,7 +223,7 @@ export class Operations {
     this.records.beginOperation(operation.number, operation.names, (all) => {
       this.holdersHome(attachment, operation, all);
     });
-    if (attachment.operations.get(name) === operation && operation.isWaiting) {
+    if (attachment.operations.get(id) === operation && operation.isWaiting) {
       this.watcher?.waits(attachment, operation);
     }
   }
@@ -231,7 +232,7 @@ export class Operations {
   private holdersHome(attachment: Attachment, operation: Operation, all: boolean): void {
     if (!all || (operation.flags & OPEN_FLAG.new) !== 0) return this.ready(attachment, operation, all);
     this.records.inspect({ database: LOCKING, key: operation.file }, (data) => {
-      if (attachment.operations.get(operation.operation) !== operation) return;
+      if (attachment.operations.get(operation.id) !== operation) return;
       const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - operation.names.length);
       const leases = holders.map((key): NeededRecord => ({ database: LEASES, key, mode: 'read' }));
       operation.names = [...operation.names, ...leases];
@@ -241,14 +242,14 @@ export class Operations {
   }
 
   private ready(attachment: Attachment, operation: Operation, all: boolean): void {
-    if (attachment.operations.get(operation.operation) !== operation) return;
+    if (attachment.operations.get(operation.id) !== operation) return;
     const took = this.context.now() - operation.since;
     operation.isWaiting = false;
     operation.readyAt = all ? this.context.now() : null;
     this.context.count(all ? 'witness.open.ready' : 'witness.open.gave-up');
     this.context.emit({ kind: 'latency', histogram: HISTOGRAM.openWait, micros: took });
     if (all) this.home.add(operation.file, operation.names);
-    const answer = encodeOpenReady(operation.operation, all, PIN_MICROS);
+    const answer = encodeOpenReady(operation.id, all, PIN_MICROS);
     sendToModule(this.context, attachment, RING_OP.openReady, answer);
     this.watcher?.ready(attachment, operation, all, took);
   }
@@ -265,10 +266,10 @@ export class Operations {
     this.watcher?.ended(attachment, message, begun);
   }
 
-  private end(attachment: Attachment, name: bigint): void {
-    const operation = attachment.operations.get(name);
+  private end(attachment: Attachment, id: bigint): void {
+    const operation = attachment.operations.get(id);
     if (operation === undefined) return;
-    attachment.operations.delete(name);
+    attachment.operations.delete(id);
     this.records.endOperation(operation.number);
     if (operation.readyAt === null) return;
     const micros = this.context.now() - operation.readyAt;
