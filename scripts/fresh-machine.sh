@@ -59,7 +59,8 @@ started=()
 cleanup() {
   # with unshare, which holds other signals back, all that runs in the folder ends (--kill-child)
   [ ${#started[@]} -eq 0 ] || kill -KILL "${started[@]}" 2>/dev/null || true
-  wait
+  # without the shell's own line about what was killed
+  wait 2>/dev/null
   [ -n "$work" ] || return 0
   if [ "${SMBPOOL_FRESH_KEEP:-}" = 1 ]; then say "kept: $work"; else rm -rf --one-file-system "$work"; fi
 }
