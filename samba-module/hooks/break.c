@@ -12,20 +12,34 @@ static bool is_as_granted(const struct smbpool_open *open, const SMB_STRUCT_STAT
   return now->st_ex_size == open->granted_size && timespec_compare(&now->st_ex_ctime, &open->granted_ctime) == 0;
 }
 
-/* After the grant; `now` is the file as of then. */
+/* `now` is a look after the grant: a write in between may have told only this handle. */
+static void note_shared(struct smbpool_open *open, const struct fsp_lease *lease, const SMB_STRUCT_STAT *now) {
+  bool is_writer = (lease->lease.lease_state & SMB2_LEASE_WRITE) != 0;
+  struct smbpool_open *other;
+
+  for (other = open->tree->process->opens; other != NULL; other = other->next) {
+    if (other == open || other->fsp->lease != lease) continue;
+    if (is_writer) {
+      /* Nobody else has the file open, and nobody wrote before: what is written from here on is the client's own. */
+      if (is_as_granted(other, now)) other->granted_epoch = open->granted_epoch;
+    } else if (other->granted_epoch == open->granted_epoch) {
+      /* No break since then: the client may go by what it read through the older handle. */
+      open->granted_ctime = other->granted_ctime;
+      open->granted_size = other->granted_size;
+      return;
+    }
+  }
+}
+
+/* After the grant. */
 void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
   const struct fsp_lease *lease = open->fsp->lease;
-  struct smbpool_open *other;
 
   if (lease == NULL) return;
   open->granted_ctime = now->st_ex_ctime;
   open->granted_size = now->st_ex_size;
   open->granted_epoch = lease->lease.lease_epoch;
-  if (lease->ref_count < 2 || (lease->lease.lease_state & SMB2_LEASE_WRITE) == 0) return;
-  /* Nobody else has the file open, and nobody wrote before: what is written from here on is the client's own. */
-  for (other = open->tree->process->opens; other != NULL; other = other->next) {
-    if (other->fsp->lease == lease && is_as_granted(other, now)) other->granted_epoch = open->granted_epoch;
-  }
+  if (lease->ref_count > 1) note_shared(open, lease, now);
 }
 
 /* The client has been the only one who may write since the handle was granted its lease: any break counts the epoch. */

@@ -20,7 +20,7 @@ const ROUNDS = Number(process.env['SMBPOOL_KERNEL_ROUNDS'] ?? 3);
 const CHOSEN = new RegExp(process.env['SMBPOOL_KERNEL_SETTINGS'] ?? '');
 const OPTIONS = process.env['SMBPOOL_KERNEL_OPTIONS'] ?? 'vers=3.1.1,cache=strict,nosharesock';
 /** A turn takes a tenth of a second; a client that waits in vain says so after half a minute. */
-const ROUND_MILLIS_MAX = 180_000;
+const ROUND_MILLIS_MAX = 600_000;
 
 const DEBIAN_STACK = ['acl_xattr', 'streams_xattr'];
 const SETTINGS: { name: string; wishes: Partial<LabOptions>; baseline?: true }[] = [

@@ -217,9 +217,18 @@ export class CachingSmbd {
     const { world } = this;
     yield* this.pause(30);
     const seen = world.stock.looksOnce ? first : world.version(file);
-    const granted = this.files.get(file)?.handles.get(handle);
-    if (granted !== undefined) granted.version = seen;
+    yield* this.noteVersion(file, handle, seen);
     world.checker.saw(this.smbd.name, file, seen);
+  }
+
+  /** hooks/break.c: with no break since an older handle's grant, the client may go by what it read through that. */
+  private *noteVersion(file: RecordKey, handle: number, seen: number): Steps<void> {
+    const lease = yield* this.ownLease(file);
+    const open = this.files.get(file);
+    const granted = open?.handles.get(handle);
+    if (open === undefined || granted === undefined) return;
+    const older = [...open.handles].find(([id, { epoch }]) => id !== handle && epoch === granted.epoch);
+    granted.version = older === undefined || lease === 'RW' ? seen : older[1].version;
   }
 
   private *write(open: OpenFile): Steps<void> {
