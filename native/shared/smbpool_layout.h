@@ -22,7 +22,7 @@ extern "C" {
  * Raised with every change in this file or in smbpool_ops.h that the other side could notice; module and daemon must
  * carry the same. A word of the page taken from a reserved part is no such change: it is 0 for who does not know it.
  */
-#define SMBPOOL_LAYOUT_VERSION 1u
+#define SMBPOOL_LAYOUT_VERSION 2u
 #define SMBPOOL_RING_MAGIC 0x524c4f50u /* "POLR" */
 #define SMBPOOL_PAGE_MAGIC 0x474c4f50u /* "POLG" */
 
@@ -67,6 +67,7 @@ enum smbpool_client_counter {
   SMBPOOL_CLIENT_HOME_NS = 10,        /* nanoseconds the module itself spent in the opens of OPENS_HOME */
   SMBPOOL_CLIENT_OPENS_CHANGED = 11,  /* opens whose file changed while they waited for its share modes */
   SMBPOOL_CLIENT_BREAKS_REPEATED = 12, /* leases broken once more, because a handle of theirs closed meanwhile */
+  SMBPOOL_CLIENT_NOTIFIES_LATE = 13, /* watched folders of which another server may have heard too late */
 };
 
 /*

@@ -30,11 +30,14 @@ enum smbpool_op {
   SMBPOOL_OP_REPLAY_OPEN = 13,    /* struct smbpool_msg_open */
   SMBPOOL_OP_REPLAY_LOCK = 14,    /* struct smbpool_msg_lock */
   SMBPOOL_OP_RESYNC_END = 15,
+  SMBPOOL_OP_NOTIFY_BEGIN = 16, /* struct smbpool_msg_notify; answered by NOTIFY_READY if it says so */
+  SMBPOOL_OP_NOTIFY_END = 17,   /* struct smbpool_msg_notify_end */
   /* smbpoold to smbd */
   SMBPOOL_OP_OPEN_READY = 33, /* struct smbpool_msg_open_ready */
   SMBPOOL_OP_TREE_READY = 34, /* struct smbpool_msg_tree_ready */
   SMBPOOL_OP_WATCH_FILE = 35, /* struct smbpool_msg_watch: report oplock and lease changes of this file */
   SMBPOOL_OP_RESYNC = 36,     /* no payload: send RESYNC_BEGIN and all opens */
+  SMBPOOL_OP_NOTIFY_READY = 37, /* struct smbpool_msg_notify_ready */
 };
 
 /* struct file_id of smbd, and the key of locking.tdb and brlock.tdb. */
@@ -228,6 +231,35 @@ struct smbpool_msg_watch {
   uint32_t reserved0;
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_watch) == 32);
+
+#define SMBPOOL_NOTIFY_WANTS_REPLY 1u /* smbd waits: answer when the watch counts on all servers */
+/* smbd watches a folder for its client. Text: the folder's path on the server, as smbd's notifyd knows it. */
+struct smbpool_msg_notify {
+  uint64_t number; /* unique in the attachment */
+  uint64_t handle; /* smbd's own name for it towards notifyd */
+  uint64_t since_seconds; /* CLOCK_MONOTONIC */
+  uint64_t since_nanoseconds;
+  uint32_t filter; /* FILE_NOTIFY_CHANGE_* */
+  uint32_t subdir_filter; /* the same for all folders below; 0: not recursive */
+  uint32_t flags; /* SMBPOOL_NOTIFY_* */
+  uint16_t path_bytes;
+  uint16_t reserved0;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_notify) == 48);
+
+struct smbpool_msg_notify_end {
+  uint64_t number;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_notify_end) == 8);
+
+#define SMBPOOL_NOTIFY_EVERYWHERE 0u
+#define SMBPOOL_NOTIFY_LATE 1u /* some server does not know yet: changes made there now may not be told */
+struct smbpool_msg_notify_ready {
+  uint64_t number;
+  uint32_t result; /* SMBPOOL_NOTIFY_* */
+  uint32_t reserved0;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_notify_ready) == 16);
 
 /* Kinds of keys in the home table; first byte of what is hashed. */
 enum smbpool_home_kind {

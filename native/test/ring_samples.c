@@ -44,6 +44,9 @@ int main(void) {
     .kind = SMBPOOL_LEASE_CHANGED, .oplock_before = 61, .oplock_after = 62, .lease_before = 63, .lease_after = 64};
   struct smbpool_msg_claim claim = {5, 41, file};
   struct smbpool_msg_resync resync = {71};
+  struct smbpool_msg_notify notify = {.number = 81, .handle = 0x8283848586878889ull, .since_seconds = 90,
+    .since_nanoseconds = 91, .filter = 92, .subdir_filter = 93, .flags = SMBPOOL_NOTIFY_WANTS_REPLY, .path_bytes = 6};
+  struct smbpool_msg_notify_end notify_end = {81};
 
   memset(hello.client_guid, 'g', sizeof(hello.client_guid));
   memset(begin.lease_key, 'k', sizeof(begin.lease_key));
@@ -62,5 +65,7 @@ int main(void) {
   print_open("replay-open", SMBPOOL_OP_REPLAY_OPEN, 0);
   print("replay-lock", SMBPOOL_OP_REPLAY_LOCK, &lock, sizeof(lock), "");
   print("resync-end", SMBPOOL_OP_RESYNC_END, "", 0, "");
+  print("notify-begin", SMBPOOL_OP_NOTIFY_BEGIN, &notify, sizeof(notify), "/srv/w");
+  print("notify-end", SMBPOOL_OP_NOTIFY_END, &notify_end, sizeof(notify_end), "");
   return 0;
 }

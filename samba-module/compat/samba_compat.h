@@ -22,4 +22,13 @@ struct deferred_open_record {
   struct tevent_req *watch_req;
 };
 
+/*
+ * What a client wants to be told of a folder; the first members only. source3/smbd/notify.c declares it privately.
+ * Checked for 4.17.12 and 4.22.11.
+ */
+struct notify_change_buf {
+  uint32_t filter;
+  uint32_t subdir_filter;
+};
+
 #endif

@@ -1,6 +1,6 @@
 /*
  * Tree connect and disconnect: options, the attachment, the probe by which the servers find out whether they mean the
- * same file system. The only file whose code may block on the daemon, with a named bound, and only in connect.
+ * same file system. Like notify.c it may block on the daemon, with a named bound, but only in connect.
  */
 #include "module.h"
 
@@ -8,6 +8,8 @@
 /* Longer than any honest move of records, shorter than a client's patience. */
 #define WAIT_MS_DEFAULT 1000
 #define CONNECT_WAIT_MS_DEFAULT 2000
+/* Longer than smbpoold waits for the other servers. */
+#define NOTIFY_WAIT_MS_DEFAULT 1500
 /* Above this a waiting create would outlive the client's own timeout. */
 #define WAIT_MS_MAX 30000
 
@@ -27,6 +29,7 @@ static bool read_config(struct smbpool_config *config, int snum) {
   config->socket_path = lp_parm_const_string(snum, "smbpool", "socket", SOCKET_PATH_DEFAULT);
   config->wait_ms = option_ms(snum, "wait ms", WAIT_MS_DEFAULT);
   config->connect_wait_ms = option_ms(snum, "connect wait ms", CONNECT_WAIT_MS_DEFAULT);
+  config->notify_wait_ms = option_ms(snum, "notify wait ms", NOTIFY_WAIT_MS_DEFAULT);
   config->delay_ms = option_ms(snum, "delay ms", 0);
   config->defer = lp_parm_bool(snum, "smbpool", "defer", true);
   if (volume != NULL && !smbpool_map_volume(volume, &config->volume)) {
@@ -118,6 +121,7 @@ void smbpool_disconnect(struct vfs_handle_struct *handle) {
       if (open->tree != tree) continue;
       if (process->resync_cursor == open) process->resync_cursor = open->next;
       DLIST_REMOVE(process->opens, open);
+      smbpool_notify_closed(open);
       open->orphan = true;
     }
     for (wait = process->waits; wait != NULL; wait = following) {

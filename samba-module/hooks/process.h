@@ -30,6 +30,7 @@ struct smbpool_config {
   uint64_t volume;          /* 0: not configured, ids are smbd's own */
   uint32_t wait_ms;         /* an open goes on by itself after so long */
   uint32_t connect_wait_ms; /* a tree connect goes on after so long without an answer */
+  uint32_t notify_wait_ms;  /* a client that watches a folder goes on after so long without an answer */
   uint32_t delay_ms;        /* fault option: each create waits so long */
   bool defer;
 };
@@ -44,6 +45,14 @@ struct smbpool_lock {
 };
 
 struct smbpool_tree;
+struct smbpool_open;
+
+/* A folder that is open, for notify.c. */
+struct smbpool_folder {
+  struct smbpool_folder *prev, *next; /* among those that are not watched */
+  struct smbpool_open *open;
+  uint64_t number; /* 0: not watched */
+};
 
 /* One open, hung on the fsp as an extension; it lives as long as smbd's share mode entry may. */
 struct smbpool_open {
@@ -63,6 +72,7 @@ struct smbpool_open {
   struct timespec granted_ctime;
   off_t granted_size;
   uint16_t granted_epoch;
+  struct smbpool_folder *folder; /* NULL: a file */
   /* As last reported: a difference is a change to report. */
   uint32_t oplock;
   uint32_t lease_state;
@@ -131,6 +141,10 @@ struct smbpool_process {
   uint64_t next_operation;
   uint64_t next_tree;
   uint64_t running_operation; /* the create smbd is inside of, for openat; 0: none */
+  /* For notify.c: folders that are not watched, and answers that are missing. */
+  struct smbpool_folder *folders;
+  uint64_t next_notify;
+  uint64_t notify_awaited; /* up to this number; 0: none */
   struct smbpool_tree *trees;
   struct smbpool_open *opens;
   struct smbpool_wait *waits;

@@ -120,6 +120,7 @@ void smbpool_report_closed(struct smbpool_open *open, uint32_t flags) {
   open->closed_reported = true;
   if (process->resync_cursor == open) process->resync_cursor = open->next;
   DLIST_REMOVE(process->opens, open);
+  smbpool_notify_closed(open);
   smbpool_report(process, SMBPOOL_OP_CLOSE, &message, sizeof(message), NULL, 0);
 }
 
@@ -148,6 +149,7 @@ struct smbpool_open *smbpool_open_add(struct smbpool_tree *tree, struct files_st
   open->fsp = fsp;
   open->since_us = smbpool_realtime_us();
   DLIST_ADD(tree->process->opens, open);
+  smbpool_notify_opened(open);
   return open;
 }
 

@@ -104,7 +104,7 @@ export class PoolNode {
     this.persistent = new Persistent(context);
     this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation);
     const nameOf = (server: NodeId): string => options.names?.get(server) ?? `server ${server}`;
-    this.operations = new Operations(context, this.records, nameOf);
+    this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
     this.witness = new Witness(
       context,
       {

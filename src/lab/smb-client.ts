@@ -33,6 +33,23 @@ export interface Answer {
   /** The file's identity, the same on all servers. */
   fileId?: string;
   data?: string;
+  /** Of a watched folder; empty when there were more than smbd tells one by one. */
+  changes?: FolderChange[];
+}
+
+export interface FolderChange {
+  action: 'added' | 'removed' | 'modified' | 'renamed from' | 'renamed to';
+  /** Below the watched folder. */
+  name: string;
+}
+
+export interface WatchRequest {
+  /** Also what happens in the folders below. */
+  recursive?: boolean;
+  /** FILE_NOTIFY_CHANGE_*; names, attributes, sizes and write times unless told. */
+  filter?: number;
+  /** Give up after so long. */
+  waitMs?: number;
 }
 
 export interface BreakEvent {
@@ -56,6 +73,7 @@ export interface OpenRequest {
   /** 32 hexadecimal digits; clients use one for all handles of a file. Default: a new one. */
   leaseKey?: string;
   deleteOnClose?: boolean;
+  folder?: boolean;
 }
 
 export interface LockRequest {
@@ -67,7 +85,10 @@ export interface LockRequest {
   waitMs?: number;
 }
 
-type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; event?: string };
+/** FILE_NOTIFY_CHANGE_FILE_NAME, _DIR_NAME, _ATTRIBUTES, _SIZE, _LAST_WRITE. */
+const FILTER_DEFAULT = 0x1f;
+
+type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; request?: number; event?: string };
 
 /** An open handle whose opening succeeded. */
 export interface Opened extends Answer {
@@ -131,6 +152,8 @@ export class SmbClient {
       const waiter = this.breakWaiters.shift();
       if (waiter) waiter(event);
       else this.breaks.push(event);
+    } else if (line.event === 'pending') {
+      return;
     } else if (line.event !== undefined) {
       this.lost = new LabError(`${this.address}: ${line.event}: ${line.status ?? ''}`);
       if (line.event === 'lost') this.lostAt = line.at ?? null;
@@ -205,6 +228,25 @@ export class SmbClient {
 
   write(handle: number, data: string): Promise<Answer> {
     return this.request('write', { handle, data });
+  }
+
+  /** The next changes in an open folder; smbd keeps those that come between two calls. */
+  watch(handle: number, { waitMs, ...what }: WatchRequest = {}): Promise<Answer> {
+    return this.request('watch', { handle, filter: FILTER_DEFAULT, ...what }, waitMs);
+  }
+
+  /** Answered when smbd has taken all that was sent before. */
+  echo(): Promise<Answer> {
+    return this.request('echo', {});
+  }
+
+  /** Marks an open file or folder for deletion when it is closed. */
+  delete(handle: number): Promise<Answer> {
+    return this.request('delete', { handle });
+  }
+
+  rename(handle: number, to: string): Promise<Answer> {
+    return this.request('rename', { handle, to });
   }
 
   /** The next break that nobody waited for yet; null when none came in time. */

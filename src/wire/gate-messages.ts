@@ -8,6 +8,8 @@ import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { DatabaseId } from '../base/ids.js';
 import { databaseId } from '../base/ids.js';
+import type { ServerId } from './samba-messages.js';
+import { readServerId, writeServerId } from './samba-messages.js';
 import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** The types of this file, for routing a message by its first byte. */
@@ -53,7 +55,9 @@ export type GateMessage =
   | { kind: 'traverse-rows'; number: number; last: boolean; rows: GateRow[] }
   | { kind: 'traverse-cancel'; number: number }
   /** Which release of Samba the sender's server has, as "4.17". */
-  | { kind: 'release'; samba: string };
+  | { kind: 'release'; samba: string }
+  /** The notifyd of the sender's server; null: none runs. */
+  | { kind: 'notifyd'; id: ServerId | null };
 
 const TYPES = {
   message: 32,
@@ -67,6 +71,7 @@ const TYPES = {
   'traverse-rows': 40,
   'traverse-cancel': 41,
   release: 42,
+  notifyd: 43,
 } as const satisfies Record<GateMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -115,6 +120,9 @@ export function encodeGateMessage(message: GateMessage): Uint8Array {
       break;
     case 'release':
       writer.raw(Buffer.from(message.samba, 'utf8'));
+      break;
+    case 'notifyd':
+      if (message.id !== null) writeServerId(writer, message.id);
       break;
     default:
       unreachable(message);
@@ -177,6 +185,8 @@ function readBody(reader: ByteReader, kind: GateMessage['kind']): GateMessage {
     }
     case 'release':
       return { kind, samba: readText(reader) };
+    case 'notifyd':
+      return { kind, id: reader.remaining === 0 ? null : readServerId(reader) };
   }
 }
 

@@ -6,7 +6,7 @@
 import { DecodeError } from '../base/bytes.js';
 
 const MAGIC = 0x474c4f50;
-const LAYOUT_VERSION = 1;
+const LAYOUT_VERSION = 2;
 export const NODE_PAGE_BYTES = 65_536 + 524_288;
 const FLAG_SERVING = 1;
 

@@ -6,6 +6,8 @@
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import type { RecordKey } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
+import type { ServerId, WatchChange } from './samba-messages.js';
+import { readServerId } from './samba-messages.js';
 
 /** enum smbpool_op. */
 export const RING_OP = {
@@ -24,10 +26,13 @@ export const RING_OP = {
   replayOpen: 13,
   replayLock: 14,
   resyncEnd: 15,
+  notifyBegin: 16,
+  notifyEnd: 17,
   openReady: 33,
   treeReady: 34,
   watchFile: 35,
   resync: 36,
+  notifyReady: 37,
 } as const;
 
 /** SMBPOOL_OPEN_*. */
@@ -45,6 +50,8 @@ export const OPEN_FLAG = {
 } as const;
 export const TREE_FLAG = { wantsReply: 1, replay: 2 } as const;
 export const CLOSE_FLAG = { disconnected: 1, deleted: 2 } as const;
+/** SMBPOOL_NOTIFY_*. */
+export const NOTIFY_FLAG = { wantsReply: 1 } as const;
 /** SMBPOOL_LEASE_*: kinds of a lease change. */
 export const LEASE_CHANGE = { breakSent: 1, changed: 2 } as const;
 /** SMBPOOL_LOCK_*. */
@@ -84,7 +91,7 @@ export type RingOpened = {
 } & OpenTerms;
 
 export type RingMessage =
-  | { kind: 'hello'; serverPid: bigint; clientGuid: string; address: string; name: string }
+  | { kind: 'hello'; server: ServerId; clientGuid: string; address: string; name: string }
   | {
       kind: 'tree-connect';
       tree: bigint;
@@ -133,7 +140,10 @@ export type RingMessage =
   | { kind: 'claim'; tree: bigint; file: FileId }
   /** Operations below `operationsFrom` are over: their ends were lost. */
   | { kind: 'resync-begin'; operationsFrom: bigint }
-  | { kind: 'resync-end' };
+  | { kind: 'resync-end' }
+  /** smbd began to watch a folder. `number` is unique in the attachment. */
+  | { kind: 'notify-begin'; number: bigint; flags: number; change: WatchChange }
+  | { kind: 'notify-end'; number: bigint };
 
 /** Throws DecodeError. */
 export function decodeRingMessage(op: number, payload: Uint8Array): RingMessage {
@@ -177,19 +187,22 @@ function decodeBody(op: number, reader: ByteReader): RingMessage {
       return { kind: 'resync-begin', operationsFrom: reader.u64() };
     case RING_OP.resyncEnd:
       return { kind: 'resync-end' };
+    case RING_OP.notifyBegin:
+      return decodeNotifyBegin(reader);
+    case RING_OP.notifyEnd:
+      return { kind: 'notify-end', number: reader.u64() };
     default:
       throw new DecodeError('unknown-type', `${op}`);
   }
 }
 
 function decodeHello(reader: ByteReader): RingMessage {
-  const serverPid = reader.u64();
-  reader.skip(16);
+  const server = readServerId(reader);
   const clientGuid = bytesAsText(reader, 16);
   reader.skip(4);
   const addressBytes = reader.u16();
   const nameBytes = reader.u16();
-  return { kind: 'hello', serverPid, clientGuid, address: text(reader, addressBytes), name: text(reader, nameBytes) };
+  return { kind: 'hello', server, clientGuid, address: text(reader, addressBytes), name: text(reader, nameBytes) };
 }
 
 function decodeTree(reader: ByteReader, connects: boolean): RingMessage {
@@ -270,6 +283,22 @@ function decodeLeaseChange(reader: ByteReader): RingMessage {
   ];
   reader.skip(4);
   return { kind: 'lease-change', file, shareFileId, change, oplockBefore, oplockAfter, leaseBefore, leaseAfter };
+}
+
+function decodeNotifyBegin(reader: ByteReader): RingMessage {
+  const number = reader.u64();
+  const handle = reader.u64();
+  const since = reader.copy(16);
+  const [filter, subdirFilter, flags] = [reader.u32(), reader.u32(), reader.u32()];
+  const pathBytes = reader.u16();
+  reader.skip(2);
+  const change = { since, filter, subdirFilter, handle, folder: reader.copy(pathBytes) };
+  return { kind: 'notify-begin', number, flags, change };
+}
+
+/** Answer to a notify-begin: `everywhere` says that the watch counts on all servers that answer. */
+export function encodeNotifyReady(number: bigint, everywhere: boolean): Uint8Array {
+  return new ByteWriter(16).u64(number).u32(everywhere ? 0 : 1).u32(0).finish();
 }
 
 /** Answer to an open-begin: `all` says that every record is here, pinned for `pinMicros`. */

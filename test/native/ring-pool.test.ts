@@ -32,7 +32,12 @@ const open = {
 const lock = { file, shareFileId: 32n, persistentId: 33n, start: 52n, size: 53n, blocker: 54n, type: 1, status: 55 };
 
 const MEANT: Record<string, object> = {
-  hello: { serverPid: 4711n, clientGuid: 'g'.repeat(16), address: '10.0.0.7:49152', name: 'pc' },
+  hello: {
+    server: { pid: 4711n, task: 1, vnn: 2, unique: 3n },
+    clientGuid: 'g'.repeat(16),
+    address: '10.0.0.7:49152',
+    name: 'pc',
+  },
   'tree-connect': { tree: 5n, volume: 6n, rootInode: 7n, flags: 1, share: 'work', user: 'D\\bob', path: '/srv/w' },
   'tree-disconnect': { tree: 5n },
   'open-begin': {
@@ -52,6 +57,18 @@ const MEANT: Record<string, object> = {
   'replay-open': { operation: 0n, ...open },
   'replay-lock': lock,
   'resync-end': {},
+  'notify-begin': {
+    number: 81n,
+    flags: 1,
+    change: {
+      since: new Uint8Array(new BigUint64Array([90n, 91n]).buffer),
+      filter: 92,
+      subdirFilter: 93,
+      handle: 0x8283_8485_8687_8889n,
+      folder: new Uint8Array(Buffer.from('/srv/w')),
+    },
+  },
+  'notify-end': { number: 81n },
 };
 
 test('every message of the module is read as C wrote it', async () => {

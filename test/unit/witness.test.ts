@@ -60,7 +60,14 @@ class Scene {
       isHome: () => false,
     };
     const nameOf = (server: NodeId): string => (server === ALPHA ? 'alpha' : 'beta');
-    this.operations = new Operations(context, records, nameOf);
+    const watches = {
+      begin: () => undefined,
+      end: () => undefined,
+      resyncBegins: () => undefined,
+      resyncEnds: () => undefined,
+      whenComplete: (done: () => void) => done(),
+    };
+    this.operations = new Operations(context, records, watches, nameOf);
     const attachments = () => this.operations.attachments();
     this.witness = new Witness(context, { attachments, homeOf: () => BETA, nameOf }, 0);
     this.operations.watch(this.witness);

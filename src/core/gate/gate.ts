@@ -12,6 +12,7 @@ import type { CoreContext } from '../context.js';
 import type { Input } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Calls } from './calls.js';
+import { ChangeNotify } from './change-notify.js';
 import { Clients } from './clients.js';
 import type { Client } from './clients.js';
 import { Controls } from './controls.js';
@@ -54,6 +55,7 @@ export class Gate implements RecordsEvents {
   private readonly clients: Clients;
   private readonly calls: Calls;
   private readonly messages: Messages;
+  readonly changeNotify: ChangeNotify;
   private readonly controls: Controls;
   private readonly databases: Databases;
   private readonly processes: Processes;
@@ -76,6 +78,7 @@ export class Gate implements RecordsEvents {
     this.processes = new Processes(context);
     this.databases = new Databases(context, records, persistent);
     this.messages = new Messages(context, this.clients);
+    this.changeNotify = new ChangeNotify(context, this.clients, this.messages);
     this.forwarding = new Forwarding(context);
     this.releases = new Releases(context, options.samba, incarnation);
     this.traversals = new Traversals(context, this.clients, records, persistent, tokens);
@@ -90,7 +93,7 @@ export class Gate implements RecordsEvents {
       traversals: this.traversals,
       records,
       persistent,
-      addressRegistered: (srvid: bigint): void => this.addressRegistered(srvid),
+      addressRegistered: (client: Client, srvid: bigint): void => this.addressRegistered(client, srvid),
     };
     const table = new Map([...smbdControls(parts), ...toolControls(parts, generation)]);
     const liveness = new LivenessQuestions(context, this.processes, this.forwarding);
@@ -108,6 +111,8 @@ export class Gate implements RecordsEvents {
     this.calls.clientClosed(client);
     for (const stop of [...client.onClosed]) stop();
     this.processes.clientClosed(client);
+    const isLast = this.processes.isAlive(this.context.self, client.pid, null) === 'dead';
+    this.changeNotify.clientClosed(client, isLast);
     for (const [srvid, data] of client.notifies) this.messages.broadcast(srvid, data);
   }
 
@@ -121,6 +126,7 @@ export class Gate implements RecordsEvents {
         case 'request-call':
           return this.calls.request(client, packet);
         case 'message':
+          if (this.changeNotify.fromLocal(packet.destination, packet.srvid, packet.data)) return;
           return this.messages.request(packet.destination, packet.srvid, packet.data);
         case 'request-control':
           return this.controls.request(client, packet);
@@ -158,7 +164,11 @@ export class Gate implements RecordsEvents {
     const message = decodeGateMessage(bytes);
     switch (message.kind) {
       case 'message':
-        return this.messages.deliver(message.srvid, message.data);
+        if (this.changeNotify.fromPeer(from, message.srvid, message.data)) return;
+        this.messages.deliver(message.srvid, message.data);
+        return this.changeNotify.delivered(from, message.data);
+      case 'notifyd':
+        return this.changeNotify.onAnnounced(from, message.id);
       case 'process-changes':
         return this.processes.onChanges(from, message.changes);
       case 'process-list':
@@ -196,11 +206,13 @@ export class Gate implements RecordsEvents {
     this.processes.peerUp(peer, incarnation);
     this.forwarding.peerLost(peer);
     this.traversals.peerLost(peer);
+    this.changeNotify.peerUp(peer, incarnation);
   }
 
   peerDown(peer: NodeId): void {
     this.forwarding.peerLost(peer);
     this.traversals.peerSilent(peer);
+    this.changeNotify.peerDown(peer);
   }
 
   migrated(token: number): void {
@@ -217,7 +229,8 @@ export class Gate implements RecordsEvents {
     this.context.count('gate.answer.unexpected');
   }
 
-  private addressRegistered(srvid: bigint): void {
+  private addressRegistered(client: Client, srvid: bigint): void {
+    this.changeNotify.registered(client, srvid);
     if (srvid !== SRVID.leader || this.leaderTimer !== null) return;
     const { timers } = this.context;
     this.leaderTimer = timers.at(this.context.now() + LEADER_DELAY_MICROS, () => this.tellLeader());

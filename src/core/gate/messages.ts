@@ -28,17 +28,22 @@ export class Messages {
     }
     const peer = nodeId(destination);
     if (!members.includes(peer)) return this.context.count('gate.message.dropped.unknown-server');
-    this.forward(peer, encodeGateMessage({ kind: 'message', srvid, data }), 'met');
+    this.forward(peer, srvid, data, 'met');
   }
 
   /** To every server, ourselves included. */
   broadcast(srvid: bigint, data: Uint8Array): void {
     this.deliver(srvid, data);
     const message = encodeGateMessage({ kind: 'message', srvid, data });
-    for (const peer of this.context.members) if (peer !== this.context.self) this.forward(peer, message, 'drop');
+    for (const peer of this.context.members) if (peer !== this.context.self) this.send(peer, message, 'drop');
   }
 
-  private forward(peer: NodeId, message: Uint8Array, mode: SendMode): void {
+  /** To the handlers of the address at a peer. */
+  forward(peer: NodeId, srvid: bigint, data: Uint8Array, mode: SendMode): void {
+    this.send(peer, encodeGateMessage({ kind: 'message', srvid, data }), mode);
+  }
+
+  private send(peer: NodeId, message: Uint8Array, mode: SendMode): void {
     if (this.context.send(peer, message, mode)) this.context.count('gate.message.sent');
     else this.context.count('gate.message.dropped.server-down');
   }

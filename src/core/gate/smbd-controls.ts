@@ -21,7 +21,7 @@ import {
 import { decodeMarshalled, decodeScheduleForDeletion } from '../../wire/ctdb-records.js';
 import type { DatabaseKind } from '../../wire/gate-messages.js';
 import type { CoreContext } from '../context.js';
-import type { Clients } from './clients.js';
+import type { Client, Clients } from './clients.js';
 import type { ControlCall, ControlHandler } from './controls.js';
 import type { Database, Databases } from './databases.js';
 import { NO_DATA, refused } from './forwarding.js';
@@ -49,7 +49,7 @@ export interface ControlParts {
   records: RecordsForGate;
   persistent: PersistentForGate;
   /** Somebody may have begun to listen to an address that the gate itself speaks to. */
-  addressRegistered(srvid: bigint): void;
+  addressRegistered(client: Client, srvid: bigint): void;
 }
 
 export const done = (data: Uint8Array = NO_DATA): ControlAnswer => ({ status: 0, data, error: '' });
@@ -110,7 +110,7 @@ function addressControls(parts: ControlParts): [number, ControlHandler][] {
         if (!clients.register(client, srvid)) return answer(refused('too many addresses'));
         if (first) processes.registered(client, srvid);
         answer(done());
-        parts.addressRegistered(srvid);
+        parts.addressRegistered(client, srvid);
       },
     ],
     [

@@ -4,6 +4,8 @@
  * core/witness.
  */
 import type { FileId, OpenTerms } from '../../wire/ring-ops.js';
+import type { ServerId } from '../../wire/samba-messages.js';
+import { NOBODY } from '../../wire/samba-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
 import type { NeededRecord } from '../records/pins.js';
@@ -34,6 +36,7 @@ export interface Operation extends OpenTerms {
 }
 
 export class Attachment {
+  server: ServerId = NOBODY;
   clientGuid = '';
   address = '';
   name = '';

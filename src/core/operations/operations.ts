@@ -7,12 +7,15 @@
 import { DecodeError } from '../../base/bytes.js';
 import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
 import type { RingMessage, RingOpened } from '../../wire/ring-ops.js';
+import type { ServerId, WatchChange } from '../../wire/samba-messages.js';
 import {
   HISTOGRAM,
+  NOTIFY_FLAG,
   OPEN_FLAG,
   RING_OP,
   TREE_FLAG,
   decodeRingMessage,
+  encodeNotifyReady,
   encodeOpenReady,
   encodeTreeReady,
 } from '../../wire/ring-ops.js';
@@ -40,6 +43,23 @@ export interface RecordsForOperations {
   endOperation(number: number): void;
   inspect(name: RecordName, then: (data: Uint8Array) => void): void;
   isHome(needed: NeededRecord): boolean;
+}
+
+/** What operations need of core/gate: the folders that clients watch. */
+export interface WatchesForOperations {
+  /** `number` is the module's; `done`, if any, is called once, possibly inside the call. */
+  begin(
+    process: { pid: number; id: ServerId },
+    number: bigint,
+    change: WatchChange,
+    done: ((everywhere: boolean) => void) | null,
+  ): void;
+  end(pid: number, number: bigint): void;
+  /** The process tells all its watches anew. */
+  resyncBegins(pid: number): void;
+  resyncEnds(pid: number): void;
+  /** Calls back when the changes made here are reported to the watchers elsewhere, or after a bounded wait. */
+  whenComplete(done: () => void): void;
 }
 
 /** What a module says of a handle that its smbd has. */
@@ -75,6 +95,7 @@ export class Operations {
   constructor(
     private readonly context: CoreContext,
     private readonly records: RecordsForOperations,
+    private readonly watches: WatchesForOperations,
     /** What people call a server. */
     private readonly nameOf: (server: NodeId) => string,
   ) {
@@ -154,6 +175,7 @@ export class Operations {
   private handle(attachment: Attachment, message: RingMessage): void {
     switch (message.kind) {
       case 'hello':
+        attachment.server = message.server;
         attachment.clientGuid = message.clientGuid;
         attachment.address = message.address;
         attachment.name = message.name;
@@ -180,9 +202,14 @@ export class Operations {
         for (const operation of [...attachment.operations.keys()]) {
           if (operation < message.operationsFrom) this.end(attachment, operation);
         }
+        this.watches.resyncBegins(attachment.pid);
         return;
       case 'resync-end':
-        return;
+        return this.watches.resyncEnds(attachment.pid);
+      case 'notify-begin':
+        return this.notifyBegin(attachment, message);
+      case 'notify-end':
+        return this.watches.end(attachment.pid, message.number);
       case 'replay-open':
         this.watcher?.replayed(attachment, message);
         return;
@@ -196,7 +223,21 @@ export class Operations {
     attachment.trees.set(tree, { share, user, path });
     const refusal = this.probes.connect({ share, volume, rootInode }, this.nameOf);
     if ((message.flags & TREE_FLAG.wantsReply) === 0) return;
-    sendToModule(this.context, attachment, RING_OP.treeReady, encodeTreeReady(tree, refusal));
+    // what the client changes is reported to those who watch, from the first change on
+    this.watches.whenComplete(() => {
+      if (this.byId.get(attachment.id) !== attachment) return;
+      sendToModule(this.context, attachment, RING_OP.treeReady, encodeTreeReady(tree, refusal));
+    });
+  }
+
+  private notifyBegin(attachment: Attachment, message: Extract<RingMessage, { kind: 'notify-begin' }>): void {
+    const { number, change, flags } = message;
+    const answer = (everywhere: boolean): void => {
+      if (this.byId.get(attachment.id) !== attachment) return;
+      sendToModule(this.context, attachment, RING_OP.notifyReady, encodeNotifyReady(number, everywhere));
+    };
+    const process = { pid: attachment.pid, id: attachment.server };
+    this.watches.begin(process, number, change, (flags & NOTIFY_FLAG.wantsReply) === 0 ? null : answer);
   }
 
   private begin(attachment: Attachment, message: Extract<RingMessage, { kind: 'open-begin' }>): void {

@@ -18,7 +18,7 @@ import time
 from impacket.smb3 import SMB3
 from impacket.smb3structs import SMB2_DIALECT_30
 
-CREATE, CLOSE, READ, WRITE, LOCK, CANCEL, BREAK, SET_INFO = 5, 6, 8, 9, 10, 12, 18, 17
+CREATE, CLOSE, READ, WRITE, LOCK, CANCEL, ECHO, NOTIFY, SET_INFO, BREAK = 5, 6, 8, 9, 10, 12, 13, 15, 17, 18
 ASYNC_FLAG = 2
 PENDING = 0x103
 UNSOLICITED = 0xFFFFFFFFFFFFFFFF
@@ -31,6 +31,7 @@ STATUS = {
     0xC0000055: 'LOCK_NOT_GRANTED', 0xC0000054: 'FILE_LOCK_CONFLICT', 0xC000007E: 'RANGE_NOT_LOCKED',
     0xC0000128: 'FILE_CLOSED', 0xC0000011: 'END_OF_FILE', 0xC000006D: 'LOGON_FAILURE', 0xC0000120: 'CANCELLED',
     0xC000003A: 'OBJECT_PATH_NOT_FOUND', 0xC0000123: 'FILE_DELETED', 0xC00000E3: 'INVALID_OPLOCK_PROTOCOL',
+    0x0000010B: 'NOTIFY_CLEANUP', 0x0000010C: 'NOTIFY_ENUM_DIR',
 }
 ACCESS = {'read': 0x00120089, 'write': 0x00120116, 'delete': 0x00010000}
 SHARE = {'r': 1, 'w': 2, 'd': 4}
@@ -41,6 +42,9 @@ LEASE = {'R': 1, 'H': 2, 'W': 4}
 LEASE_BREAK_IN_PROGRESS = 2
 DELETE_ON_CLOSE = 0x00001000
 NON_DIRECTORY = 0x00000040
+DIRECTORY = 0x00000001
+WATCH_TREE = 1
+ACTION = {1: 'added', 2: 'removed', 3: 'modified', 4: 'renamed from', 5: 'renamed to'}
 
 
 def status_name(code):
@@ -127,7 +131,8 @@ class Client:
         if 'delete' in request.get('access', []):
             access |= ACCESS['delete']
         share = sum(SHARE[letter] for letter in request.get('share', 'rwd'))
-        options = NON_DIRECTORY | (DELETE_ON_CLOSE if request.get('deleteOnClose') else 0)
+        options = DIRECTORY if request.get('folder') else NON_DIRECTORY
+        options |= DELETE_ON_CLOSE if request.get('deleteOnClose') else 0
         contexts = [context(b'QFid', b'')]
         oplock = OPLOCK[request.get('oplock', 'none')]
         key = None
@@ -195,6 +200,30 @@ class Client:
                            request['length'], flags, 0)
         self.send(LOCK, body, request, lambda data: {})
 
+    def do_watch(self, request):
+        """Change notify. "pending" is said when smbd has taken the request and waits."""
+        body = struct.pack('<HHI16sII', 32, WATCH_TREE if request.get('recursive') else 0, 65536,
+                           self.handles[request['handle']], request['filter'], 0)
+        self.send(NOTIFY, body, request, self.read_changes)
+
+    @staticmethod
+    def read_changes(data):
+        at, length = struct.unpack_from('<HI', data, 2)
+        rest = data[at - HEADER_BYTES:at - HEADER_BYTES + length]
+        changes = []
+        while len(rest) >= 12:
+            following, action, name_bytes = struct.unpack_from('<III', rest)
+            name = rest[12:12 + name_bytes].decode('utf-16le').replace('\\', '/')
+            changes.append({'action': ACTION.get(action, str(action)), 'name': name})
+            if following == 0:
+                break
+            rest = rest[following:]
+        return {'changes': changes}
+
+    def do_echo(self, request):
+        """Answered when all that was sent before has been taken."""
+        self.send(ECHO, struct.pack('<HH', 4, 0), request, lambda data: {})
+
     def do_cancel(self, request):
         """Gives up a request that waits, "request" its id; that is then answered CANCELLED, unless it was quicker."""
         for message, (waiting, _, _) in self.pending.items():
@@ -261,7 +290,7 @@ class Client:
             return None
         if status == PENDING:
             self.waiting[message] = struct.unpack_from('<Q', packet, 32)[0]
-            return None
+            return emit({'event': 'pending', 'request': self.pending[message][0]['id'], 'at': time.monotonic()})
         self.waiting.pop(message, None)
         request, read, sent = self.pending.pop(message)
         answer = {'id': request['id'], 'status': status_name(status), 'sent': sent, 'at': time.monotonic()}
