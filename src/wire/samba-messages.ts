@@ -12,6 +12,8 @@ const SERVER_ID_BYTES = 24;
 export const SAMBA_MESSAGE = {
   ping: 0x0002,
   pong: 0x0003,
+  /** A change in a watched folder; to the process whose client watches. */
+  pvfsNotify: 0x0310,
   /** A client begins or ends to watch a folder; to the notifyd of its server. */
   notifyRecChange: 0x031a,
   notifyGetDb: 0x031c,

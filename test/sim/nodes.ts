@@ -27,13 +27,16 @@ export function makePoolNode(options: NodeOptions, sabotage: Sabotage = 'none'):
   };
 }
 
-/** Plants a bug in the core's pins, which the canary tests must find. */
+/** Plants a bug in the core, which the canary tests must find. */
 function plant(node: PoolNode, sabotage: Sabotage): void {
   const records = partOf(node, 'records');
   const holdings = partOf(records, 'holdings');
   const pins = partOf(records, 'pins');
   const method = (of: object, name: string): ((...given: unknown[]) => unknown) =>
     (Reflect.get(of, name) as (...given: unknown[]) => unknown).bind(of);
+  const changeNotify = partOf(partOf(node, 'gate'), 'changeNotify');
+  if (sabotage === 'answer-watches-early') Reflect.set(changeNotify, 'wait', (done: (ok: boolean) => void) => done(true));
+  if (sabotage === 'serve-before-watches') Reflect.set(changeNotify, 'whenComplete', (done: () => void) => done());
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {
     const answer = method(pins, 'answer');

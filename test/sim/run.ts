@@ -24,6 +24,9 @@ import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
+import { WatchChecker } from './watch-checker.js';
+import { WatchWorld, watch } from './watches.js';
+import { SimulatedNotifyd } from './notifyd.js';
 import { deleteAll, live, look } from './workload.js';
 
 /** After the faults have stopped everything must be answered within this time. */
@@ -38,6 +41,14 @@ const LOOK_MICROS = 200_000;
 const LOOKS_AGAIN_MICROS = 7_000_000;
 /** Ticks in a quiet second: twenty heartbeats, and some slack for a straggler. */
 const QUIET_TICKS_MAX = 25;
+
+const WATCHERS_PER_SERVER = 2;
+/** Apart from those of the other smbds. */
+const WATCHER_INDEX = 50;
+/** smbd serves when its notifyd does. */
+const WATCHER_START_MICROS = 500;
+/** Beyond it a server may seem silent although it is not. */
+const WATCHES_LOSS_MAX = 0.1;
 
 export interface RunResult {
   violations: Violation[];
@@ -54,6 +65,7 @@ class Run {
   private readonly servers: SimulatedServer[] = [];
   private readonly checker: Checker;
   private readonly leaseChecker: LeaseChecker;
+  private readonly watchChecker: WatchChecker;
   private readonly stores = new Map<NodeId, SimulatedStore>();
   private readonly names = new Map<DatabaseId, string>();
   private readonly shared: Shared;
@@ -78,6 +90,7 @@ class Run {
     );
     const { sabotage } = settings;
     this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
+    this.watchChecker = new WatchChecker((rule, text) => this.checker.fail(rule, text));
     const stock = {
       looksOnce: sabotage === 'look-once',
       tellsOnce: sabotage === 'tell-once',
@@ -91,6 +104,7 @@ class Run {
       version: 0,
       late: new Set(),
       leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
+      watches: settings.watches ? this.watchWorld() : null,
     };
     this.world = {
       time: this.time,
@@ -111,6 +125,14 @@ class Run {
     };
   }
 
+  private watchWorld(): WatchWorld {
+    const { wire, partitions, longFaults, sabotage } = this.settings;
+    const isWireGood = wire.lossProbability <= WATCHES_LOSS_MAX && partitions === 0 && !longFaults;
+    const isWhole = (): boolean => isWireGood && this.servers.every((server) => !server.stuckLately());
+    const after = (micros: Micros, action: () => void): void => void this.time.after(micros, action);
+    return new WatchWorld(this.watchChecker, after, isWhole, sabotage === 'watch-late');
+  }
+
   private name(database: DatabaseId): string {
     return this.names.get(database) ?? database.toString(16);
   }
@@ -128,12 +150,30 @@ class Run {
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
     this.stores.set(self, server.store);
+    if (this.shared.watches !== null) this.makeNotifyd(server, this.shared.watches);
     // smbd comes up some time after the daemon; until then the databases are not open here
     for (let i = 0; i < settings.smbdsPerServer + (settings.listings ? 1 : 0); i++) {
       this.time.after(this.prng.below(settings.smbdStartMicrosMax + 1), () => {
         if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
       });
     }
+  }
+
+  /** It comes with the server's smbds, just before those whose clients watch. */
+  private makeNotifyd(server: SimulatedServer, watches: WatchWorld): void {
+    this.time.after(this.prng.below(this.settings.smbdStartMicrosMax + 1), () => {
+      if (server.dead || this.faultsOver) return;
+      const tellLocal = watches.tellLocal.bind(watches);
+      watches.notifyds.set(
+        server.self,
+        new SimulatedNotifyd(server, this.world, this.prng, this.nextPid++, tellLocal),
+      );
+      for (let i = 0; i < WATCHERS_PER_SERVER; i++) {
+        this.time.after(WATCHER_START_MICROS + this.prng.below(10_000), () => {
+          if (!server.dead && !this.faultsOver) this.makeSmbd(server, WATCHER_INDEX + i, watch);
+        });
+      }
+    });
   }
 
   private watchPins(server: SimulatedServer): PinChecker {
@@ -153,6 +193,8 @@ class Run {
   /** A daemon died: so do its smbds; after a while it is started anew. */
   private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
     this.checker.serverDied(server.self);
+    this.watchChecker.serverDied(server.self);
+    this.shared.watches?.notifyds.delete(server.self);
     this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
     this.stores.delete(server.self);
     for (const smbd of [...this.smbds]) {
@@ -172,10 +214,10 @@ class Run {
     return this.checker.mayBeGone(locking, file) || this.checker.mayBeGone(leases, leaseKey(file, smbd));
   }
 
-  private makeSmbd(server: SimulatedServer, index: number): void {
+  private makeSmbd(server: SimulatedServer, index: number, chosen?: typeof live): void {
     const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, this.world, this.checker, this.nextPid++);
     this.smbds.add(smbd);
-    const life = index % 100 === this.settings.smbdsPerServer ? look : live;
+    const life = chosen ?? (index % 100 === this.settings.smbdsPerServer ? look : live);
     smbd.run(life(this.shared, smbd, () => this.faultsOver));
     const { deathProbability, thinkMicrosMax } = this.settings;
     if (deathProbability === 0) return;
@@ -185,7 +227,7 @@ class Run {
       this.totals.deaths++;
       this.kill(smbd);
       this.time.after(this.prng.below(5_000), () => {
-        if (!this.faultsOver && !server.dead) this.makeSmbd(server, index + 100);
+        if (!this.faultsOver && !server.dead) this.makeSmbd(server, index + 100, chosen);
       });
     });
   }
@@ -193,6 +235,7 @@ class Run {
   private kill(smbd: SimulatedSmbd): void {
     this.bury(smbd);
     this.shared.leases?.died(smbd);
+    this.watchChecker.died(smbd.name);
     smbd.die();
   }
 
@@ -297,6 +340,8 @@ class Run {
     if (this.broken()) return;
     for (const server of this.servers) server.pins?.finish();
     this.leaseChecker.finish();
+    this.watchChecker.finish();
+    for (const notifyd of this.shared.watches?.notifyds.values() ?? []) notifyd.end();
     for (const smbd of [...this.smbds]) this.bury(smbd);
     // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
     this.advance(ANNOUNCE_MICROS);
@@ -364,6 +409,12 @@ class Run {
     return [`${opens} opens with leases`, `${writes} writes of files`, `${breaks} breaks`];
   }
 
+  private watchSummary(): string[] {
+    if (!this.settings.watches) return [];
+    const { watches, changes, told, twice } = this.watchChecker.totals;
+    return [`${watches} watches`, `${changes} changes in folders, told ${told} times, ${twice} of them again`];
+  }
+
   private pinSummary(): string[] {
     if (!this.settings.modules) return [];
     let [batches, ready, longest] = [0, 0, 0];
@@ -386,6 +437,7 @@ class Run {
       `${fetches} fetches`,
       `${cachedReads} cached reads`,
       ...this.leaseSummary(),
+      ...this.watchSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,
       `${this.wire.totals.sent} frames`,

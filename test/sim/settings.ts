@@ -24,6 +24,10 @@ export const SABOTAGES = [
   'keep-locks',
   // what the daemon does to a record does not raise the sequence number
   'quiet-store',
+  // watches count when notifyd's log comes; the core answers before they count, or lets clients in before it knows all
+  'watch-late',
+  'answer-watches-early',
+  'serve-before-watches',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -63,6 +67,8 @@ export interface Settings {
   longFaults: boolean;
   /** Clients cache files under leases. */
   leases: boolean;
+  /** Clients watch folders. */
+  watches: boolean;
   sabotage: Sabotage;
 }
 
@@ -75,6 +81,8 @@ export interface Extras {
   rough?: boolean;
   /** Clients cache files under leases. */
   leases?: boolean;
+  /** Clients watch folders. */
+  watches?: boolean;
   sabotage?: Sabotage;
 }
 
@@ -111,6 +119,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     listings: false,
     longFaults: false,
     leases: extras.leases ?? false,
+    watches: extras.watches ?? false,
     sabotage: extras.sabotage ?? 'none',
   };
   return extras.rough === true ? roughen(settings, prng) : settings;
@@ -149,6 +158,7 @@ export function describeSettings(settings: Settings): string {
     ...(settings.longFaults ? ['long faults'] : []),
     ...(settings.modules ? ['with modules'] : []),
     ...(settings.leases ? ['with leases'] : []),
+    ...(settings.watches ? ['with watches'] : []),
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
   ].join(', ');

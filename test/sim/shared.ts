@@ -3,6 +3,7 @@ import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { LeaseWorld } from './lease-world.js';
 import type { Settings } from './settings.js';
+import type { WatchWorld } from './watches.js';
 import type { Locked, SimulatedSmbd, Steps } from './smbd.js';
 
 /** What the smbds of a run have in common. */
@@ -18,6 +19,8 @@ export interface Shared {
   late: Set<string>;
   /** Clients that cache under leases; null in a run without. */
   leases: LeaseWorld | null;
+  /** Clients that watch folders; null in a run without. */
+  watches: WatchWorld | null;
 }
 
 /** Locks a record, and remembers that it was used. */

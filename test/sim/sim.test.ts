@@ -30,6 +30,12 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     extras: { rough: true, restarts: true, modules: true },
     options: ' --restarts --modules --rough',
   },
+  {
+    name: 'runs with watches in which servers start anew',
+    runs: 60,
+    extras: { watches: true, restarts: true },
+    options: ' --restarts --watches',
+  },
   { name: 'runs with leases', runs: 60, extras: { leases: true }, options: ' --leases' },
   {
     name: 'rough runs with leases and modules in which servers start anew',
@@ -107,6 +113,9 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   // and how a read comes to pass a lock
   { sabotage: 'keep-locks', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
+  { sabotage: 'watch-late', extras: { watches: true }, rule: 'watchers-are-told' },
+  { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 200 },
+  { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 200 },
 ];
 
 for (const { sabotage, extras, rule, runs = CANARY_RUNS_MAX } of canaries) {

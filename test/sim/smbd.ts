@@ -30,6 +30,8 @@ export type Wait =
   | { for: 'chain'; database: DatabaseId; key: RecordKey }
   | { for: 'reply'; requestId: number }
   | { for: 'ready'; operation: bigint }
+  /** Of the daemon, over the ring, to the question of that number. */
+  | { for: 'answer'; op: number; number: bigint }
   | { for: 'rows'; requestId: number };
 
 export type Steps<Result> = Generator<Wait, Result, CtdbPacket | undefined>;
@@ -68,6 +70,9 @@ export class SimulatedSmbd {
   private attachment: number | null = null;
   private lastOperation = 0n;
   private awaitingOperation: bigint | null = null;
+  private awaitingAnswer: { op: number; number: bigint } | null = null;
+  /** The result in the last such answer; 0 is good. */
+  answered = 0;
   /** The traversal whose rows are awaited, and which came. */
   private awaitingRows: number | null = null;
   private rows: { key: RecordKey; text: string }[] = [];
@@ -92,6 +97,10 @@ export class SimulatedSmbd {
     const smbd = new SimulatedSmbd(name, this.server, this.world, this.checker, this.pid + 100);
     smbd.workMicros = this.workMicros;
     return smbd;
+  }
+
+  get time(): ServerWorld['time'] {
+    return this.world.time;
   }
 
   get busy(): boolean {
@@ -175,6 +184,9 @@ export class SimulatedSmbd {
         return;
       case 'ready':
         this.awaitingOperation = wait.operation;
+        return;
+      case 'answer':
+        this.awaitingAnswer = wait;
         return;
       case 'rows':
         this.awaitingRows = wait.requestId;
@@ -280,7 +292,17 @@ export class SimulatedSmbd {
   attachModule(): void {
     this.attachment = this.server.attachRing(this.pid, (op, payload) => {
       if (op === RING_OP.openReady) this.whenRunning(() => this.onOpenReady(payload));
+      else this.whenRunning(() => this.onAnswer(op, payload));
     });
+  }
+
+  private onAnswer(op: number, payload: Uint8Array): void {
+    const number = Buffer.from(payload).readBigUInt64LE(0);
+    if (this.dead || this.awaitingAnswer?.op !== op || this.awaitingAnswer.number !== number) return;
+    this.awaitingAnswer = null;
+    this.answered = Buffer.from(payload).readUInt32LE(8);
+    this.note(() => `is answered ${op} for ${number}: ${this.answered === 0 ? 'yes' : 'no'}`);
+    this.resume(undefined);
   }
 
   private onOpenReady(payload: Uint8Array): void {
@@ -315,7 +337,7 @@ export class SimulatedSmbd {
     this.sendRing(RING_OP.openCancel, encodeOpenCancel(operation));
   }
 
-  private sendRing(op: number, payload: Uint8Array): void {
+  sendRing(op: number, payload: Uint8Array): void {
     if (this.attachment !== null) this.server.sendRing(this.attachment, op, payload);
   }
 

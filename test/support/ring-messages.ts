@@ -2,7 +2,9 @@
 import { ByteWriter } from '../../src/base/bytes.js';
 import { keyBytes } from '../../src/base/ids.js';
 import type { FileId } from '../../src/wire/ring-ops.js';
-import { OPEN_FLAG } from '../../src/wire/ring-ops.js';
+import { NOTIFY_FLAG, OPEN_FLAG } from '../../src/wire/ring-ops.js';
+import type { WatchChange } from '../../src/wire/samba-messages.js';
+import { NOBODY, writeServerId } from '../../src/wire/samba-messages.js';
 
 const NO_FILE = '\0'.repeat(24) as FileId;
 const TREE = 1n;
@@ -36,16 +38,26 @@ export function encodeClose(file: FileId, operation: bigint): Uint8Array {
   return new ByteWriter(64).raw(keyBytes(file)).u64(operation).u64(operation).u64(0n).u32(0).u32(0).finish().slice();
 }
 
-export function encodeHello(clientGuid: string, address: string, name: string): Uint8Array {
+export function encodeHello(clientGuid: string, address: string, name: string, server = NOBODY): Uint8Array {
   const [addressBytes, nameBytes] = [Buffer.from(address), Buffer.from(name)];
-  const writer = new ByteWriter(128).u64(1n).raw(new Uint8Array(16)).raw(Buffer.from(clientGuid, 'latin1')).u32(0);
+  const writer = writeServerId(new ByteWriter(128), server).raw(Buffer.from(clientGuid, 'latin1')).u32(0);
   return writer.u16(addressBytes.length).u16(nameBytes.length).raw(addressBytes).raw(nameBytes).finish().slice();
 }
 
+export function encodeNotifyBegin(number: bigint, change: WatchChange): Uint8Array {
+  const { handle, since, filter, subdirFilter, folder } = change;
+  const writer = new ByteWriter(128).u64(number).u64(handle).raw(since).u32(filter).u32(subdirFilter);
+  return writer.u32(NOTIFY_FLAG.wantsReply).u16(folder.length).u16(0).raw(folder).finish().slice();
+}
+
+export function encodeNotifyEnd(number: bigint): Uint8Array {
+  return new ByteWriter(8).u64(number).finish().slice();
+}
+
 /** The tree of all other messages here. */
-export function encodeTreeConnect(share: string, user: string, path: string): Uint8Array {
+export function encodeTreeConnect(share: string, user: string, path: string, flags = 0): Uint8Array {
   const texts = [share, user, path].map((text) => Buffer.from(text));
-  const writer = new ByteWriter(128).u64(TREE).u64(0n).u64(0n).u64(0n).u32(0);
+  const writer = new ByteWriter(128).u64(TREE).u64(0n).u64(0n).u64(0n).u32(flags);
   for (const { length } of texts) writer.u16(length);
   writer.raw(new Uint8Array(6));
   for (const bytes of texts) writer.raw(bytes);

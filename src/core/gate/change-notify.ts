@@ -52,8 +52,8 @@ const NO_INDEX = 0xffff_ffff_ffff_ffffn;
 
 interface Peer {
   incarnation: Incarnation | null;
-  /** As its daemon told; null: none runs there. */
-  notifyd: ServerId | null;
+  /** As its daemon told: null: none runs there; undefined: it has not told yet. */
+  notifyd: ServerId | null | undefined;
   /** It was sent the database of ours: what we log from there on counts. */
   isServed: boolean;
   /** Ours has its database. */
@@ -89,6 +89,7 @@ export class ChangeNotify {
   private readonly ownPings = new Map<bigint, NodeId>();
   private client: { id: ClientId; pid: number } | null = null;
   private own: ServerId | null = null;
+  private learntAt: Micros = 0;
   private index = 0n;
   private lastSerial = 0n;
 
@@ -99,7 +100,7 @@ export class ChangeNotify {
   ) {
     for (const peer of context.members) {
       if (peer === context.self) continue;
-      this.peers.set(peer, { incarnation: null, notifyd: null, isServed: false, isKnown: false });
+      this.peers.set(peer, { incarnation: null, notifyd: undefined, isServed: false, isKnown: false });
     }
   }
 
@@ -136,6 +137,7 @@ export class ChangeNotify {
   private learn(id: ServerId): void {
     if (this.own !== null && sameServerId(this.own, id)) return;
     this.own = id;
+    this.learntAt = this.context.now();
     this.index = 0n;
     this.context.count('gate.notify.notifyd');
     for (const peer of this.peers.keys()) {
@@ -154,7 +156,7 @@ export class ChangeNotify {
   /** Whatever the peer's notifyd knows of ours: it asks for all of it. */
   private renew(node: NodeId): void {
     const peer = this.peers.get(node);
-    if (peer === undefined || peer.notifyd === null || this.own === null) return;
+    if (peer?.notifyd === undefined || peer.notifyd === null || this.own === null) return;
     peer.isServed = false;
     // one that knows us drops us for the first and asks at the second; one that does not asks at the first
     this.messages.forward(node, SRVID.sambaNotifyProxy, this.logMessage(this.own, NO_INDEX, []), 'met');
@@ -308,11 +310,10 @@ export class ChangeNotify {
   peerUp(node: NodeId, incarnation: Incarnation): void {
     const peer = this.peers.get(node);
     if (peer === undefined) return;
-    if (peer.incarnation !== incarnation) peer.notifyd = null;
+    if (peer.incarnation !== incarnation) peer.notifyd = undefined;
     peer.incarnation = incarnation;
     peer.isServed = false;
     peer.isKnown = false;
-    if (this.own === null) return;
     this.announce(node);
     this.renew(node);
   }
@@ -361,7 +362,7 @@ export class ChangeNotify {
       return;
     }
     const { timers, now } = this.context;
-    const up = [...this.peers].filter(([node, { notifyd }]) => notifyd !== null && this.context.isUp(node));
+    const up = [...this.peers].filter(([node, { notifyd }]) => notifyd && this.context.isUp(node));
     if (up.length === 0) return done(true);
     const timer = timers.at(now() + NOTIFY_WAIT_MICROS_MAX, () => this.finish(waiting, false));
     const waiting: Waiting = { serial: ++this.lastSerial, peers: new Set(up.map(([node]) => node)), timer, done };
@@ -412,8 +413,11 @@ export class ChangeNotify {
   private isComplete(): boolean {
     if (this.client === null) return true;
     if (this.own === null) return false;
-    return [...this.peers].every(([node, { notifyd, isKnown }]) => {
-      return notifyd === null || isKnown || !this.context.isUp(node);
+    const isLate = this.context.now() >= this.learntAt + NOTIFY_WAIT_MICROS_MAX;
+    return [...this.peers].every(([node, { incarnation, notifyd, isKnown }]) => {
+      if (notifyd === null || isKnown) return true;
+      // one that we have not met is given time to come; one that is silent is not waited for
+      return incarnation === null ? isLate : !this.context.isUp(node);
     });
   }
 
