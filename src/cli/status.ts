@@ -120,9 +120,9 @@ function heading(report: StatusReport): string {
   );
 }
 
-function moduleText({ attachments, opens, operations }: ModulesReport): string {
+function moduleText({ attachments, opens, operations, watches }: ModulesReport): string {
   if (attachments === 0) return 'VFS module: attached by no smbd\n';
-  const held = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}`;
+  const held = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}, ${plural(watches, 'watched folder')}`;
   const words = `${held}, ${plural(operations, 'open')} under way`;
   return `VFS module: ${words}\n`;
 }

@@ -84,9 +84,9 @@ function reportPersistent(database: NodeStatus['persistent'][number]): Persisten
   return { name, sequence, term, inSync, leader: { phase, holders, waiting } };
 }
 
-function reportModules({ witness, operations }: NodeStatus): ModulesReport {
+function reportModules({ witness, operations, gate }: NodeStatus): ModulesReport {
   const { attachments, opens, waits } = witness;
-  return { attachments, opens, waits, operations };
+  return { attachments, opens, waits, operations, watches: gate.watches };
 }
 
 function reportWait({ name, wait }: NodeStatus['records'][number]): WaitReport[] {

@@ -72,6 +72,8 @@ export interface ModulesReport {
   waits: number;
   /** Opens under way, whose records are held here until they end. */
   operations: number;
+  /** Folders that their clients watch (change notify). */
+  watches: number;
 }
 
 /** How long local processes waited, since the daemon started; quantiles are at most an eighth too high. */

@@ -6,9 +6,13 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
 import type { Lab } from '../../src/lab/lab.js';
-import { pause } from '../../src/lab/run.js';
+import { smbpool } from '../../src/lab/commands.js';
+import type { ServerPlace } from '../../src/lab/layout.js';
+import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, FolderChange } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
+import type { StatusReport } from '../../src/ports/status.js';
+import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
 const SEED = Number(process.env['SMBPOOL_SEED'] ?? Date.now() % 1_000_000);
@@ -20,6 +24,7 @@ const TOLD_MILLIS_MAX = 3_000;
 /** On one machine all servers would hear of each other's changes from its kernel. */
 const LAB = { servers: 3, globalOptions: ['kernel change notify = no'] };
 
+const RECURSIVE = { recursive: true, waitMs: TOLD_MILLIS_MAX };
 const FOLDER = { folder: true, access: ['read'] as 'read'[] };
 
 /** One watcher and one changer on each server. */
@@ -39,6 +44,11 @@ class Clients {
   }
 }
 
+/** What the daemon of a server says of itself. */
+async function watchesKnownAt(place: ServerPlace): Promise<number> {
+  return (JSON.parse(await smbpool(place, 'status', '--json')) as StatusReport).modules.watches;
+}
+
 async function ok(answer: Promise<Answer>): Promise<Answer> {
   const got = await answer;
   assert.equal(got.status, 'OK');
@@ -50,7 +60,7 @@ async function makeFolder(client: SmbClient, path: string): Promise<void> {
   await ok(client.closeHandle(handle));
 }
 
-/** Makes a file of that name, or folder, and says what a watcher is to be told of. */
+/** Makes a file of that name, or a folder. */
 async function change(client: SmbClient, path: string, isFolder: boolean): Promise<void> {
   const { handle } = await client.mustOpen(path, { disposition: 'create', ...(isFolder ? FOLDER : {}) });
   await ok(client.closeHandle(handle));
@@ -96,22 +106,115 @@ async function oneWatch({ watchers, changers }: Clients, prng: Prng, folder: str
   return null;
 }
 
-test('watched folders', { skip: WITHOUT_MODULE }, async (t) => {
-  await withLab(LAB, async (lab) => {
-    const clients = await Clients.connect(lab);
+/** Watches until it is told of that name, or `TOLD_MILLIS_MAX` pass without anything. */
+async function tellsOf(told: Promise<Answer>, client: SmbClient, handle: number, name: string): Promise<boolean> {
+  for (let answer = await told; answer.status === 'OK'; answer = await client.watch(handle, RECURSIVE)) {
+    if (includes(answer, { action: 'added', name })) return true;
+  }
+  return false;
+}
+
+/** A client that dies is forgotten on its server, and watches of others go on. */
+async function dyingWatcher(lab: Lab): Promise<void> {
+  const [dying, living, changer] = await Promise.all([0, 0, 1].map((id) => SmbClient.connect(lab.server(id).address)));
+  assert.ok(dying !== undefined && living !== undefined && changer !== undefined);
+  try {
+    await makeFolder(changer, 'dying');
+    const before = await watchesKnownAt(lab.server(0));
+    const [first, second] = [await dying.mustOpen('dying', FOLDER), await living.mustOpen('dying', FOLDER)];
+    void dying.watch(first.handle, RECURSIVE).catch(() => undefined);
+    await ok(dying.echo());
+    // each look at the daemon's status takes long on a busy machine
+    const told = living.watch(second.handle, { recursive: true });
+    await ok(living.echo());
+    assert.equal(await watchesKnownAt(lab.server(0)), before + 2);
+    dying.close();
+    const isForgotten = async () => (await watchesKnownAt(lab.server(0))) === before + 1;
+    assert.ok(await waitUntil(isForgotten, TOLD_MILLIS_MAX, 50), 'the dead client still watches');
+    await change(changer, 'dying/after', false);
+    assert.ok(await tellsOf(told, living, second.handle, 'after'));
+  } finally {
+    for (const client of [dying, living, changer]) client.close();
+  }
+}
+
+/**
+ * A server dies and comes back: the watches of the others count there when it serves its first client, and its own
+ * watches elsewhere.
+ */
+async function serverComesBack(lab: Lab): Promise<void> {
+  const [here, there] = [lab.server(0), lab.server(2)];
+  const watcher = await SmbClient.connect(here.address);
+  try {
+    await makeFolder(watcher, 'back');
+    const { handle } = await watcher.mustOpen('back', FOLDER);
+    // for as long as it takes
+    const told = watcher.watch(handle, { recursive: true });
+    await ok(watcher.echo());
+    await killDaemon(lab, there);
+    forgetTheEnd(there);
+    await lab.startAgain(there);
+    const returned = await SmbClient.connect(there.address);
     try {
-      await t.test(`${WATCHES} watches on random servers, seed ${SEED}`, async () => {
-        console.log(`seed ${SEED}`);
-        const prng = new Prng(SEED);
-        const lost: string[] = [];
+      await change(returned, 'back/through-the-new', false);
+      assert.ok(await tellsOf(told, watcher, handle, 'through-the-new'), 'not told of a change through the new server');
+      const { handle: own } = await returned.mustOpen('back', FOLDER);
+      const { told: toldThere } = await watch(returned, own, true);
+      await change(watcher, 'back/through-the-old', false);
+      assert.ok(await tellsOf(toldThere, returned, own, 'through-the-old'), 'the new server does not tell its client');
+    } finally {
+      returned.close();
+    }
+  } finally {
+    watcher.close();
+  }
+}
+
+/** What a watch of `top/watched` tells of a change in that folder after `top` was renamed by another client. */
+async function renamedAbove(watching: string, renaming: string, top: string): Promise<boolean> {
+  const [watcher, renamer] = await Promise.all([watching, renaming].map((address) => SmbClient.connect(address)));
+  assert.ok(watcher !== undefined && renamer !== undefined);
+  try {
+    await makeFolder(renamer, top);
+    await makeFolder(renamer, `${top}/watched`);
+    const { handle } = await watcher.mustOpen(`${top}/watched`, FOLDER);
+    const { told } = await watch(watcher, handle, true);
+    const above = await renamer.mustOpen(top, { folder: true, access: ['read', 'delete'] });
+    await ok(renamer.rename(above.handle, `${top}-new`));
+    await ok(renamer.closeHandle(above.handle));
+    await change(renamer, `${top}-new/watched/after`, false);
+    return await tellsOf(told, watcher, handle, 'after');
+  } finally {
+    for (const client of [watcher, renamer]) client.close();
+  }
+}
+
+test('watched folders', { skip: WITHOUT_MODULE }, async (t) => {
+  console.log(`seed ${SEED}`);
+  await withLab({ ...LAB, baseline: true }, async (lab) => {
+    await t.test(`${WATCHES} watches on random servers, seed ${SEED}`, async () => {
+      const clients = await Clients.connect(lab);
+      const prng = new Prng(SEED);
+      const lost: string[] = [];
+      try {
         for (let i = 0; i < WATCHES; i++) {
           const what = await oneWatch(clients, prng, `w${i}`);
           if (what !== null) lost.push(what);
         }
-        assert.deepEqual(lost, []);
-      });
-    } finally {
-      clients.close();
-    }
+      } finally {
+        clients.close();
+      }
+      assert.deepEqual(lost, []);
+    });
+    await t.test('a watching client dies', () => dyingWatcher(lab));
+    await t.test('a folder above a watch is renamed: as on one server', async () => {
+      const baseline = lab.places().find(({ name }) => name === 'baseline');
+      assert.ok(baseline !== undefined);
+      const alone = await renamedAbove(baseline.address, baseline.address, 'alone');
+      const inPool = await renamedAbove(lab.server(0).address, lab.server(1).address, 'pool');
+      console.log(`told after the rename: on one server ${alone}, in the pool ${inPool}`);
+      assert.equal(inPool, alone);
+    });
+    await t.test('a server dies and comes back', () => serverComesBack(lab));
   });
 });

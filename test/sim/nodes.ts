@@ -35,7 +35,9 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
   const method = (of: object, name: string): ((...given: unknown[]) => unknown) =>
     (Reflect.get(of, name) as (...given: unknown[]) => unknown).bind(of);
   const changeNotify = partOf(partOf(node, 'gate'), 'changeNotify');
-  if (sabotage === 'answer-watches-early') Reflect.set(changeNotify, 'wait', (done: (ok: boolean) => void) => done(true));
+  if (sabotage === 'answer-watches-early') {
+    Reflect.set(changeNotify, 'wait', (done: (everywhere: boolean) => void) => done(true));
+  }
   if (sabotage === 'serve-before-watches') Reflect.set(changeNotify, 'whenComplete', (done: () => void) => done());
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {

@@ -225,4 +225,3 @@ export function decodeTold(bytes: Uint8Array): ToldOfChange {
   const told = JSON.parse(Buffer.from(bytes).toString()) as { handle: string; folder: string; change: number };
   return { ...told, handle: BigInt(told.handle) };
 }
-

@@ -51,7 +51,7 @@ export function exampleStatus(): StatusReport {
       { name: 'passdb.tdb', sequence: null, term: null, inSync: false, leader: null },
     ],
     clients: 14,
-    modules: { attachments: 12, opens: 340, waits: 1, operations: 2 },
+    modules: { attachments: 12, opens: 340, waits: 1, operations: 2, watches: 5 },
     waitingRequests: 2,
     waits: [{ name: 'locking.tdb', count: 90_210, medianMicros: 143, p99Micros: 1_250, maxMicros: 48_000 }],
     counters: { 'record.moved': 90_227, 'client.packet.refused.truncated': 2, 'link.down': 0 },

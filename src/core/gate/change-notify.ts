@@ -104,6 +104,13 @@ export class ChangeNotify {
     }
   }
 
+  /** Watches that the modules of this server told. */
+  get size(): number {
+    let size = 0;
+    for (const watches of this.watches.values()) size += watches.size;
+    return size;
+  }
+
   // --- our notifyd
 
   /** A process registered an address: notifyd has one of its own. */

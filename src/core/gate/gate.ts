@@ -46,6 +46,8 @@ export interface GateStatus {
   calls: number;
   controls: number;
   traversals: number;
+  /** Folders that the clients of this server watch, as the modules told. */
+  watches: number;
   databases: { name: string; kind: string; open: boolean; readonly: boolean }[];
   /** Processes of every server, as known here. */
   servers: { node: NodeId; processes: number; known: boolean }[];
@@ -250,6 +252,7 @@ export class Gate implements RecordsEvents {
       calls: this.calls.size,
       controls: this.forwarding.size,
       traversals: this.traversals.size,
+      watches: this.changeNotify.size,
       databases: this.databases
         .list()
         .map(({ name, kind, state, readonly }) => ({ name, kind, open: state === 'open', readonly })),
