@@ -3,12 +3,13 @@
  * own server has taken the request: 200 watches and changes, from a seed. SMBPOOL_SEED, SMBPOOL_WATCHES
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
 import type { Lab } from '../../src/lab/lab.js';
 import { smbpool } from '../../src/lab/commands.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
-import { pause, waitUntil } from '../../src/lab/run.js';
+import { pause, run, waitUntil } from '../../src/lab/run.js';
 import type { Answer, FolderChange } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import type { StatusReport } from '../../src/ports/status.js';
@@ -20,6 +21,10 @@ const WATCHES = Number(process.env['SMBPOOL_WATCHES'] ?? 200);
 /** Between the moment that the watcher's server has taken the request and the change. */
 const DELAYS_MILLIS = [0, 5, 20, 100];
 const TOLD_MILLIS_MAX = 3_000;
+const RESTART_MILLIS_MAX = 10_000;
+const TELLS_AGAIN_MILLIS = 1_500;
+/** FILE_NOTIFY_CHANGE_FILE_NAME. */
+const FILE_NAMES = 1;
 
 /** On one machine all servers would hear of each other's changes from its kernel. */
 const LAB = { servers: 3, globalOptions: ['kernel change notify = no'] };
@@ -170,6 +175,47 @@ async function serverComesBack(lab: Lab): Promise<void> {
   }
 }
 
+/** A server's notifyd is killed: smbd starts another one, and its client is told again, of each change once. */
+async function notifydDies(lab: Lab): Promise<void> {
+  const [watcher, changer] = await Promise.all([0, 1].map((id) => SmbClient.connect(lab.server(id).address)));
+  assert.ok(watcher !== undefined && changer !== undefined);
+  try {
+    await makeFolder(changer, 'orphan');
+    const { handle } = await watcher.mustOpen('orphan', FOLDER);
+    const first = watcher.watch(handle, { filter: FILE_NAMES });
+    await ok(watcher.echo());
+    const [old, ...more] = await notifydsOf(lab.server(0));
+    assert.ok(old !== undefined && more.length === 0, 'not one notifyd on server 0');
+    process.kill(old, 'SIGKILL');
+    const isNew = async () => (await notifydsOf(lab.server(0))).some((pid) => pid !== old);
+    assert.ok(await waitUntil(isNew, RESTART_MILLIS_MAX, 50), 'smbd starts no new notifyd');
+    // smbd tells it of its watches when it hears that it is new
+    await pause(TELLS_AGAIN_MILLIS);
+    await change(changer, 'orphan/one', false);
+    assert.deepEqual((await ok(first)).changes, [{ action: 'added', name: 'one' }]);
+    const second = watcher.watch(handle, { filter: FILE_NAMES });
+    await change(changer, 'orphan/two', false);
+    assert.deepEqual((await ok(second)).changes, [{ action: 'added', name: 'two' }], 'told of a change twice');
+  } finally {
+    for (const client of [watcher, changer]) client.close();
+  }
+}
+
+/** The processes that call themselves so. */
+async function notifydsOf(place: ServerPlace): Promise<number[]> {
+  const pids = (await run('ip', ['netns', 'pids', place.namespace])).trim().split(/\s+/);
+  return pids.filter((pid) => commandOf(pid).includes('notifyd')).map(Number);
+}
+
+/** Empty when the process is gone. */
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
 /**
  * How a client fares that renames `top` while another one watches `top/watched`; and when it may, whether that one is
  * told of a change in that folder afterwards.
@@ -220,6 +266,7 @@ test('watched folders', { skip: WITHOUT_MODULE }, async (t) => {
       // 4.22 alone has directory leases, and with them refuses to rename what others have open below
       assert.equal(inPool, alone.startsWith('rename OK') ? alone : 'rename OK, a change then not told');
     });
+    await t.test('notifyd dies', () => notifydDies(lab));
     await t.test('a server dies and comes back', () => serverComesBack(lab));
   });
 });

@@ -306,6 +306,7 @@ export class ChangeNotify {
   onAnnounced(from: NodeId, id: ServerId | null): void {
     const peer = this.peers.get(from);
     if (peer === undefined) return;
+    if (peer.notifyd && (id === null || !sameServerId(peer.notifyd, id))) this.forget(peer.notifyd);
     peer.notifyd = id;
     peer.isServed = false;
     peer.isKnown = false;
@@ -317,12 +318,20 @@ export class ChangeNotify {
   peerUp(node: NodeId, incarnation: Incarnation): void {
     const peer = this.peers.get(node);
     if (peer === undefined) return;
-    if (peer.incarnation !== incarnation) peer.notifyd = undefined;
+    if (peer.incarnation !== incarnation) {
+      if (peer.notifyd) this.forget(peer.notifyd);
+      peer.notifyd = undefined;
+    }
     peer.incarnation = incarnation;
     peer.isServed = false;
     peer.isKnown = false;
     this.announce(node);
     this.renew(node);
+  }
+
+  /** Ours drops one that is gone; by itself it does so after a minute, and tells its watchers twice until then. */
+  private forget(id: ServerId): void {
+    if (this.own !== null) this.messages.deliver(SRVID.sambaNotifyProxy, this.logMessage(id, NO_INDEX, []));
   }
 
   /** Nobody waits for a server that is silent. */
