@@ -75,7 +75,8 @@ test('every message of the module is read as C wrote it', async () => {
   const samples = await ringSamples();
   assert.deepEqual([...samples.keys()].sort(), Object.keys(MEANT).sort());
   for (const [name, { op, hex }] of samples) {
-    assert.deepEqual(decodeRingMessage(op, Buffer.from(hex, 'hex')), { kind: name, ...MEANT[name] }, name);
+    const bytes = new Uint8Array(Buffer.from(hex, 'hex'));
+    assert.deepEqual(decodeRingMessage(op, bytes), { kind: name, ...MEANT[name] }, name);
   }
 });
 

@@ -14,7 +14,7 @@ import { DecodeError } from '../../src/base/bytes.js';
 import { pageJson, pageText, seePage, stateOf } from '../../src/cli/page.js';
 import type { PageSeen } from '../../src/cli/page.js';
 import { processState } from '../../src/cli/process-state.js';
-import { CORE_COUNTER_NAMES, NODE_PAGE_BYTES, decodeNodePage } from '../../src/wire/node-page.js';
+import { CORE_COUNTER_NAMES, LAYOUT_VERSION, NODE_PAGE_BYTES, decodeNodePage } from '../../src/wire/node-page.js';
 import { smbpool } from '../support/command-line.js';
 import { assertGolden } from '../support/golden.js';
 import { repositoryRoot } from '../support/repository.js';
@@ -38,7 +38,8 @@ interface Made {
 function pageBytes({ heartbeatAgo = 200_000, generation = 77, pid = 4242, startedMicros }: Made = {}): Buffer {
   const page = Buffer.alloc(NODE_PAGE_BYTES);
   const u64 = (at: number, value: number): void => void page.writeBigUInt64LE(BigInt(value), at);
-  [0x474c4f50, 1, NODE_PAGE_BYTES, generation, 2, 1].forEach((word, index) => page.writeUInt32LE(word, index * 4));
+  const words = [0x474c4f50, LAYOUT_VERSION, NODE_PAGE_BYTES, generation, 2, 1];
+  words.forEach((word, index) => page.writeUInt32LE(word, index * 4));
   u64(24, startedMicros ?? WALL_MICROS - UPTIME_MICROS);
   page.writeUInt32LE(pid, 32);
   u64(384, NOW_MICROS - heartbeatAgo);
@@ -123,7 +124,7 @@ test('any bytes are a page or refused with a reason', () => {
   assert.throws(() => decodeNodePage(Buffer.alloc(NODE_PAGE_BYTES)), DecodeError);
   const other = pageBytes();
   other.writeUInt32LE(9, 4);
-  assert.throws(() => decodeNodePage(other), /layout 9, this is for layout 1/);
+  assert.throws(() => decodeNodePage(other), /layout 9, this is for layout 2/);
   const wild = Buffer.from(prng.bytes(NODE_PAGE_BYTES));
   pageBytes().copy(wild, 0, 0, 12);
   pageText({ ...seen(), page: decodeNodePage(wild) });
