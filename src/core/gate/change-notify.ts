@@ -58,6 +58,8 @@ interface Peer {
   isServed: boolean;
   /** Ours has its database. */
   isKnown: boolean;
+  /** It did not answer in time: nobody waits for it until it answers again. */
+  isSlow: boolean;
 }
 
 interface Watch {
@@ -100,7 +102,9 @@ export class ChangeNotify {
   ) {
     for (const peer of context.members) {
       if (peer === context.self) continue;
-      this.peers.set(peer, { incarnation: null, notifyd: undefined, isServed: false, isKnown: false });
+      this.peers.set(peer, {
+        incarnation: null, notifyd: undefined, isServed: false, isKnown: false, isSlow: false,
+      });
     }
   }
 
@@ -297,6 +301,8 @@ export class ChangeNotify {
   }
 
   private onPong(from: NodeId, serial: bigint): void {
+    const peer = this.peers.get(from);
+    if (peer !== undefined) peer.isSlow = false;
     for (const waiting of [...this.waiting]) {
       if (waiting.serial > serial || !waiting.peers.delete(from)) continue;
       if (waiting.peers.size === 0) this.finish(waiting, true);
@@ -308,8 +314,7 @@ export class ChangeNotify {
     if (peer === undefined) return;
     if (peer.notifyd && (id === null || !sameServerId(peer.notifyd, id))) this.forget(peer.notifyd);
     peer.notifyd = id;
-    peer.isServed = false;
-    peer.isKnown = false;
+    peer.isServed = peer.isKnown = peer.isSlow = false;
     if (id === null) this.leave(from);
     else this.renew(from);
   }
@@ -379,11 +384,18 @@ export class ChangeNotify {
     }
     const { timers, now } = this.context;
     const up = [...this.peers].filter(([node, { notifyd }]) => notifyd && this.context.isUp(node));
-    if (up.length === 0) return done(true);
-    const timer = timers.at(now() + NOTIFY_WAIT_MICROS_MAX, () => this.finish(waiting, false));
-    const waiting: Waiting = { serial: ++this.lastSerial, peers: new Set(up.map(([node]) => node)), timer, done };
+    const serial = ++this.lastSerial;
+    for (const [node, { isServed }] of up) if (isServed) this.ping(node, serial);
+    const awaited = up.filter(([, { isSlow }]) => !isSlow).map(([node]) => node);
+    if (awaited.length === 0) return done(up.length === 0);
+    const timer = timers.at(now() + NOTIFY_WAIT_MICROS_MAX, () => this.giveUp(waiting));
+    const waiting: Waiting = { serial, peers: new Set(awaited), timer, done };
     this.waiting.add(waiting);
-    for (const [node, { isServed }] of up) if (isServed) this.ping(node, waiting.serial);
+  }
+
+  private giveUp(waiting: Waiting): void {
+    for (const node of waiting.peers) this.peers.get(node)!.isSlow = true;
+    this.finish(waiting, false);
   }
 
   private finish(waiting: Waiting, everywhere: boolean): void {
@@ -429,11 +441,11 @@ export class ChangeNotify {
   private isComplete(): boolean {
     if (this.client === null) return true;
     if (this.own === null) return false;
-    const isLate = this.context.now() >= this.learntAt + NOTIFY_WAIT_MICROS_MAX;
+    // whoever watches on a server that comes later waits for us by himself
+    if (this.context.now() >= this.learntAt + NOTIFY_WAIT_MICROS_MAX) return true;
     return [...this.peers].every(([node, { incarnation, notifyd, isKnown }]) => {
-      if (notifyd === null || isKnown) return true;
       // one that we have not met is given time to come; one that is silent is not waited for
-      return incarnation === null ? isLate : !this.context.isUp(node);
+      return notifyd === null || isKnown || (incarnation !== null && !this.context.isUp(node));
     });
   }
 
