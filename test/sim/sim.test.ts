@@ -114,8 +114,8 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'keep-locks', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'watch-late', extras: { watches: true }, rule: 'watchers-are-told' },
-  { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 200 },
-  { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 200 },
+  { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 400 },
+  { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 
 for (const { sabotage, extras, rule, runs = CANARY_RUNS_MAX } of canaries) {
