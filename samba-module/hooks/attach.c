@@ -1,7 +1,7 @@
 /*
  * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after
  * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c.
- * Must never block, except for smbpool_wait_for_tree, which only connect_fn may call, and smbpool_wait_for_notify.
+ * Must never block, except for smbpool_wait_for_tree, which only connect_fn may call, and process->hear, for notify.c.
  */
 #include "module.h"
 
@@ -60,9 +60,7 @@ static void on_reply(void *private_data, uint32_t op, const uint8_t *payload, ui
   } else if (op == SMBPOOL_OP_NOTIFY_READY && length_bytes >= sizeof(struct smbpool_msg_notify_ready)) {
     struct smbpool_msg_notify_ready ready;
     memcpy(&ready, payload, sizeof(ready));
-    if (ready.result != SMBPOOL_NOTIFY_EVERYWHERE) smbpool_link_count(&process->link, SMBPOOL_CLIENT_NOTIFIES_LATE);
-    /* Answers come in the order of the questions. */
-    if (ready.number >= process->notify_awaited) process->notify_awaited = 0;
+    smbpool_notify_answered(process, &ready);
   } else if (op == SMBPOOL_OP_RESYNC) {
     process->resync_wanted = true;
     resync_later(process, 0);
@@ -238,7 +236,6 @@ static bool poll_socket(const struct smbpool_process *process, uint32_t timeout_
   return sys_poll_intr(&look, 1, (int)timeout_ms) == 1;
 }
 
-/* Takes what the daemon says next, if it comes within the time; false: there is no daemon. */
 static bool hear(struct smbpool_process *process, uint32_t left_ms) {
   if (process->link.state == SMBPOOL_LINK_GREETING) {
     if (poll_socket(process, left_ms)) look_at_socket(process);
@@ -252,18 +249,12 @@ static bool hear(struct smbpool_process *process, uint32_t left_ms) {
   return true;
 }
 
-static uint32_t left_ms_until(uint64_t deadline_us) {
-  uint64_t now_us = smbpool_now_us();
-
-  return now_us >= deadline_us ? 0 : (uint32_t)((deadline_us - now_us) / 1000u);
-}
-
 void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree *tree) {
   uint64_t deadline_us = smbpool_now_us() + (uint64_t)tree->config.connect_wait_ms * 1000u;
 
   if (process->link.state == SMBPOOL_LINK_DOWN) attach_now(process);
   while (!tree->answered) {
-    uint32_t left_ms = left_ms_until(deadline_us);
+    uint32_t left_ms = smbpool_left_ms(deadline_us);
 
     if (left_ms == 0) {
       DBG_NOTICE("smbpool: smbpoold did not answer the tree connect in %u ms: going on without it\n",
@@ -272,20 +263,6 @@ void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree 
     }
     if (!hear(process, left_ms)) return;
   }
-}
-
-bool smbpool_wait_for_notify(struct smbpool_process *process, uint32_t wait_ms) {
-  uint64_t deadline_us = smbpool_now_us() + (uint64_t)wait_ms * 1000u;
-
-  while (process->notify_awaited != 0) {
-    uint32_t left_ms = left_ms_until(deadline_us);
-
-    if (left_ms == 0 || !hear(process, left_ms)) {
-      process->notify_awaited = 0;
-      return false;
-    }
-  }
-  return true;
 }
 
 static int process_destructor(struct smbpool_process *process) {
@@ -304,6 +281,7 @@ struct smbpool_process *smbpool_process_get(struct smbpool_tree *tree, struct sm
     process->sconn = sconn;
     process->on_broken = attach_later;
     process->on_report_lost = report_lost;
+    process->hear = hear;
     process->next_operation = 1;
     process->next_tree = 1;
     process->next_notify = 1;

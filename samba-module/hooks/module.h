@@ -1,6 +1,6 @@
 /*
- * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); report,
- * wait, lease, break, notify; attach; connect, open and the other hooks. Rules for every hook: never block on the
+ * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
+ * report, wait, lease, break; attach; connect, open and the other hooks. Rules for every hook: never block on the
  * daemon (but in connect.c and notify.c, for a bounded time), never touch a tdb record (but by smbd's own functions for
  * share modes: open.c, write.c), be right with no daemon at all.
  */
@@ -14,8 +14,6 @@ struct smbpool_process *smbpool_process_get(struct smbpool_tree *tree, struct sm
 void smbpool_process_put(struct smbpool_process *process);
 /* For connect_fn: blocks until this tree is answered, the deadline passed or the daemon is gone. */
 void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree *tree);
-/* The same for watched folders; false: not all are answered. */
-bool smbpool_wait_for_notify(struct smbpool_process *process, uint32_t wait_ms);
 
 /* connect.c */
 int smbpool_connect(struct vfs_handle_struct *handle, const char *service, const char *user);
@@ -101,6 +99,7 @@ void smbpool_notify_stop(void);
 void smbpool_notify_opened(struct smbpool_open *open);
 void smbpool_notify_closed(struct smbpool_open *open);
 bool smbpool_notify_replay(struct smbpool_open *open);
+void smbpool_notify_answered(struct smbpool_process *process, const struct smbpool_msg_notify_ready *ready);
 
 /* durable.c */
 NTSTATUS smbpool_durable_disconnect(struct vfs_handle_struct *handle, struct files_struct *fsp,

@@ -73,7 +73,25 @@ static bool send_notify(struct smbpool_folder *folder, uint64_t number, uint32_t
   if (!smbpool_try_send(process, SMBPOOL_OP_NOTIFY_BEGIN, &message, sizeof(message), path, message.path_bytes)) {
     return false;
   }
-  if ((flags & SMBPOOL_NOTIFY_WANTS_REPLY) != 0) process->notify_awaited = number;
+  if ((flags & SMBPOOL_NOTIFY_WANTS_REPLY) != 0) process->notify_missing++;
+  return true;
+}
+
+void smbpool_notify_answered(struct smbpool_process *process, const struct smbpool_msg_notify_ready *ready) {
+  if (ready->result != SMBPOOL_NOTIFY_EVERYWHERE) smbpool_link_count(&process->link, SMBPOOL_CLIENT_NOTIFIES_LATE);
+  /* One of an earlier wait may still come after that was given up. */
+  if (ready->number >= process->notify_first && process->notify_missing > 0) process->notify_missing--;
+}
+
+/* False: not all that was asked is answered. */
+static bool wait_for_answers(struct smbpool_process *process, uint32_t wait_ms) {
+  uint64_t deadline_us = smbpool_now_us() + (uint64_t)wait_ms * 1000u;
+
+  while (process->notify_missing > 0) {
+    uint32_t left_ms = smbpool_left_ms(deadline_us);
+
+    if (left_ms == 0 || !process->hear(process, left_ms)) return false;
+  }
   return true;
 }
 
@@ -89,6 +107,8 @@ static void look(struct smbpool_process *process) {
   struct smbpool_folder *folder, *next;
   uint32_t wait_ms = 0;
 
+  process->notify_first = process->next_notify;
+  process->notify_missing = 0;
   for (folder = process->folders; folder != NULL; folder = next) {
     const struct notify_change_buf *notify = folder->open->fsp->notify;
 
@@ -100,7 +120,7 @@ static void look(struct smbpool_process *process) {
     folder->number = process->next_notify++;
     wait_ms = folder->open->tree->config.notify_wait_ms;
   }
-  if (wait_ms > 0 && !smbpool_wait_for_notify(process, wait_ms)) {
+  if (wait_ms > 0 && !wait_for_answers(process, wait_ms)) {
     smbpool_link_count(&process->link, SMBPOOL_CLIENT_NOTIFIES_LATE);
     DBG_NOTICE("smbpool: no answer from smbpoold in %u ms: changes made through other servers may not be told for "
                "another second\n", wait_ms);

@@ -10,6 +10,12 @@ uint64_t smbpool_now_us(void) {
   return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
+uint32_t smbpool_left_ms(uint64_t deadline_us) {
+  uint64_t now_us = smbpool_now_us();
+
+  return now_us >= deadline_us ? 0 : (uint32_t)((deadline_us - now_us) / 1000u);
+}
+
 uint64_t smbpool_now_ns(void) {
   struct timespec now;
 

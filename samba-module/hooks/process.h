@@ -131,6 +131,8 @@ struct smbpool_process {
   /* Set by attach.c. The link is broken; a report was lost. Both only arrange for what is done later. */
   void (*on_broken)(struct smbpool_process *process);
   void (*on_report_lost)(struct smbpool_process *process);
+  /* Set by attach.c. Blocks: takes what the daemon says next, if it comes in time; false: there is no daemon. */
+  bool (*hear)(struct smbpool_process *process, uint32_t left_ms);
   struct tevent_timer *attach_timer;
   struct tevent_timer *resync_timer;
   struct tevent_timer *watch_timer;
@@ -141,10 +143,11 @@ struct smbpool_process {
   uint64_t next_operation;
   uint64_t next_tree;
   uint64_t running_operation; /* the create smbd is inside of, for openat; 0: none */
-  /* For notify.c: folders that are not watched, and answers that are missing. */
+  /* For notify.c: folders that are not watched, and answers of the daemon that are missing. */
   struct smbpool_folder *folders;
   uint64_t next_notify;
-  uint64_t notify_awaited; /* up to this number; 0: none */
+  uint64_t notify_first; /* of those that are waited for */
+  unsigned int notify_missing;
   struct smbpool_tree *trees;
   struct smbpool_open *opens;
   struct smbpool_wait *waits;
@@ -161,6 +164,8 @@ bool smbpool_try_send(struct smbpool_process *process, uint32_t op, const void *
 bool smbpool_post(struct smbpool_process *process, uint32_t op, const void *fixed, uint32_t fixed_bytes,
                   const void *texts, uint32_t texts_bytes);
 uint64_t smbpool_now_us(void);
+/* Milliseconds until a time of smbpool_now_us; 0: it is over. */
+uint32_t smbpool_left_ms(uint64_t deadline_us);
 uint64_t smbpool_now_ns(void);
 uint64_t smbpool_realtime_us(void);
 

@@ -88,7 +88,7 @@ export interface LockRequest {
 /** FILE_NOTIFY_CHANGE_FILE_NAME, _DIR_NAME, _ATTRIBUTES, _SIZE, _LAST_WRITE. */
 const FILTER_DEFAULT = 0x1f;
 
-type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; request?: number; event?: string };
+type Line = Partial<Answer> & Partial<BreakEvent> & { id?: number; event?: string };
 
 /** An open handle whose opening succeeded. */
 export interface Opened extends Answer {
@@ -152,8 +152,6 @@ export class SmbClient {
       const waiter = this.breakWaiters.shift();
       if (waiter) waiter(event);
       else this.breaks.push(event);
-    } else if (line.event === 'pending') {
-      return;
     } else if (line.event !== undefined) {
       this.lost = new LabError(`${this.address}: ${line.event}: ${line.status ?? ''}`);
       if (line.event === 'lost') this.lostAt = line.at ?? null;

@@ -23,6 +23,8 @@ const DELAYS_MILLIS = [0, 5, 20, 100];
 const TOLD_MILLIS_MAX = 3_000;
 const RESTART_MILLIS_MAX = 10_000;
 const TELLS_AGAIN_MILLIS = 1_500;
+/** Less than anybody waits for a notifyd. */
+const STILL_MILLIS = 300;
 /** FILE_NOTIFY_CHANGE_FILE_NAME. */
 const FILE_NAMES = 1;
 
@@ -175,6 +177,30 @@ async function serverComesBack(lab: Lab): Promise<void> {
   }
 }
 
+/** The other server's notifyd stands still for a moment: the client hears nothing until its watch counts there. */
+async function notifydStandsStill(lab: Lab): Promise<void> {
+  const [watcher, changer] = await Promise.all([0, 1].map((id) => SmbClient.connect(lab.server(id).address)));
+  assert.ok(watcher !== undefined && changer !== undefined);
+  const [notifyd] = await notifydsOf(lab.server(1));
+  assert.ok(notifyd !== undefined);
+  try {
+    await makeFolder(changer, 'still');
+    const { handle } = await watcher.mustOpen('still', FOLDER);
+    process.kill(notifyd, 'SIGSTOP');
+    const told = watcher.watch(handle, { filter: FILE_NAMES });
+    const echo = watcher.echo();
+    await pause(STILL_MILLIS);
+    const goesOn = Number(process.hrtime.bigint()) / 1e9;
+    process.kill(notifyd, 'SIGCONT');
+    assert.ok((await ok(echo)).at > goesOn, 'the client was answered before its watch counted');
+    await change(changer, 'still/new', false);
+    assert.deepEqual((await ok(told)).changes, [{ action: 'added', name: 'new' }]);
+  } finally {
+    process.kill(notifyd, 'SIGCONT');
+    for (const client of [watcher, changer]) client.close();
+  }
+}
+
 /** A server's notifyd is killed: smbd starts another one, and its client is told again, of each change once. */
 async function notifydDies(lab: Lab): Promise<void> {
   const [watcher, changer] = await Promise.all([0, 1].map((id) => SmbClient.connect(lab.server(id).address)));
@@ -266,6 +292,7 @@ test('watched folders', { skip: WITHOUT_MODULE }, async (t) => {
       // 4.22 alone has directory leases, and with them refuses to rename what others have open below
       assert.equal(inPool, alone.startsWith('rename OK') ? alone : 'rename OK, a change then not told');
     });
+    await t.test('notifyd stands still', () => notifydStandsStill(lab));
     await t.test('notifyd dies', () => notifydDies(lab));
     await t.test('a server dies and comes back', () => serverComesBack(lab));
   });

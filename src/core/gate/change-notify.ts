@@ -32,7 +32,7 @@ import {
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
-import type { Client, Clients } from './clients.js';
+import type { Client } from './clients.js';
 import type { Messages } from './messages.js';
 import { isBroadcast } from './messages.js';
 
@@ -85,7 +85,7 @@ export class ChangeNotify {
   private readonly reported = new Map<string, Micros>();
   private readonly waiting = new Set<Waiting>();
   /** Those that wait for our notifyd to say who it is. */
-  private readonly early = new Set<(everywhere: boolean) => void>();
+  private readonly early = new Map<(everywhere: boolean) => void, Timer>();
   private readonly incomplete = new Set<() => void>();
   /** Pings to our own notifyd: whose database it had got before. */
   private readonly ownPings = new Map<bigint, NodeId>();
@@ -97,7 +97,6 @@ export class ChangeNotify {
 
   constructor(
     private readonly context: CoreContext,
-    private readonly clients: Clients,
     private readonly messages: Messages,
   ) {
     for (const peer of context.members) {
@@ -122,7 +121,7 @@ export class ChangeNotify {
     if (srvid !== SRVID.sambaNotifyProxy) return;
     if (this.client !== null && this.client.id !== client.id) this.lose();
     this.client = { id: client.id, pid: client.pid };
-    this.ping(this.context.self, 0n);
+    this.pingOwn(0n);
   }
 
   clientClosed({ id, pid }: Client, isLastOfProcess: boolean): void {
@@ -140,8 +139,7 @@ export class ChangeNotify {
     for (const peer of this.peers.values()) peer.isServed = peer.isKnown = false;
     if (wasKnown) for (const peer of this.peers.keys()) this.announce(peer);
     for (const waiting of [...this.waiting]) this.finish(waiting, false);
-    for (const done of this.early) done(false);
-    this.early.clear();
+    for (const done of [...this.early.keys()]) this.lateFor(done);
     this.checkComplete();
   }
 
@@ -155,8 +153,11 @@ export class ChangeNotify {
       this.announce(peer);
       this.renew(peer);
     }
-    for (const done of this.early) this.wait(done);
-    this.early.clear();
+    for (const [done, timer] of [...this.early]) {
+      timer.cancel();
+      this.early.delete(done);
+      this.wait(done);
+    }
     this.checkComplete();
   }
 
@@ -254,16 +255,17 @@ export class ChangeNotify {
 
   // --- pings
 
-  /** Asks a notifyd for a sign of life, behind all that it was sent before. */
+  /** Asks a peer's notifyd for a sign of life, behind all that it was sent before. */
   private ping(to: NodeId, serial: bigint): void {
-    const { self } = this.context;
-    const destination = to === self ? NOBODY : (this.peers.get(to)?.notifyd ?? NOBODY);
-    const pid = to === self ? BigInt(this.client?.pid ?? 0) : destination.pid;
-    const source = { ...NOBODY, pid: DAEMON_PID, vnn: to === self ? DAEMON_VNN : self };
-    const payload = new ByteWriter(8).u64(serial).finish();
-    const message = encodeSambaMessage({ type: SAMBA_MESSAGE.ping, destination, source, payload });
-    if (to === self) this.messages.deliver(pid, message);
-    else this.messages.forward(to, pid, message, 'met');
+    const destination = this.peers.get(to)?.notifyd;
+    if (!destination) return;
+    this.messages.forward(to, destination.pid, pingMessage(destination, this.context.self, serial), 'met');
+  }
+
+  /** The same for our own, which tells who it is, too. */
+  private pingOwn(serial: bigint): void {
+    if (this.client === null) return;
+    this.messages.deliver(BigInt(this.client.pid), pingMessage(this.own ?? NOBODY, DAEMON_VNN, serial));
   }
 
   private onOwnPong(data: Uint8Array): boolean {
@@ -297,7 +299,7 @@ export class ChangeNotify {
     if (peer === undefined || peer.isKnown || sambaMessageType(data) !== SAMBA_MESSAGE.notifyDb) return;
     const serial = ++this.lastSerial;
     this.ownPings.set(serial, from);
-    this.ping(this.context.self, serial);
+    this.pingOwn(serial);
   }
 
   private onPong(from: NodeId, serial: bigint): void {
@@ -326,6 +328,8 @@ export class ChangeNotify {
     if (peer.incarnation !== incarnation) {
       if (peer.notifyd) this.forget(peer.notifyd);
       peer.notifyd = undefined;
+      // its smbds are gone; the new ones come when our watches are known there
+      this.leave(node);
     }
     peer.incarnation = incarnation;
     peer.isServed = false;
@@ -360,16 +364,14 @@ export class ChangeNotify {
     done: ((everywhere: boolean) => void) | null,
   ): void {
     const watches = this.watches.get(pid) ?? new Map<bigint, Watch>();
-    this.watches.set(pid, watches);
     const known = watches.get(number);
     if (known !== undefined) known.isStale = false;
     if (this.client === null || watches.size >= WATCHES_PER_PROCESS_MAX) {
-      this.context.count('gate.notify.late');
-      return done?.(false);
+      return this.lateFor(done);
     }
     if (known === undefined) {
       const watch = { holder: id, change, isStale: false };
-      watches.set(number, watch);
+      this.watches.set(pid, watches.set(number, watch));
       this.reported.set(reportKey(id.pid, change), Infinity);
       this.context.count('gate.notify.told');
       this.log([recordOf(watch)]);
@@ -378,16 +380,17 @@ export class ChangeNotify {
   }
 
   private wait(done: (everywhere: boolean) => void): void {
+    const { timers, now } = this.context;
     if (this.own === null) {
-      this.early.add(done);
+      this.early.set(done, timers.at(now() + NOTIFY_WAIT_MICROS_MAX, () => this.lateFor(done)));
       return;
     }
-    const { timers, now } = this.context;
     const up = [...this.peers].filter(([node, { notifyd }]) => notifyd && this.context.isUp(node));
     const serial = ++this.lastSerial;
     for (const [node, { isServed }] of up) if (isServed) this.ping(node, serial);
     const awaited = up.filter(([, { isSlow }]) => !isSlow).map(([node]) => node);
-    if (awaited.length === 0) return done(up.length === 0);
+    if (up.length === 0) return done(true);
+    if (awaited.length === 0) return this.lateFor(done);
     const timer = timers.at(now() + NOTIFY_WAIT_MICROS_MAX, () => this.giveUp(waiting));
     const waiting: Waiting = { serial, peers: new Set(awaited), timer, done };
     this.waiting.add(waiting);
@@ -401,8 +404,17 @@ export class ChangeNotify {
   private finish(waiting: Waiting, everywhere: boolean): void {
     if (!this.waiting.delete(waiting)) return;
     waiting.timer.cancel();
-    if (!everywhere) this.context.count('gate.notify.late');
-    waiting.done(everywhere);
+    if (everywhere) waiting.done(true);
+    else this.lateFor(waiting.done);
+  }
+
+  private lateFor(done: ((everywhere: boolean) => void) | null): void {
+    if (done !== null) {
+      this.early.get(done)?.cancel();
+      this.early.delete(done);
+    }
+    this.context.count('gate.notify.late');
+    done?.(false);
   }
 
   end(pid: number, number: bigint): void {
@@ -462,6 +474,13 @@ function recordOf({ holder, change }: Watch): LoggedMessage {
     source: holder,
     payload: encodeWatchChange(change),
   });
+}
+
+/** From the daemon, as a process of server `vnn`. */
+function pingMessage(destination: ServerId, vnn: number, serial: bigint): Uint8Array {
+  const source = { ...NOBODY, pid: DAEMON_PID, vnn };
+  const payload = new ByteWriter(8).u64(serial).finish();
+  return encodeSambaMessage({ type: SAMBA_MESSAGE.ping, destination, source, payload });
 }
 
 function reportKey(pid: bigint, { handle, folder }: WatchChange): string {

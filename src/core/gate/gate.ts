@@ -80,7 +80,7 @@ export class Gate implements RecordsEvents {
     this.processes = new Processes(context);
     this.databases = new Databases(context, records, persistent);
     this.messages = new Messages(context, this.clients);
-    this.changeNotify = new ChangeNotify(context, this.clients, this.messages);
+    this.changeNotify = new ChangeNotify(context, this.messages);
     this.forwarding = new Forwarding(context);
     this.releases = new Releases(context, options.samba, incarnation);
     this.traversals = new Traversals(context, this.clients, records, persistent, tokens);

@@ -201,7 +201,7 @@ class Client:
         self.send(LOCK, body, request, lambda data: {})
 
     def do_watch(self, request):
-        """Change notify. "pending" is said when smbd has taken the request and waits."""
+        """Change notify: answered with what changes next in the folder."""
         body = struct.pack('<HHI16sII', 32, WATCH_TREE if request.get('recursive') else 0, 65536,
                            self.handles[request['handle']], request['filter'], 0)
         self.send(NOTIFY, body, request, self.read_changes)
@@ -290,7 +290,7 @@ class Client:
             return None
         if status == PENDING:
             self.waiting[message] = struct.unpack_from('<Q', packet, 32)[0]
-            return emit({'event': 'pending', 'request': self.pending[message][0]['id'], 'at': time.monotonic()})
+            return None
         self.waiting.pop(message, None)
         request, read, sent = self.pending.pop(message)
         answer = {'id': request['id'], 'status': status_name(status), 'sent': sent, 'at': time.monotonic()}
