@@ -59,9 +59,7 @@ function quantiles(values: readonly number[]): string {
 async function main(): Promise<void> {
   const changes = Number(process.argv[2] ?? CHANGES_DEFAULT);
   if (!Number.isSafeInteger(changes) || changes < 1) throw new LabError('say how many changes: a whole number');
-  const options = labOptions({
-    root: ROOT, fresh: true, servers: 3, baseline: true, globalOptions: ['kernel change notify = no'],
-  });
+  const options = labOptions({ root: ROOT, fresh: true, servers: 3, baseline: true });
   await cleaningUpOnSignal(
     async () => {
       const lab = await Lab.up(options);

@@ -45,6 +45,8 @@ const GLOBAL_COMMON = [
   'smb2 leases = yes',
   // with multichannel on, smbd tells the server where a ClientGuid was first seen to drop that connection
   'server multi channel support = no',
+  // the lab's servers share a kernel, which would tell each change to the notifyds of all: clients heard of it thrice
+  'kernel change notify = no',
   // the lab measures and tests locking, not the disk
   'strict sync = no',
 ];

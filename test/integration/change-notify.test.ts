@@ -28,8 +28,7 @@ const STILL_MILLIS = 300;
 /** FILE_NOTIFY_CHANGE_FILE_NAME. */
 const FILE_NAMES = 1;
 
-/** On one machine all servers would hear of each other's changes from its kernel. */
-const LAB = { servers: 3, globalOptions: ['kernel change notify = no'] };
+const LAB = { servers: 3 };
 
 const RECURSIVE = { recursive: true, waitMs: TOLD_MILLIS_MAX };
 const FOLDER = { folder: true, access: ['read'] as 'read'[] };

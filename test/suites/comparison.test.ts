@@ -62,7 +62,9 @@ async function compare(wishes: Partial<LabOptions>, lanes: string[][], alone: st
     lines.push(...comparisons.flatMap(report));
     process.stdout.write(`${lines.join('\n')}\n`);
     const failed = comparisons.flatMap((one) => one.differences.filter(({ verdict }) => verdict === 'failed'));
-    assert.deepEqual(failed.map((difference) => difference.test), [], lines.join('\n'));
+    // the names first: of a long message some show only the beginning
+    const names = failed.map(({ test }) => test).join(', ');
+    assert.deepEqual(failed, [], `passes only on the unclustered smbd: ${names}\n${lines.join('\n')}`);
     await assertVariant(lab);
     // a comparison with a server on which nothing passes would prove nothing
     const proved = comparisons.reduce((sum, one) => sum + one.passedUnclustered, 0);
