@@ -11,8 +11,11 @@ export type SendMode = 'wait' | 'drop' | 'met' | 'ride';
 
 export interface CoreContext {
   readonly self: NodeId;
-  /** The configured servers, ascending, ourselves included. Fixed until membership changes arrive with views. */
+  /** The configured servers, ascending, ourselves included. */
+  readonly servers: readonly NodeId[];
+  /** The members of the view that we installed, ascending, ourselves included; none before the first view. */
   readonly members: readonly NodeId[];
+  /** Of the view that we installed; 0 before the first. */
   readonly epoch: Epoch;
   readonly timers: Timers;
   /** The time of the current step. */
@@ -23,11 +26,14 @@ export interface CoreContext {
    * at the end of the turn. The first byte is the message type (wire/*-messages). To ourselves it must not be used.
    * While the peer is not reached the message waits. The mode 'drop' loses it then (returns false); 'met' loses it only
    * when the present run of the peer was never reached, so it is for processes of that run. With 'ride' nobody waits
-   * for it: it travels with the next message or acknowledgement, or a few milliseconds later.
+   * for it: it travels with the next message or acknowledgement, or a few milliseconds later. To a server that is no
+   * member it is lost.
    */
   send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean;
-  /** Whether the peer has been heard of lately; ourselves always. */
+  /** Whether the peer is a member and has been heard of lately; ourselves always. */
   isUp(peer: NodeId): boolean;
+  /** Our lease ran out: nothing may be answered or given on which others rely. */
+  isFenced(): boolean;
   log(level: LogLevel, event: string, fields?: Record<string, unknown>): void;
   /** Adds to a named counter; names are dotted, whole words: 'record.moved', 'client.packet.refused.truncated'. */
   count(name: string, by?: number): void;

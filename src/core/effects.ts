@@ -3,7 +3,8 @@
  * the host performs in the order given; the outcome of a store effect comes back as an input in the same turn. Times
  * are microseconds of a monotonic clock, as whole numbers.
  */
-import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
+import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
+import type { View } from './membership/views.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 
 /** Microseconds on a monotonic clock. */
@@ -101,6 +102,8 @@ export type Effect =
   | { kind: 'trace-event'; token: number; event: TraceEvent }
   /** The answer to a 'record-query'. */
   | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
+  /** What the view of this epoch asked of our records is done. */
+  | { kind: 'recovered'; epoch: Epoch }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
@@ -150,6 +153,10 @@ export type Input =
   /** A person watches operations pass, until 'trace-stop' with the same token. */
   | { kind: 'trace-start'; token: number; filter: TraceFilter }
   | { kind: 'trace-stop'; token: number }
+  /** A later view than before, agreed, that names our run. */
+  | { kind: 'view'; view: View }
+  /** Until when we may serve; 0: not at all. */
+  | { kind: 'lease'; until: Micros }
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
   /** The deadline the core named (PoolNode.deadline) has passed. */

@@ -4,6 +4,7 @@
  * simulator.
  */
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import { epoch as toEpoch } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
@@ -17,6 +18,8 @@ import { Persistent } from './persistent/persistent.js';
 import type { PersistentStatus } from './persistent/persistent.js';
 import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
+import type { View } from './membership/views.js';
+import { changes, runOf } from './membership/views.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
@@ -32,9 +35,8 @@ const AWAITING_LOG_MICROS = 10_000_000;
 export interface NodeOptions {
   self: NodeId;
   /** All configured servers, ourselves included, in any order. */
-  members: readonly NodeId[];
+  servers: readonly NodeId[];
   incarnation: Incarnation;
-  epoch: Epoch;
   /** Largest frame body the interconnect carries. */
   frameBodyBytesMax: number;
   /** Frames the receive ring holds. */
@@ -49,8 +51,10 @@ export interface NodeOptions {
 export interface NodeStatus {
   self: NodeId;
   incarnation: Incarnation;
+  /** Of the view that we installed; 0 before the first. */
   epoch: Epoch;
-  /** Servers not heard of since we started; nothing can be served whose home we are until they are. */
+  members: NodeId[];
+  /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
   links: LinkStatus[];
   /** By id of the database. */
@@ -75,18 +79,24 @@ export class PoolNode {
   private readonly operations: Operations;
   private readonly witness: Witness;
   private readonly incarnations = new Map<NodeId, Incarnation>();
+  private readonly servers: readonly NodeId[];
+  private view: View | null = null;
+  /** The nodes of the view, ascending. */
+  private members: readonly NodeId[] = [];
+  private leaseUntil: Micros = Infinity;
+  private isFenced = false;
   private effects: Effect[] = [];
   private time: Micros = 0;
   private started = false;
 
   constructor(private readonly options: NodeOptions) {
+    this.servers = [...options.servers].sort((a, b) => a - b);
     const context = this.makeContext();
     this.links = new Links(
       {
         self: options.self,
-        peers: options.members.filter((member) => member !== options.self),
+        peers: this.servers.filter((server) => server !== options.self),
         incarnation: options.incarnation,
-        epoch: options.epoch,
         frameBodyBytesMax: options.frameBodyBytesMax,
         receiveFramesMax: options.receiveFramesMax,
       },
@@ -125,6 +135,7 @@ export class PoolNode {
       fetched: (token, data) => this.gate.fetched(token, data),
       failed: (token, why) => this.gate.failed(token, why),
       described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
+      recovered: (epoch) => this.effects.push({ kind: 'recovered', epoch }),
     });
   }
 
@@ -138,6 +149,7 @@ export class PoolNode {
       this.started = true;
       this.logAwaited();
     }
+    this.judgeLease();
     this.timers.run(this.time);
     this.take(input);
     const effects = this.effects;
@@ -164,7 +176,8 @@ export class PoolNode {
     return {
       self: this.options.self,
       incarnation: this.options.incarnation,
-      epoch: this.options.epoch,
+      epoch: this.view?.epoch ?? toEpoch(0),
+      members: [...this.members],
       awaiting: this.records.awaiting(),
       links: this.links.status(),
       records,
@@ -210,6 +223,11 @@ export class PoolNode {
         return this.witness.traceStart(input.token, input.filter);
       case 'trace-stop':
         return this.witness.traceStop(input.token);
+      case 'view':
+        return this.install(input.view);
+      case 'lease':
+        this.leaseUntil = input.until;
+        return this.judgeLease();
       case 'tick':
         return;
       case 'turn-end':
@@ -247,12 +265,48 @@ export class PoolNode {
     }
   }
 
+  /**
+   * The pool is another one from here on. Links first: nothing may come from, or go to, a run that is out; records last,
+   * since what they say of the view comes behind all that was said before.
+   */
+  private install(view: View): void {
+    const before = this.view?.members ?? [];
+    if (this.view !== null && view.epoch <= this.view.epoch) return;
+    if (runOf(view.members, this.options.self) !== this.options.incarnation) return this.left(view);
+    const { left, joined } = changes(before, view.members);
+    this.view = view;
+    this.members = view.members.map(({ node }) => node).sort((a, b) => a - b);
+    this.log('info', 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined });
+    this.count('view.installed', 1);
+    // first, so that all other rooms know by the time that a link says who came
+    for (const peer of left) this.gate.peerLeft(peer);
+    this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
+    this.persistent.install(view, left);
+    for (const peer of left) this.witness.peerDown(peer);
+    this.records.install(view, left, joined);
+  }
+
+  /** The others have agreed on a view without us: they have taken over, or will. */
+  private left(view: View): void {
+    const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
+    const remedy = 'systemd starts the daemon again, and it joins; see why the others did not hear it: smbpool failovers';
+    this.effects.push({ kind: 'start-anew', reason, remedy });
+  }
+
+  private judgeLease(): void {
+    const isFenced = this.time >= this.leaseUntil;
+    if (isFenced === this.isFenced) return;
+    this.isFenced = isFenced;
+    this.log(isFenced ? 'warn' : 'info', isFenced ? 'fenced' : 'lease-renewed', {});
+    this.count(isFenced ? 'lease.lost' : 'lease.renewed', 1);
+    if (!isFenced) this.records.leaseRenewed();
+  }
+
   private peerUp(peer: NodeId, incarnation: Incarnation): void {
     const before = this.incarnations.get(peer);
     this.incarnations.set(peer, incarnation);
     this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
     this.gate.peerUp(peer, incarnation);
-    this.records.peerUp(peer, incarnation, before !== undefined && before !== incarnation);
     this.persistent.peerUp(peer, incarnation);
     this.operations.peerUp(peer);
     this.witness.peerUp(peer);
@@ -270,7 +324,7 @@ export class PoolNode {
 
   /** Messages for us are lost for good: what we and the others know of each other's records differs from here on. */
   private givenUpBy(peer: NodeId): void {
-    const reason = `server ${peer} could not reach this one for so long that it gave up what waited for it`;
+    const reason = `server ${peer} gave this run up: it was out of the view, or could not be reached for too long`;
     const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
@@ -281,7 +335,7 @@ export class PoolNode {
       if (awaiting.length === 0) return;
       this.log('warn', 'awaiting-servers', {
         servers: awaiting,
-        remedy: 'start smbpoold on them: records are served only when all servers said what they own',
+        remedy: 'keys whose home is a new one wait until all members of the view have installed it',
       });
       this.logAwaited();
     });
@@ -298,16 +352,23 @@ export class PoolNode {
   }
 
   private makeContext(): CoreContext {
-    const { self, epoch } = this.options;
+    const { self } = this.options;
+    const node = this;
     return {
       self,
-      epoch,
-      members: [...this.options.members].sort((a, b) => a - b),
+      servers: this.servers,
+      get epoch() {
+        return node.view?.epoch ?? toEpoch(0);
+      },
+      get members() {
+        return node.members;
+      },
       timers: this.timers,
       now: () => this.time,
       emit: (effect) => this.effects.push(effect),
       send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => peer === self || this.links.isUp(peer),
+      isFenced: () => this.isFenced,
       log: (level, event, fields) => this.log(level, event, fields),
       count: (name, by = 1) => this.count(name, by),
     };

@@ -189,6 +189,8 @@ export class CoreLoop {
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
         return ports.traceEvent(effect.token, effect.event);
+      case 'recovered':
+        return;
       case 'start-anew':
         this.stop();
         return ports.startAnew(effect.reason, effect.remedy);

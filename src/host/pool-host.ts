@@ -172,12 +172,11 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros): PoolNode {
-    const { self, members, incarnation, epoch, samba } = this.options;
+    const { self, members, incarnation, samba } = this.options;
     return new PoolNode({
       self,
-      members: members.map(({ id }) => id),
+      servers: members.map(({ id }) => id),
       incarnation,
-      epoch,
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
       names: new Map(members.map(({ id, name }) => [id, name])),

@@ -5,8 +5,8 @@
 import type { ByteReader } from '../base/bytes.js';
 import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { assert, unreachable } from '../base/assert.js';
-import type { DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
-import { NODE_COUNT_MAX, databaseId, incarnation, keyOf, nodeId, turn } from '../base/ids.js';
+import type { DatabaseId, Epoch, NodeId, RecordKey, Turn } from '../base/ids.js';
+import { NODE_COUNT_MAX, databaseId, epoch, keyOf, nodeId, turn } from '../base/ids.js';
 import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** tdb keys of Samba are below 1 KiB; anything longer than this is refused. */
@@ -68,22 +68,25 @@ export type RecordMessage =
   | { kind: 'exists'; database: DatabaseId; keys: RecordKey[] }
   /** Home to everybody: these random keys are gone. */
   | { kind: 'gone'; database: DatabaseId; keys: RecordKey[] }
-  /** Home to everybody: of this database's random keys it is home of those only that it announced in this run. */
-  | { kind: 'exists-all'; database: DatabaseId }
-  /** To everybody: the sender holds records of these random keys; `server`, which made them, may be gone. */
-  | { kind: 'exists-at'; server: NodeId; database: DatabaseId; keys: RecordKey[] }
+  /**
+   * Home to everybody: of the random keys whose maker was gone by that view, and whose home the sender is, those exist
+   * that it announced.
+   */
+  | { kind: 'orphans-done'; database: DatabaseId; epoch: Epoch }
+  /** To everybody: the sender holds records of these random keys, whose maker is out of the view since `epoch`. */
+  | { kind: 'orphans'; database: DatabaseId; epoch: Epoch; keys: RecordKey[] }
   /** Asks for a 'barrier-passed': all that the peer sent before has then arrived. */
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
   /**
-   * To a home that started anew: the sender owns this record, or keeps the backup of what it gave away in this turn,
+   * To a server that became the key's home: the sender owns this record, or keeps the backup of what it gave away in this turn,
    * or reads a copy of this turn, or erased what was handed out until this turn, so that nothing older must come back.
    */
   | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: Claim }
-  /** All claims of the sender have been sent. */
-  | { kind: 'claims-done' }
-  /** To everybody else: the sender knows that `server` started anew, and gives nothing on the old run's orders. */
-  | { kind: 'reset-seen'; server: NodeId; incarnation: Incarnation }
+  /** All claims of the sender that the view asks for have been sent. */
+  | { kind: 'claims-done'; epoch: Epoch }
+  /** To all members: the sender has installed this view, and gives nothing on orders of homes of before. */
+  | { kind: 'view'; epoch: Epoch }
   /** To the home, and from there to the owner: what is in the record? Nothing moves. The answer goes to `asker`. */
   | { kind: 'look'; database: DatabaseId; key: RecordKey; asker: NodeId; run: number; number: number }
   /** 'away': neither home nor owner could tell just now. */
@@ -111,11 +114,11 @@ const TYPES = {
   description: 16,
   claim: 17,
   'claims-done': 18,
-  'reset-seen': 19,
-  'exists-all': 20,
+  view: 19,
+  'orphans-done': 20,
   look: 21,
   looked: 22,
-  'exists-at': 23,
+  orphans: 23,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -157,19 +160,18 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       writeTurn(writer, message).u8(CLAIMS.indexOf(message.what));
       break;
     case 'claims-done':
-      break;
-    case 'reset-seen':
-      writer.u16(message.server).u53(message.incarnation);
+    case 'view':
+      writer.u53(message.epoch);
       break;
     case 'exists':
     case 'gone':
       writeKeys(writer.u32(message.database), message.keys);
       break;
-    case 'exists-all':
-      writer.u32(message.database);
+    case 'orphans-done':
+      writer.u32(message.database).u53(message.epoch);
       break;
-    case 'exists-at':
-      writeKeys(writer.u16(message.server).u32(message.database), message.keys);
+    case 'orphans':
+      writeKeys(writer.u53(message.epoch).u32(message.database), message.keys);
       break;
     case 'look':
       writeKey(writer.u32(message.database), message.key).u16(message.asker).u32(message.run).u53(message.number);
@@ -205,9 +207,6 @@ export function serverNamed(message: RecordMessage): NodeId | null {
       return message.to;
     case 'record':
       return message.owner;
-    case 'reset-seen':
-    case 'exists-at':
-      return message.server;
     case 'look':
       return message.asker;
     default:
@@ -255,16 +254,15 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'claim':
       return { kind, ...readTurn(reader), what: readClaim(reader) };
     case 'claims-done':
-      return { kind };
-    case 'reset-seen':
-      return { kind, server: readNode(reader), incarnation: incarnation(reader.u53()) };
+    case 'view':
+      return { kind, epoch: epoch(reader.u53()) };
     case 'exists':
     case 'gone':
       return { kind, ...readKeys(reader) };
-    case 'exists-all':
-      return { kind, database: databaseId(reader.u32()) };
-    case 'exists-at':
-      return { kind, server: readNode(reader), ...readKeys(reader) };
+    case 'orphans-done':
+      return { kind, database: databaseId(reader.u32()), epoch: epoch(reader.u53()) };
+    case 'orphans':
+      return { kind, epoch: epoch(reader.u53()), ...readKeys(reader) };
     case 'look': {
       const database = databaseId(reader.u32());
       const key = readKey(reader);

@@ -100,8 +100,9 @@ function randomRecordMessage(prng: Prng): RecordMessage {
     { kind: prng.pick(['exists', 'gone'] as const), database, keys: [key] },
     { kind: prng.pick(['barrier', 'barrier-passed'] as const), number },
     { kind: 'claim', ...head, what: prng.pick(['owner', 'backup'] as const) },
-    { kind: 'claims-done' },
-    { kind: 'reset-seen', server: node, incarnation: incarnation(1 + prng.below(3)) },
+    { kind: prng.pick(['claims-done', 'view'] as const), epoch: epoch(1 + prng.below(3)) },
+    { kind: 'orphans', database, epoch: epoch(1 + prng.below(3)), keys: [key] },
+    { kind: 'orphans-done', database, epoch: epoch(1 + prng.below(3)) },
     { kind: 'describe', database, key, number },
     { kind: 'description', number, text: prng.pick(['', '{}', '{"error":"x"}', 'null', '[']) },
   ]);
@@ -139,18 +140,21 @@ class Victim {
   private readonly sequences = new Map<NodeId, number>();
   readonly node = new PoolNode({
     self: nodeId(0),
-    members: [0, 1, 2].map(nodeId),
+    servers: [0, 1, 2].map(nodeId),
     incarnation: incarnation(5),
-    epoch: epoch(1),
     frameBodyBytesMax: 1400,
     receiveFramesMax: 256,
     gate: { addresses: new Map(), pid: 1, wallClockOriginMicros: 0 },
   });
 
   constructor(private readonly prng: Prng) {
+    const members = [0, 1, 2].map((node) => {
+      return { node: nodeId(node), incarnation: incarnation(node === 0 ? 5 : 3), since: epoch(1) };
+    });
+    this.step({ kind: 'view', view: { epoch: epoch(1), leader: nodeId(1), members, former: [] } });
     for (const peer of PEERS) {
       this.frame(peer, { kind: 'hello', answerWanted: true, times: { sentAt: 1, echoOf: 0, echoHeldMicros: 0 } });
-      this.message(peer, encodeRecordMessage({ kind: 'claims-done' }));
+      this.message(peer, encodeRecordMessage({ kind: 'view', epoch: epoch(1) }));
     }
     for (const name of ['locking.tdb', 'smbXsrv_open_global.tdb']) {
       const database = databaseIdOf(name);

@@ -2,12 +2,14 @@
  * Links and Records with the smallest gate that serves simulated smbds: attach, migrate, fetch, schedule for deletion.
  * The simulator runs it besides the whole PoolNode, so that a fault can be told to lie in records or in the gate.
  */
-import type { ClientId, DatabaseId } from '../../src/base/ids.js';
+import type { ClientId, DatabaseId, Epoch } from '../../src/base/ids.js';
 import { databaseId, keyOf } from '../../src/base/ids.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import { Links } from '../../src/core/link/link.js';
 import { Records } from '../../src/core/records/records.js';
+import type { Member, View } from '../../src/core/membership/views.js';
+import { changes } from '../../src/core/membership/views.js';
 import { Timers } from '../../src/core/timers.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';
 import { CALL_ID, decodeCtdbPacket, encodeCtdbPacket, textOf } from '../../src/wire/ctdb.js';
@@ -23,33 +25,34 @@ export class BareNode implements SteppedNode {
   private readonly records: Records;
   private nextToken = 1;
   private readonly calls = new Map<number, { client: ClientId; requestId: number }>();
-  private readonly incarnations = new Map<number, number>();
+  private members: readonly Member[] = [];
 
   constructor(private readonly options: NodeOptions) {
-    const { self, members, incarnation, epoch } = options;
+    const { self, servers, incarnation } = options;
+    const node = this;
     const context: CoreContext = {
       self,
-      members,
-      epoch,
+      servers,
+      get members() {
+        return node.members.map((member) => member.node);
+      },
+      epoch: 0 as Epoch,
       timers: this.timers,
       now: () => this.time,
       emit: (effect) => void this.effects.push(effect),
       send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => this.links.isUp(peer),
+      isFenced: () => false,
       log: (level, event, fields = {}) => void this.effects.push({ kind: 'log', level, event, fields }),
       count: () => undefined,
     };
-    const peers = members.filter((member) => member !== self);
+    const peers = servers.filter((server) => server !== self);
     this.links = new Links(
-      { self, peers, incarnation, epoch, frameBodyBytesMax: 1400, receiveFramesMax: 512 },
+      { self, peers, incarnation, frameBodyBytesMax: 1400, receiveFramesMax: 512 },
       context,
       {
         deliver: (peer, message) => this.records.onMessage(peer, message),
-        peerUp: (peer, of) => {
-          const before = this.incarnations.get(peer);
-          this.incarnations.set(peer, of);
-          this.records.peerUp(peer, of, before !== undefined && before !== of);
-        },
+        peerUp: () => undefined,
         peerDown: (peer) => this.records.peerDown(peer),
         givenUpBy: () => undefined,
         sendFrame: (peer, body) => void this.effects.push({ kind: 'frame-send', peer, body }),
@@ -61,6 +64,7 @@ export class BareNode implements SteppedNode {
       fetched: (token, data) => this.answer(token, data),
       failed: (token, why) => void this.effects.push(alarm(`call ${token} failed: ${why}`)),
       described: () => undefined,
+      recovered: (epoch) => void this.effects.push({ kind: 'recovered', epoch }),
     });
   }
 
@@ -96,6 +100,8 @@ export class BareNode implements SteppedNode {
         return this.links.onFrame(input.peer, input.incarnation, input.body);
       case 'record-done':
         return this.records.onDone(input.database, input.key, input.op, input.outcome);
+      case 'view':
+        return this.install(input.view);
       case 'turn-end':
         this.records.flush();
         this.links.flush();
@@ -103,6 +109,13 @@ export class BareNode implements SteppedNode {
       default:
         return;
     }
+  }
+
+  private install(view: View): void {
+    const { left, joined } = changes(this.members, view.members);
+    this.members = view.members;
+    this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
+    this.records.install(view, left, joined);
   }
 
   private packet(client: ClientId, bytes: Uint8Array): void {

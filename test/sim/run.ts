@@ -3,7 +3,7 @@
  * until everything is answered, deletes every record and looks whether anything is left. Everything follows from the
  * seed.
  */
-import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros, RecordOp } from '../../src/core/effects.js';
@@ -24,6 +24,7 @@ import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
+import { ViewOracle } from './view-oracle.js';
 import { WatchChecker } from './watch-checker.js';
 import { WatchWorld, watch } from './watches.js';
 import { SimulatedNotifyd } from './notifyd.js';
@@ -72,6 +73,7 @@ class Run {
   private readonly smbds = new Set<SimulatedSmbd>();
   private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0 };
   private readonly world: ServerWorld;
+  private readonly views: ViewOracle;
   private readonly restarts: (() => void)[] = [];
   private nextIncarnation = 1;
   private nextPid = 1000;
@@ -116,6 +118,9 @@ class Run {
       turnMicrosMax: settings.turnMicrosMax,
       socketMicrosMax: settings.socketMicrosMax,
     };
+    this.views = new ViewOracle(this.time, this.prng, settings.servers, ({ epoch, members }) => {
+      this.trace.add(this.time.now, () => `view ${epoch}: ${members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ')}`);
+    });
     this.wire.onSend = (from, to, body, fate) => {
       if (!isDataFrame(body)) return;
       this.trace.add(this.time.now, () => {
@@ -141,7 +146,7 @@ class Run {
   private makeServer(self: NodeId, members: readonly NodeId[]): void {
     const { settings } = this;
     const incarnation = (this.nextIncarnation++) as Incarnation;
-    const server = new SimulatedServer({ self, members, incarnation, epoch: 1 as Epoch }, this.world, this.makeNode);
+    const server = new SimulatedServer({ self, servers: members, incarnation }, this.world, this.makeNode);
     server.onDeath = () => this.serverDied(server, members);
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
@@ -149,6 +154,7 @@ class Run {
     if (settings.sabotage === 'quiet-store') server.store.quiet = () => true;
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
+    this.views.started(server);
     this.stores.set(self, server.store);
     if (this.shared.watches !== null) this.makeNotifyd(server, this.shared.watches);
     // smbd comes up some time after the daemon; until then the databases are not open here
@@ -193,6 +199,7 @@ class Run {
   /** A daemon died: so do its smbds; after a while it is started anew. */
   private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
     this.checker.serverDied(server.self);
+    this.views.died(server);
     this.watchChecker.serverDied(server.self);
     this.shared.watches?.notifyds.delete(server.self);
     this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));

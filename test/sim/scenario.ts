@@ -17,7 +17,7 @@
  *
  * Databases: locking, brlock, opens (random keys).
  */
-import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros } from '../../src/core/effects.js';
@@ -31,6 +31,7 @@ import { Checker } from './checker.js';
 import { makePoolNode } from './nodes.js';
 import type { ServerWorld } from './server.js';
 import { SimulatedServer } from './server.js';
+import { fixedView } from './view-oracle.js';
 import type { Steps } from './smbd.js';
 import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore, StoredRecord } from './store.js';
@@ -162,7 +163,7 @@ export class Scenario {
     };
     for (const self of members) {
       const incarnation = 1 as Incarnation;
-      const server = new SimulatedServer({ self, members, incarnation, epoch: 1 as Epoch }, world, makePoolNode);
+      const server = new SimulatedServer({ self, servers: members, incarnation }, world, makePoolNode);
       server.socketMicrosFixed = SOCKET_MICROS;
       server.store.onOpen = (database, name) => void this.names.set(database, shortName(name));
       server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
@@ -173,6 +174,7 @@ export class Scenario {
       this.smbds.push(smbd);
       smbd.run(this.attach(smbd));
     }
+    for (const server of this.servers) server.input({ kind: 'view', view: fixedView(this.servers) });
     this.time.advance(SETUP_MICROS);
   }
 

@@ -26,9 +26,8 @@ export interface SteppedNode {
 
 export interface NodeOptions {
   self: NodeId;
-  members: readonly NodeId[];
+  servers: readonly NodeId[];
   incarnation: Incarnation;
-  epoch: Epoch;
 }
 
 export type NodeFactory = (options: NodeOptions) => SteppedNode;
@@ -80,6 +79,8 @@ export class SimulatedServer {
   dead = false;
   /** Called when it died; whoever started it buries its smbds. */
   onDeath: (() => void) | null = null;
+  /** Hears which views' recovery the core has behind it. */
+  onRecovered: ((epoch: Epoch) => void) | null = null;
   private effectsUntilDeath = Infinity;
   /** For scenarios: every packet takes exactly this long. */
   socketMicrosFixed: Micros | null = null;
@@ -303,6 +304,8 @@ export class SimulatedServer {
         return;
       case 'ring-send':
         return this.performRing(effect);
+      case 'recovered':
+        return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
       // nobody asks here, and modules have no pages to look at

@@ -31,14 +31,14 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
     case 'exists':
     case 'gone':
       return `${message.kind} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
-    case 'exists-at':
-      return `exists at ${message.server} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
+    case 'orphans':
+      return `orphans ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
     case 'claims-done':
-      return 'claims-done';
-    case 'exists-all':
-      return `exists-all ${name(message.database)}`;
-    case 'reset-seen':
-      return `reset-seen server ${message.server} incarnation ${message.incarnation}`;
+      return `claims-done ${message.epoch}`;
+    case 'orphans-done':
+      return `orphans-done ${name(message.database)} epoch ${message.epoch}`;
+    case 'view':
+      return `view ${message.epoch}`;
     case 'barrier':
     case 'barrier-passed':
       return `${message.kind} ${message.number}`;

@@ -99,7 +99,7 @@ export class ChangeNotify {
     private readonly context: CoreContext,
     private readonly messages: Messages,
   ) {
-    for (const peer of context.members) {
+    for (const peer of context.servers) {
       if (peer === context.self) continue;
       this.peers.set(peer, {
         incarnation: null, notifyd: undefined, isServed: false, isKnown: false, isSlow: false,
@@ -348,6 +348,15 @@ export class ChangeNotify {
     this.leave(node);
   }
 
+  /** Its run is out of the view: so are those who watch there. */
+  peerLeft(node: NodeId): void {
+    const peer = this.peers.get(node);
+    if (peer === undefined) return;
+    if (peer.notifyd) this.forget(peer.notifyd);
+    peer.notifyd = undefined;
+    this.leave(node);
+  }
+
   private leave(node: NodeId): void {
     for (const waiting of [...this.waiting]) {
       if (waiting.peers.delete(node) && waiting.peers.size === 0) this.finish(waiting, true);
@@ -455,7 +464,10 @@ export class ChangeNotify {
     if (this.own === null) return false;
     // whoever watches on a server that comes later waits for us by himself
     if (this.context.now() >= this.learntAt + NOTIFY_WAIT_MICROS_MAX) return true;
+    const { members } = this.context;
+    if (members.length === 0) return false;
     return [...this.peers].every(([node, { incarnation, notifyd, isKnown }]) => {
+      if (!members.includes(node)) return true;
       // one that we have not met is given time to come; one that is silent is not waited for
       return notifyd === null || isKnown || (incarnation !== null && !this.context.isUp(node));
     });

@@ -58,7 +58,7 @@ export class Controls {
     }
     if (isBroadcast(destination)) return this.broadcast(client, request, wanted, answer);
     const node = nodeId(destination);
-    if (!this.context.members.includes(node)) return answer(refused(`there is no server ${destination}`));
+    if (!this.context.servers.includes(node)) return answer(refused(`there is no server ${destination}`));
     this.elsewhere(node, request, wanted, answer);
   }
 

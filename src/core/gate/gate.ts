@@ -211,6 +211,14 @@ export class Gate implements RecordsEvents {
     this.changeNotify.peerUp(peer, incarnation);
   }
 
+  /** The peer's run is out of the view. */
+  peerLeft(peer: NodeId): void {
+    this.processes.peerLeft(peer);
+    this.forwarding.peerLost(peer);
+    this.traversals.peerLost(peer);
+    this.changeNotify.peerLeft(peer);
+  }
+
   peerDown(peer: NodeId): void {
     this.forwarding.peerLost(peer);
     this.traversals.peerSilent(peer);

@@ -44,7 +44,7 @@ export class Processes {
   private readonly peers = new Map<NodeId, Peer>();
 
   constructor(private readonly context: CoreContext) {
-    for (const peer of context.members) {
+    for (const peer of context.servers) {
       if (peer === context.self) continue;
       this.peers.set(peer, {
         told: false,
@@ -136,6 +136,16 @@ export class Processes {
     } while (at < entries.length);
   }
 
+  /** The peer's run is out of the view: its processes count as ended with it. */
+  peerLeft(node: NodeId): void {
+    const peer = this.peers.get(node);
+    if (peer === undefined) return;
+    this.forgetAll(peer);
+    peer.told = false;
+    peer.listed = false;
+    peer.incoming = null;
+  }
+
   /** A later run of the peer's daemon: all processes of the earlier run have ended with it. */
   private forgetAll(peer: Peer): void {
     for (const [pid, srvids] of peer.processes) bury(peer, pid, srvids);
@@ -190,7 +200,8 @@ export class Processes {
       return srvid === null || process.srvids.has(srvid) ? 'alive' : 'dead';
     }
     const peer = this.peers.get(node);
-    if (peer === undefined) return 'dead';
+    // a server is out of the view: so are its processes, whatever has become of them
+    if (peer === undefined || !this.context.members.includes(node)) return 'dead';
     const srvids = peer.processes.get(pid);
     if (srvids !== undefined && (srvid === null || srvids.has(srvid))) return 'alive';
     // a process id is used again, an address is not: only the pair is certainly gone

@@ -65,7 +65,7 @@ function serverControls({ context, options, processes }: ControlParts): [number,
     [
       CONTROL.getNodeMap,
       (call) => {
-        const nodes = context.members.map((node) => ({
+        const nodes = context.servers.map((node) => ({
           node,
           flags: context.isUp(node) ? 0 : NODE_FLAG.disconnected,
           address: options.addresses.get(node) ?? '0.0.0.0',

@@ -7,6 +7,7 @@
 import { assert } from '../../base/assert.js';
 import { DecodeError } from '../../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import { epoch as toEpoch, incarnation as toIncarnation } from '../../base/ids.js';
 import type { Frame } from '../../wire/frame.js';
 import { decodeFrame } from '../../wire/frame.js';
 import type { SendMode } from '../context.js';
@@ -28,7 +29,6 @@ export interface LinkOptions {
   peers: readonly NodeId[];
   /** Of this run of ours; above 0 and higher than in every earlier run. */
   incarnation: Incarnation;
-  epoch: Epoch;
   /** Largest body of one frame, before sealing. */
   frameBodyBytesMax: number;
   /** Frames the receive ring holds; the windows of all peers together take at most half of it. */
@@ -40,6 +40,7 @@ export class Links {
   /** The same, for what is done at the end of every turn. */
   private readonly links: readonly PeerLink[];
   private tickDueAt: Micros = 0;
+  private epoch = toEpoch(0);
 
   constructor(
     private readonly options: LinkOptions,
@@ -49,7 +50,8 @@ export class Links {
     assert(options.incarnation > 0, 'an incarnation is above 0');
     const share = Math.floor(options.receiveFramesMax / 2 / Math.max(1, options.peers.length));
     const window = Math.max(1, Math.min(WINDOW_FRAMES_MAX, share));
-    const { incarnation, epoch, frameBodyBytesMax } = options;
+    const { incarnation, frameBodyBytesMax } = options;
+    const epoch = (): Epoch => this.epoch;
     for (const peer of options.peers) {
       assert(peer !== options.self, 'no link to ourselves');
       this.peers.set(peer, new PeerLink({ peer, incarnation, epoch, frameBodyBytesMax, window }, context, events));
@@ -59,9 +61,18 @@ export class Links {
   }
 
   /**
+   * A view was installed. Runs that are not among its members are given up: nothing of theirs is taken any more, what
+   * waits for them is dropped, and they hear that they must end.
+   */
+  install(epoch: Epoch, runs: ReadonlyMap<NodeId, Incarnation>): void {
+    this.epoch = epoch;
+    for (const [peer, link] of this.peers) link.setMember(runs.get(peer) ?? toIncarnation(0));
+  }
+
+  /**
    * Queues a message (kept, not copied: the caller must not change it). Returns false when it will not travel: the mode
-   * loses it (core/context), the message is larger than MESSAGE_BYTES_MAX, or the queue overflowed (then this run of
-   * the peer is given up). All three are counted.
+   * loses it or the peer is no member (core/context), the message is larger than MESSAGE_BYTES_MAX, or the queue
+   * overflowed (then this run of the peer is given up). All are counted.
    */
   send(peer: NodeId, message: Uint8Array, mode: SendMode = 'wait'): boolean {
     const link = this.peers.get(peer);
@@ -103,7 +114,9 @@ export class Links {
   }
 
   isUp(peer: NodeId): boolean {
-    return peer === this.options.self || this.peers.get(peer)?.up === true;
+    if (peer === this.options.self) return true;
+    const link = this.peers.get(peer);
+    return link !== undefined && link.up && link.isMember;
   }
 
   status(): LinkStatus[] {

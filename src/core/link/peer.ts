@@ -5,6 +5,9 @@
  * A link is up while frames arrive that name our present incarnation. Nothing that names another one is applied. When
  * the peer starts anew (a higher incarnation), both streams start anew and what waited for the old one is dropped; when
  * it was only silent, everything is kept and sent again.
+ *
+ * Messages go only to, and come only from, the run that is a member of the view that we installed; and none of a view
+ * that we have not installed is taken: it comes again a little later.
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
@@ -35,19 +38,19 @@ import type { Timer } from '../timers.js';
 export type LinkContext = Pick<CoreContext, 'now' | 'timers' | 'log' | 'count'>;
 
 /** Silent for too long, or about to be called up anew. */
-export type DownCause = 'silent' | 'started anew' | 'too much waited for it';
+export type DownCause = 'silent' | 'started anew' | 'too much waited for it' | 'left the pool';
 
 export interface LinkEvents {
   /** A message, exactly once and in order. The bytes are valid only during the call. */
   deliver(peer: NodeId, message: Uint8Array): void;
   /**
-   * First contact with this run of the peer: what was sent to an earlier one is lost, whoever waits for an answer asks
-   * again. Called before anything of the new stream is delivered.
+   * First contact with this run of the peer, which is a member: what was sent to an earlier one is lost, whoever waits
+   * for an answer asks again. Called before anything of the new stream is delivered.
    */
   peerUp(peer: NodeId, incarnation: Incarnation): void;
-  /** Messages to it wait. */
+  /** Of a member: messages to it wait. */
   peerDown(peer: NodeId, why: DownCause): void;
-  /** The peer gave up what waited for this run of ours, which cannot know what it missed: it must end. */
+  /** The peer gave up this run of ours or what waited for it; we cannot know what we missed, and must end. */
   givenUpBy(peer: NodeId): void;
   /** The same incarnation is heard again after peerDown; nothing was lost. */
   peerReturned?(peer: NodeId, incarnation: Incarnation): void;
@@ -91,8 +94,9 @@ const SENT = {
 export interface PeerLinkOptions {
   peer: NodeId;
   incarnation: Incarnation;
-  epoch: Epoch;
   frameBodyBytesMax: number;
+  /** Of the view that we installed. */
+  epoch: () => Epoch;
   /** Frames we are ready to receive from this peer beyond what we acknowledged. */
   window: number;
 }
@@ -102,7 +106,11 @@ export class PeerLink {
   lastHeardAt: Micros = 0;
   lastHelloAt: Micros = -Infinity;
   private remote = toIncarnation(0);
-  /** The incarnation that peerUp was last called for; 0 before the first contact. */
+  /** The run of the peer that is a member; 0 if none is. */
+  private member = toIncarnation(0);
+  /** The run that we had contact with last; 0 before the first. */
+  private met = toIncarnation(0);
+  /** The run that peerUp was last called for; 0 before the first. */
   private announced = toIncarnation(0);
   /** The run of the peer for which too much waited: we do not speak with it any more, only with a later one. */
   private givenUp = toIncarnation(0);
@@ -161,7 +169,12 @@ export class PeerLink {
 
   /** The run of the peer that we know was reached: it is there, or silent since. */
   get isMet(): boolean {
-    return this.announced !== 0 && this.announced === this.remote;
+    return this.met !== 0 && this.met === this.remote;
+  }
+
+  /** The run that speaks with us is the one in our view. */
+  get isMember(): boolean {
+    return this.member !== 0 && this.member === this.remote;
   }
 
   private get isGivenUp(): boolean {
@@ -170,7 +183,7 @@ export class PeerLink {
 
   /** Queues a message. When too much waits already, everything is given up, and the peer must start anew. */
   push(message: Uint8Array, canWait = false): boolean {
-    if (this.isGivenUp) {
+    if (this.isGivenUp || !this.isMember) {
       this.context.count('link.message.dropped');
       return false;
     }
@@ -193,10 +206,36 @@ export class PeerLink {
       queuedBytes: this.sending.queuedBytes,
       meaning: 'too much waited for this server; what waited is given up, and the server must start anew',
     });
+    this.giveUp();
+    this.goDown('too much waited for it');
+  }
+
+  /** What waits for the present run is given up, and the run hears, by another stream, that it must end. */
+  private giveUp(): void {
     this.sending.restart(this.sending.number + 1);
     this.waitingSince = null;
-    this.givenUp = this.announced;
-    this.goDown('too much waited for it');
+    this.givenUp = this.remote;
+  }
+
+  /** A view was installed: this run of the peer is a member; 0: none is. */
+  setMember(run: Incarnation): void {
+    if (run === this.member) return;
+    const wasMember = this.isMember;
+    this.member = run;
+    if (run > this.remote) {
+      // known from the view before we heard it: what is said from now on is for it
+      this.switchTo(run);
+    } else if (wasMember) {
+      this.giveUp();
+      this.goDown('left the pool');
+    }
+    this.announceMember();
+  }
+
+  private announceMember(): void {
+    if (!this.up || !this.isMember || this.announced === this.remote) return;
+    this.announced = this.remote;
+    this.events.peerUp(this.options.peer, this.remote);
   }
 
   goDown(why: DownCause): void {
@@ -204,15 +243,14 @@ export class PeerLink {
     this.up = false;
     this.totals.downs++;
     this.context.count('link.down');
-    this.events.peerDown(this.options.peer, why);
+    if (this.announced === this.remote) this.events.peerDown(this.options.peer, why);
   }
 
   // --- receiving
 
   onFrame(incarnation: Incarnation, frame: Frame): void {
-    if (frame.epoch !== this.options.epoch) return this.refuse('epoch');
     if (incarnation < this.remote) return this.refuse('incarnation-old');
-    if (incarnation > this.remote) this.startAnew(incarnation);
+    if (incarnation > this.remote) this.switchTo(incarnation);
     this.totals.framesReceived++;
     if (frame.kind === 'hello' || frame.kind === 'heartbeat') this.noteTimes(frame.times, frame.toIncarnation);
     this.remoteWindow = frame.window;
@@ -228,7 +266,10 @@ export class PeerLink {
     if (!this.up) this.comeUp();
     if (frame.kind === 'hello' && frame.answerWanted) this.sendHello();
     if (frame.ackStream === this.sending.number) this.acknowledge(frame);
-    if (frame.kind === 'data') this.takeData(frame);
+    if (frame.kind !== 'data') return;
+    if (!this.isMember) return this.refuse('not-a-member');
+    if (frame.epoch > this.options.epoch()) return this.refuse('epoch-ahead');
+    this.takeData(frame);
   }
 
   /** Counts a frame or part that must not be applied; logs each cause once. */
@@ -241,12 +282,13 @@ export class PeerLink {
     this.context.log(level, 'link.frame.refused', { peer: this.options.peer, reason, note: 'logged once per cause' });
   }
 
-  private startAnew(incarnation: Incarnation): void {
+  /** From here on the link is one with this later run of the peer. */
+  private switchTo(incarnation: Incarnation): void {
     if (this.remote !== 0) this.context.count('link.incarnation.changed');
     this.goDown('started anew');
     this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
     this.remote = incarnation;
-    this.dropForFormerRun();
+    this.sending.restart(1);
     this.receiving.restart(0);
     this.waitingSince = null;
     this.framesUnacked = 0;
@@ -254,11 +296,6 @@ export class PeerLink {
     this.echoOf = 0;
     this.rttMicros = null;
     this.rttDeviationMicros = 0;
-  }
-
-  /** What waits was meant for the run we knew, if we knew one; before the first contact it is for whoever comes. */
-  private dropForFormerRun(): void {
-    if (this.announced !== 0 && !this.isMet) this.sending.restart(1);
   }
 
   /** The peer's stream has another number than the one received: an old one is refused, the first one starts. */
@@ -282,17 +319,12 @@ export class PeerLink {
     const { peer } = this.options;
     this.up = true;
     this.context.count('link.up');
-    // again: whoever sent since the new run was seen did not know of it yet
-    this.dropForFormerRun();
     this.sending.markAllLost();
     this.waitingSince = null;
     this.doublings = 0;
-    if (this.isMet) {
-      this.events.peerReturned?.(peer, this.remote);
-    } else {
-      this.announced = this.remote;
-      this.events.peerUp(peer, this.remote);
-    }
+    this.met = this.remote;
+    if (this.announced === this.remote) this.events.peerReturned?.(peer, this.remote);
+    else this.announceMember();
   }
 
   private noteTimes(times: FrameTimes, echoedIncarnation: Incarnation): void {
@@ -431,7 +463,7 @@ export class PeerLink {
     const [ackMapLow, ackMapHigh] = this.receiving.ackMap();
     const body = encodeFrame(
       {
-        epoch: this.options.epoch,
+        epoch: this.options.epoch(),
         toIncarnation: this.remote,
         window: this.options.window,
         stream: this.sending.number,

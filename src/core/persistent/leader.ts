@@ -31,6 +31,9 @@ import {
 } from './limits.js';
 import type { Timer } from '../timers.js';
 
+/** So many terms of a database lie in one term of the pool's leader: each take-over has one of its own. */
+const TAKE_OVERS_PER_TERM = 256;
+
 interface Commit {
   origin: NodeId;
   /** The origin's number; 0 for a commit of the leader's own, which nobody waits for. */
@@ -85,22 +88,41 @@ export class LeaderOfDatabase {
   private readonly syncing = new Map<NodeId, number>();
   private waitTimer: Timer | null = null;
   private retryTimer: Timer | null = null;
+  /** Each time that the truth is found out anew needs a term of its own. */
+  private takeOvers = 0;
+  private isClosed = false;
 
   constructor(
     private readonly database: DatabaseId,
     private readonly name: string,
+    /** Of the view: nobody else leads in it. */
+    private readonly viewTerm: number,
     private readonly context: CoreContext,
     private readonly send: (to: NodeId, message: PersistentMessage) => void,
     private readonly readOwn: (done: (rows: PersistentRow[] | string) => void) => void,
   ) {}
 
   private get majority(): number {
-    return Math.floor(this.context.members.length / 2) + 1;
+    return Math.floor(this.context.servers.length / 2) + 1;
   }
 
   /** Asks every member that can be reached which version it has. */
   askAll(): void {
     for (const node of this.context.members) if (this.context.isUp(node)) this.ask(node);
+  }
+
+  /** Another server leads, or another term has begun. */
+  close(): void {
+    this.isClosed = true;
+    this.waitTimer?.cancel();
+    this.retryTimer?.cancel();
+    this.active?.timer.cancel();
+  }
+
+  /** The member's run is out of the view. */
+  peerLeft(node: NodeId): void {
+    this.forget(node);
+    this.next();
   }
 
   private ask(node: NodeId): void {
@@ -111,6 +133,7 @@ export class LeaderOfDatabase {
 
   /** A member says what it holds; `failed` is why it did not do what it was told. */
   onVersion(from: NodeId, version: Version, failed: string): void {
+    if (this.isClosed) return;
     this.versions.set(from, version);
     if (failed !== '') return this.onFailure(from, failed);
     if (sameVersion(version, this.sent.get(from))) this.syncing.delete(from);
@@ -235,9 +258,13 @@ export class LeaderOfDatabase {
   }
 
   private newTerm(base: Version): Version {
-    let term = base.term;
-    for (const version of this.versions.values()) term = Math.max(term, version.term);
-    return { term: term + 1, sequence: base.sequence };
+    const term = this.viewTerm * TAKE_OVERS_PER_TERM + this.takeOvers;
+    this.takeOvers += 1;
+    if (this.takeOvers === TAKE_OVERS_PER_TERM) {
+      const reason = `the leader's file of ${this.name} failed ${this.takeOvers} times: another server must lead`;
+      this.context.emit({ kind: 'start-anew', reason, remedy: 'check the disk below the persistent directory' });
+    }
+    return { term, sequence: base.sequence };
   }
 
   private stamp(base: Version): void {
@@ -306,7 +333,7 @@ export class LeaderOfDatabase {
     this.syncing.set(node, this.context.now());
     this.context.log('info', 'persistent.sync', { database: this.name, server: node, has: version });
     this.readOwn((rows) => {
-      if (!this.syncing.has(node)) return;
+      if (this.isClosed || !this.syncing.has(node)) return;
       const own = typeof rows === 'string' ? null : versionOf(rows);
       if (typeof rows === 'string' || own === null) {
         this.syncing.delete(node);
@@ -422,6 +449,7 @@ export class LeaderOfDatabase {
   /** The commit names the state we have: it is this very commit asked for again, or one made on an old state. */
   private recognise(commit: Commit): void {
     this.readOwn((stored) => {
+      if (this.isClosed) return;
       if (typeof stored !== 'string' && containsRows(stored, commit.rows)) {
         this.context.count('persistent.commit.again');
         return this.answerWhenCurrent(commit, '');

@@ -143,6 +143,11 @@ export class Member {
     if (!queued) done('too much work waits for the file');
   }
 
+  /** Another leader says what counts from here on; those who want to attach wait for its word. */
+  leaderChanged(): void {
+    for (const file of this.files.values()) file.inSync = false;
+  }
+
   /** A majority has the version; if we do too, waiting processes may attach. */
   inSync(id: DatabaseId, version: Version): void {
     const file = this.files.get(id);
@@ -167,7 +172,7 @@ export class Member {
     this.learnVersion(file);
     const timer = this.context.timers.at(this.context.now() + ATTACH_WAIT_MICROS_MAX, () => {
       file.waiters.delete(waiter);
-      const missing = this.context.members.filter((node) => !this.context.isUp(node));
+      const missing = this.context.servers.filter((node) => !this.context.isUp(node));
       const remedy = 'start smbpoold on the missing servers: a majority must be there';
       this.context.log('error', 'persistent.attach-refused', { database: file.name, missing, remedy });
       done(`${file.name} is not in sync on a majority of the servers (missing: ${missing.join(', ') || 'none'})`);

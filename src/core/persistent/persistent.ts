@@ -4,11 +4,12 @@
  * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
  */
 import type { DatabaseId, Incarnation, NodeId } from '../../base/ids.js';
-import { nodeId } from '../../base/ids.js';
 import { decodePersistentMessage, encodePersistentMessage } from '../../wire/persistent-messages.js';
 import type { PersistentMessage } from '../../wire/persistent-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Input, PersistentRow } from '../effects.js';
+import type { View } from '../membership/views.js';
+import { termOf } from '../membership/views.js';
 import type { PersistentForGate, Refusal } from '../gate/ports.js';
 import { Fragments } from './fragments.js';
 import { LeaderOfDatabase } from './leader.js';
@@ -40,26 +41,58 @@ export class Persistent implements PersistentForGate {
   /** Commits of local processes, by our number. */
   private readonly pending = new Map<number, Pending>();
   private lastNumber = 0;
+  /** Of the view that we installed: who orders commits, and its term. Null before the first view. */
+  private led: { by: NodeId; term: number } | null = null;
   /** Commits for databases that are not open here yet, while we lead. */
   private early: { from: NodeId; database: DatabaseId; number: number; rows: PersistentRow[] }[] = [];
 
   constructor(private readonly context: CoreContext) {
     this.member = new Member(context, (database, version, failed) => {
-      this.send(this.leader(), { kind: 'version', database, version, failed });
+      this.sendToLeader({ kind: 'version', database, version, failed });
     });
   }
 
-  /** The server that orders commits: the lowest-numbered one, until views choose. */
+  /** The server that orders commits: the view's leader; before the first view we do not know, and name ourselves. */
   leader(): NodeId {
-    return this.context.members[0] ?? nodeId(this.context.self);
+    return this.led?.by ?? this.context.self;
+  }
+
+  private get isLeader(): boolean {
+    return this.led?.by === this.context.self;
+  }
+
+  /**
+   * A view was installed. What its leader says counts from here on, and nothing that another says. `left`: the servers
+   * whose run is out.
+   */
+  install(view: View, left: readonly NodeId[]): void {
+    const term = termOf(view.epoch);
+    if (this.led?.by === view.leader && this.led.term === term && !left.includes(view.leader)) {
+      for (const node of left) for (const leader of this.leaders.values()) leader.peerLeft(node);
+      return;
+    }
+    this.led = { by: view.leader, term };
+    for (const leader of this.leaders.values()) leader.close();
+    this.leaders.clear();
+    this.early = [];
+    this.member.leaderChanged();
+    if (this.isLeader) for (const database of this.member.ids()) this.lead(database);
+    // the new leader recognises a commit that the former one has done already
+    for (const [number, { database, rows }] of this.pending) {
+      this.sendToLeader({ kind: 'commit', database, number, rows });
+    }
   }
 
   databaseOpened(database: DatabaseId, name: string): void {
     this.member.open(database, name);
-    if (this.leader() !== this.context.self || this.leaders.has(database)) return;
+    if (this.isLeader && !this.leaders.has(database)) this.lead(database);
+  }
+
+  private lead(database: DatabaseId): void {
     const leader = new LeaderOfDatabase(
       database,
-      name,
+      this.member.name(database),
+      this.led?.term ?? 0,
       this.context,
       (to, message) => this.send(to, message),
       (done) => this.member.read(database, done),
@@ -90,13 +123,14 @@ export class Persistent implements PersistentForGate {
       this.context.count('persistent.commit.late');
       const name = this.member.name(database);
       const remedy = 'a commit needs the leading server and a majority: start smbpoold where it is missing';
-      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.leader(), remedy });
+      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.led?.by, remedy });
       done('no majority took the commit in time');
     });
     const pending: Pending = { database, rows, done, timer };
     this.pending.set(number, pending);
     this.context.count('persistent.commit.asked');
-    this.send(this.leader(), { kind: 'commit', database, number, rows });
+    // before the first view there is nobody to send it to
+    this.sendToLeader({ kind: 'commit', database, number, rows });
   }
 
   /** A message of a peer (types 64 to 95). Throws DecodeError. */
@@ -122,7 +156,7 @@ export class Persistent implements PersistentForGate {
       case 'content':
         return this.leaders.get(database)?.onContent(from, message.rows, message.failed);
       default:
-        if (from === this.leader()) return this.takeFromLeader(message);
+        if (from === this.led?.by) return this.takeFromLeader(message);
         this.context.count('persistent.message.refused.not-leader');
     }
   }
@@ -130,7 +164,7 @@ export class Persistent implements PersistentForGate {
   /** We lead but have not opened the database yet: we have just started. */
   private keepEarly(from: NodeId, message: Extract<PersistentMessage, { kind: 'commit' }>): void {
     const { database, number, rows } = message;
-    if (this.leader() === this.context.self && this.early.length < COMMITS_WAITING_MAX) {
+    if (this.isLeader && this.early.length < COMMITS_WAITING_MAX) {
       this.early.push({ from, database, number, rows });
       return;
     }
@@ -147,7 +181,7 @@ export class Persistent implements PersistentForGate {
         return this.finish(message.number, message.refusal === '' ? null : message.refusal);
       case 'query': {
         const version = this.member.version(database);
-        if (version !== null) this.send(this.leader(), { kind: 'version', database, version, failed: '' });
+        if (version !== null) this.sendToLeader({ kind: 'version', database, version, failed: '' });
         return;
       }
       case 'apply':
@@ -158,7 +192,7 @@ export class Persistent implements PersistentForGate {
         return this.member.read(database, (rows) => {
           const failed = typeof rows === 'string' ? rows : '';
           const content = typeof rows === 'string' ? [] : rows;
-          this.send(this.leader(), { kind: 'content', database, rows: content, failed });
+          this.sendToLeader({ kind: 'content', database, rows: content, failed });
         });
       case 'in-sync':
         return this.member.inSync(database, message.version);
@@ -182,7 +216,7 @@ export class Persistent implements PersistentForGate {
     this.fragments.forget(peer);
     this.early = this.early.filter((commit) => commit.from !== peer);
     for (const leader of this.leaders.values()) leader.peerUp(peer);
-    if (peer !== this.leader()) return;
+    if (peer !== this.led?.by) return;
     for (const database of this.member.ids()) {
       const version = this.member.version(database);
       if (version !== null) this.send(peer, { kind: 'version', database, version, failed: '' });
@@ -209,6 +243,10 @@ export class Persistent implements PersistentForGate {
         leader: leader ?? null,
       };
     });
+  }
+
+  private sendToLeader(message: PersistentMessage): void {
+    if (this.led !== null) this.send(this.led.by, message);
   }
 
   /** To ourselves a message takes the next step: nothing calls back into the middle of what sent it. */

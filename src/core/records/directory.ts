@@ -4,7 +4,7 @@
  * speaks to owners and askers (ourselves included) only by record messages. Called by core/records.
  *
  * The life of an entry: an ask creates it, the answer's 'have' names the owner, a 'release' of the empty record ends
- * it.
+ * it. Or claims create it, when we have become the key's home: nothing is decided before all of them have come.
  */
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
 import { turn as toTurn } from '../../base/ids.js';
@@ -57,6 +57,8 @@ interface Entry {
   current: Operation | null;
   queue: { node: NodeId; run: number; mode: AccessMode }[];
   history: { owner: NodeId; turn: number; at: Micros }[];
+  /** Claims are still to come. */
+  isRebuilt: boolean;
 }
 
 /** One database's directory. */
@@ -73,21 +75,25 @@ export interface DirectoryEntryView {
 
 export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
-  /** Everybody has told us what it owns of our keys. */
-  private ready = false;
-  /** Records erased before we started, until all claims have come. */
-  private readonly gone: { database: DatabaseId; key: RecordKey; turn: Turn }[] = [];
+  /** Those whose claims are still to come. */
+  private readonly rebuilt = new Set<Entry>();
+  /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
+  private readonly gone = new Set<NodeId>();
+  /** Records erased before all claims came. */
+  private erased: { database: DatabaseId; key: RecordKey; turn: Turn }[] = [];
 
   /**
    * @param firstTurn turns start here; higher than any this home gave in an earlier run
    * @param post sends a message to a server, ourselves included
    * @param onForgotten an entry ended: the record exists nowhere any more
+   * @param isComplete whether everybody has told us what it has of this key
    */
   constructor(
     private readonly context: CoreContext,
     private turnCounter: number,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly onForgotten: (database: DatabaseId, key: RecordKey) => void,
+    private readonly isComplete: (database: DatabaseId, key: RecordKey) => boolean,
   ) {}
 
   count(database: DatabaseId): number {
@@ -101,8 +107,8 @@ export class Directory {
   /** null: nobody; undefined: not known until claims, restores or a move under way are done. */
   ownerOf(database: DatabaseId, key: RecordKey): NodeId | null | undefined {
     const entry = this.databases.get(database)?.get(key);
-    if (entry === undefined) return this.ready ? null : undefined;
-    return entry.owner ?? undefined;
+    if (entry === undefined) return this.isComplete(database, key) ? null : undefined;
+    return entry.isRebuilt ? undefined : (entry.owner ?? undefined);
   }
 
   describe(database: DatabaseId, key: RecordKey): DirectoryEntryView | null {
@@ -119,10 +125,10 @@ export class Directory {
     };
   }
 
-  /** An owner tells us, who started anew, what it owns. Comes before any ask is answered (core/records). */
+  /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
   adopt(owner: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.entryOf(database, key);
-    this.claimedTurn(entry, turn);
+    const entry = this.rebuiltEntry(database, key, turn);
+    if (entry === null) return;
     if (entry.owner !== null && entry.owner !== owner) {
       this.context.count('record.claim.conflict');
       const claims = { database, key: hex(key), owner: entry.owner, claimant: owner };
@@ -135,48 +141,75 @@ export class Directory {
     entry.history.push({ owner, turn, at: this.context.now() });
   }
 
-  /** A former owner tells us, who started anew, that it keeps what it gave away in this turn. */
+  /** A former owner tells us, who became the home, that it keeps what it gave away in this turn. */
   adoptBackup(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.entryOf(database, key);
-    this.claimedTurn(entry, turn);
+    const entry = this.rebuiltEntry(database, key, turn);
+    if (entry === null) return;
     forgetBackup(entry, keeper);
     entry.backups.push({ keeper, turn });
     if (entry.owner === null) entry.lost = true;
   }
 
-  /** A reader tells us, who started anew, of its copy. */
+  /** A reader tells us, who became the home, of its copy. */
   adoptReader(reader: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.entryOf(database, key);
-    this.claimedTurn(entry, turn);
+    const entry = this.rebuiltEntry(database, key, turn);
+    if (entry === null) return;
     entry.readers.add(reader);
     if (entry.owner === null) entry.lost = true;
   }
 
-  private claimedTurn(entry: Entry, turn: Turn): void {
+  /** The entry of a claim; null for a claim that comes again when all have come. */
+  private rebuiltEntry(database: DatabaseId, key: RecordKey, turn: Turn): Entry | null {
+    if (this.isComplete(database, key)) {
+      this.context.count('record.claim.stale');
+      return null;
+    }
+    const entry = this.entryOf(database, key);
+    if (!entry.isRebuilt) {
+      entry.isRebuilt = true;
+      this.rebuilt.add(entry);
+    }
     this.turnCounter = Math.max(this.turnCounter, turn);
     if (entry.turn < turn) entry.turn = turn;
+    return entry;
   }
 
-  /** An owner tells us, who started anew, that it erased the record, and in which turn it last handed out anything. */
+  /** An owner tells us, who became the home, that it erased the record, and in which turn it last gave anything. */
   adoptGone(database: DatabaseId, key: RecordKey, turn: Turn): void {
     this.turnCounter = Math.max(this.turnCounter, turn);
-    this.gone.push({ database, key, turn });
+    if (!this.isComplete(database, key)) this.erased.push({ database, key, turn });
   }
 
-  /** All claims have come, nothing was decided before: what nobody owns comes back from its backup. */
-  claimsComplete(): void {
-    this.ready = true;
-    for (const { database, key, turn } of this.gone.splice(0)) {
+  /** More claims have come: of keys that are complete now, what nobody owns comes back from its backup. */
+  claimsCame(completed: (database: DatabaseId, key: RecordKey) => void): void {
+    const complete = [...this.rebuilt].filter(({ database, key }) => this.isComplete(database, key));
+    const erased = this.erased.filter(({ database, key }) => this.isComplete(database, key));
+    if (erased.length > 0) this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
+    for (const { database, key, turn } of erased) {
       const entry = this.databases.get(database)?.get(key);
-      if (entry === undefined || entry.owner !== null || entry.turn > turn) continue;
+      if (entry === undefined || !entry.isRebuilt || entry.owner !== null || entry.turn > turn) continue;
       this.dropBackups(entry, 0);
       entry.lost = false;
     }
-    for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) {
-        entry.backups.sort((a, b) => b.turn - a.turn);
-        this.dropBackups(entry, entry.owner === null ? 2 : 1);
-        if (entry.owner === null) this.advance(entry);
+    for (const entry of complete) {
+      this.rebuilt.delete(entry);
+      entry.isRebuilt = false;
+      entry.backups.sort((a, b) => b.turn - a.turn);
+      this.dropBackups(entry, entry.owner === null ? 2 : 1);
+    }
+    for (const { database, key } of complete) completed(database, key);
+    // only now: what is decided for one may end it
+    for (const entry of complete) this.advance(entry);
+  }
+
+  /** We are not the home of these keys any more, or were not for a while: whoever is has been told, or will be. */
+  forgetMoved(isKept: (database: DatabaseId, key: RecordKey) => boolean): void {
+    this.erased = this.erased.filter(({ database, key }) => isKept(database, key));
+    for (const [database, entries] of this.databases) {
+      for (const [key, entry] of entries) {
+        if (isKept(database, key)) continue;
+        entries.delete(key);
+        this.rebuilt.delete(entry);
       }
     }
   }
@@ -226,6 +259,11 @@ export class Directory {
   /** The owner found the record empty and deleted it. */
   onRelease(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.databases.get(database)?.get(key);
+    if (entry?.isRebuilt === true || (entry === undefined && !this.isComplete(database, key))) {
+      // somebody may still claim an older backup
+      if (entry?.owner === from) entry.owner = null;
+      return this.adoptGone(database, key, turn);
+    }
     const isOwner = entry?.owner === from && entry.ownerTurn === turn;
     // it is to take the record back from an asker that died, or got it from an owner that died, and has not heard of it
     const mayBeOwner = entry?.lost === true && entry.maybe === from && entry.ownerTurn <= turn;
@@ -262,23 +300,26 @@ export class Directory {
     this.ownerGone(entry);
   }
 
-  /**
-   * A server came back as a new run: what it owned, read or asked for before is gone. Another server may have forwarded
-   * an ask of the new run already.
-   */
-  peerReset(peer: NodeId, run: number): void {
+  /** A run of a server is out of the view; what it gave may still arrive. */
+  runLeft(peer: NodeId): void {
+    this.gone.add(peer);
+  }
+
+  /** Nothing of it is under way any more: what it owned, read or asked for is gone. A later run has asked nothing yet. */
+  runGone(peer: NodeId): void {
+    this.gone.delete(peer);
     for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer, run);
+      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer);
     }
   }
 
-  private forgetPeer(entry: Entry, peer: NodeId, run: number): void {
+  private forgetPeer(entry: Entry, peer: NodeId): void {
     entry.readers.delete(peer);
-    entry.queue = entry.queue.filter((ask) => ask.node !== peer || ask.run === run);
+    entry.queue = entry.queue.filter((ask) => ask.node !== peer);
     forgetBackup(entry, peer);
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
-    const isOver = current?.node === peer && current.run !== run;
+    const isOver = current?.node === peer;
     const wasOwner = entry.owner === peer;
     if (wasOwner) {
       this.lose(entry);
@@ -333,6 +374,7 @@ export class Directory {
         current: null,
         queue: [],
         history: [],
+        isRebuilt: false,
       };
       entries.set(key, entry);
     }
@@ -347,7 +389,7 @@ export class Directory {
 
   /** Starts the next operation, or ends the entry when nobody owns or wants the record. */
   private advance(entry: Entry): void {
-    if (entry.current !== null || !this.ready) return;
+    if (entry.current !== null || entry.isRebuilt) return;
     if (entry.lost) {
       // A reader's copy is the last version: while it was out, nobody could write.
       const [reader] = entry.readers;
@@ -427,6 +469,7 @@ export class Directory {
     if (operation.mode === 'restore') {
       operation.phase = 'restoring';
       operation.turn = this.nextTurn(entry);
+      if (this.gone.has(operation.node)) return;
       this.send(operation.node, { kind: 'reclaim', database, key, turn: operation.turn });
       return;
     }
@@ -444,7 +487,7 @@ export class Directory {
     if (owner === null || owner === node) {
       const what = owner === null ? 'fresh' : 'keep';
       this.send(node, { kind: 'record', database, key, turn, run, what, owner: node, data: EMPTY });
-    } else {
+    } else if (!this.gone.has(owner)) {
       const mode = operation.mode === 'read' ? 'read' : 'write';
       this.send(owner, { kind: 'give', database, key, turn, to: node, run, mode });
     }

@@ -2,7 +2,7 @@
  * What the parts that keep and move records tell those around them: holdings.ts to records.ts, and that to the gate,
  * the operations and the witness. Interfaces only.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { DatabaseId, Epoch, NodeId, RecordKey } from '../../base/ids.js';
 import type { Micros, RecordDescription } from '../effects.js';
 
 /** Answers to local processes and people. */
@@ -13,6 +13,8 @@ export interface RecordsEvents {
   fetched(token: number, data: Uint8Array): void;
   failed(token: number, why: string): void;
   described(number: number, answer: RecordDescription | { error: string }): void;
+  /** What the view of this epoch asked of us is done: all homes know what we have of their keys. */
+  recovered(epoch: Epoch): void;
 }
 
 /** Who notes what is here, and from where it came. */

@@ -115,11 +115,6 @@ export const ARRIVED = {
 } as const;
 export const GIVEN = { move: 'record.given.move', copy: 'record.given.copy' } as const;
 
-/** Whether one run of a server comes after another, as they travel in asks; the numbers may wrap. */
-export function isLaterRun(run: number, other: number): boolean {
-  return ((run - other) | 0) > 0;
-}
-
 /** Whether we own the record, or shall when what arrived could be stored. */
 export function isOwner({ state, arrived }: Holding): boolean {
   return state === 'owned' || (arrived !== null && arrived.what !== 'copy');

@@ -9,7 +9,7 @@ import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLaterRun, isLeaving } from './holding.js';
+import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLeaving } from './holding.js';
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './events.js';
@@ -26,6 +26,8 @@ type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => vo
 export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
+  /** Those with something to do for which we need the lease. */
+  private readonly parked = new Set<Holding>();
   private readonly stays: Stays;
   readonly erasures = new RecentErasures();
   /** How long local processes waited for records of each database. */
@@ -35,8 +37,8 @@ export class Holdings {
    * @param run names this run of ours in asks and their answers
    * @param postHome sends to the key's home
    * @param post sends to a server (never ourselves)
-   * @param runOf the run of a server that we are in contact with: what is sent before is lost to it
-   * @param ask asks the key's home for the record, and says who that is
+   * @param runOf the run of a member of the view
+   * @param ask asks the key's home for the record, and says who that is; null: it cannot be asked yet
    */
   constructor(
     private readonly context: CoreContext,
@@ -45,7 +47,7 @@ export class Holdings {
     private readonly postHome: Post,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly runOf: (server: NodeId) => number | undefined,
-    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => NodeId,
+    private readonly ask: (database: DatabaseId, key: RecordKey, mode: AccessMode) => NodeId | null,
     private readonly events: HoldingEvents,
   ) {
     this.stays = new Stays(context, holdMicros, (holding) => this.settle(holding));
@@ -139,9 +141,8 @@ export class Holdings {
   }
 
   onGive(message: Extract<RecordMessage, { kind: 'give' }>): void {
-    const asking = this.runOf(message.to);
-    if (asking !== undefined && isLaterRun(asking, message.run)) {
-      // Nobody waits for it any more; the home forgets the ask when it meets the asker's new run.
+    if (this.runOf(message.to) !== message.run) {
+      // Nobody waits for it any more; the home forgets the ask when nothing of that run is under way any more.
       this.context.count('record.give.old-run');
       return;
     }
@@ -159,17 +160,30 @@ export class Holdings {
   }
 
   /**
-   * We are in contact with a new run of a server: what it asked for can be given, what an older run asked for need not.
+   * A view was installed: there may be a first home to ask, and what was to be given to a run that is out is not wanted.
    */
-  onContact(server: NodeId): void {
-    const run = this.runOf(server);
+  installed(): void {
     for (const holdings of this.databases.values()) {
       for (const holding of [...holdings.values()]) {
-        if (holding.give?.to !== server) continue;
-        if (run !== undefined && isLaterRun(run, holding.give.run)) holding.give = null;
-        this.settle(holding);
+        const isGiveOver = holding.give !== null && this.runOf(holding.give.to) !== holding.give.run;
+        if (isGiveOver) holding.give = null;
+        const canAsk = holding.asked === null && holding.waiters.length > 0;
+        if (canAsk || isGiveOver) this.settle(holding);
       }
     }
+  }
+
+  /** The lease was renewed. */
+  leaseRenewed(): void {
+    const parked = [...this.parked];
+    this.parked.clear();
+    for (const holding of parked) this.settle(holding);
+  }
+
+  /** Whether we have something of the record, or are about to. */
+  holds(database: DatabaseId, key: RecordKey): boolean {
+    const holding = this.get(database, key);
+    return holding !== undefined && (holding.state !== 'none' || holding.arrived !== null);
   }
 
   onRevoke(database: DatabaseId, key: RecordKey, turn: Turn): void {
@@ -212,7 +226,7 @@ export class Holdings {
     return true;
   }
 
-  /** The home lost its memory: what it ordered and is not done yet is void. */
+  /** The key has another home: what the former one ordered and is not done yet is void. */
   voidOrders(holding: Holding): void {
     holding.give = null;
     holding.discard = [];
@@ -225,9 +239,9 @@ export class Holdings {
     if (holding !== undefined && holding.asked !== null) holding.askedOf = home;
   }
 
-  /** What was asked of a home that lost its memory is asked again, unless the answer came after all. */
-  askAgain(holding: Holding, home: NodeId): void {
-    if (holding.asked === null || holding.askedOf !== home || holding.arrived !== null) return;
+  /** The key has another home: what was asked of the former one is asked again, unless the answer came after all. */
+  askAgain(holding: Holding): void {
+    if (holding.asked === null || holding.arrived !== null) return;
     holding.asked = null;
     this.settle(holding);
   }
@@ -287,6 +301,10 @@ export class Holdings {
   /** Starts the next store operation of this key, if there is something to do. */
   private settle(holding: Holding): void {
     if (holding.operation !== null || holding.retrying) return;
+    if (this.context.isFenced()) {
+      this.parked.add(holding);
+      return;
+    }
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
@@ -316,7 +334,7 @@ export class Holdings {
       const write = waiters.some((waiter) => waiter.mode === 'write' && canServe(holding, waiter.mode));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
-    if (give !== null && holding.state === 'owned' && this.runOf(give.to) === give.run) {
+    if (give !== null && holding.state === 'owned') {
       if (!this.stays.isOver(holding)) return null;
       return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
     }
@@ -326,8 +344,10 @@ export class Holdings {
 
   private askFor(holding: Holding): void {
     const mode = holding.waiters.some((waiter) => waiter.mode === 'write') ? 'write' : 'read';
+    const home = this.ask(holding.database, holding.key, mode);
+    if (home === null) return;
     holding.asked = mode;
-    holding.askedOf = this.ask(holding.database, holding.key, mode);
+    holding.askedOf = home;
   }
 
   private apply(holding: Holding, operation: RecordOp, outcome: Exclude<RecordOutcome, { result: 'busy' }>): void {

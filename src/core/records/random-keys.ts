@@ -1,49 +1,54 @@
 /**
  * The databases whose keys are random numbers: which keys exist, and whose they are. The creator of a key is its home
- * and says so to everybody; a key that nobody announced does not exist. A home that starts anew stays the home of what
- * it made: its peers keep their marks until it has announced anew what they still have. Used by core/records; knows
- * nothing of owners.
+ * and says so to everybody; a key that nobody announced does not exist. When the creator's run is out of the view, its
+ * keys are *orphans*: their home is chosen like that of other keys; it announces those of which somebody has something,
+ * and the others are gone with their maker. Used by core/records; knows nothing of owners.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { DatabaseId, Epoch, NodeId, RecordKey } from '../../base/ids.js';
 import type { CoreContext } from '../context.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import { KEYS_PER_MESSAGE_MAX } from '../../wire/record-messages.js';
+import type { Homes } from './homes.js';
 
 /** Databases whose keys are random numbers made by the creator; see docs/decisions/random-keys.md. */
 const RANDOM_KEY_DATABASES = new Set(['smbXsrv_open_global.tdb', 'smbXsrv_tcon_global.tdb']);
 
-/** The home of each key that exists. */
-type Homes = Map<RecordKey, NodeId>;
+/** Each key that exists: its home, or for an orphan since which view it is one. */
+type Keys = Map<RecordKey, { home: NodeId } | { orphanSince: Epoch }>;
 
 export class RandomKeys {
   /** Per database; null for one that is open here and has other keys. */
-  private readonly databases = new Map<DatabaseId, Homes | null>();
+  private readonly databases = new Map<DatabaseId, Keys | null>();
   /** Told of a database that is not open here yet: it may be one of ours or not. */
-  private readonly early = new Map<DatabaseId, Homes>();
-  /** Keys of a home that started anew, until it has announced those that still exist. */
-  private readonly unconfirmed = new Map<NodeId, Map<DatabaseId, Set<RecordKey>>>();
+  private readonly early = new Map<DatabaseId, Keys>();
   /** Announcements of this turn. */
   private readonly announcements = new Map<
     number,
     { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }
   >();
-  /** All claims have come: what we announce is all we have. */
-  private complete = false;
+  private readonly homes: readonly { home: NodeId }[];
 
   constructor(
     private readonly context: CoreContext,
+    private readonly byHash: Homes,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
-  ) {}
+  ) {
+    // one object for all keys of a server: there may be a hundred thousand
+    this.homes = context.servers.map((home) => ({ home }));
+  }
+
+  private at(home: NodeId): { home: NodeId } {
+    return this.homes.find((one) => one.home === home) ?? { home };
+  }
 
   /** A database has been opened here. Returns whether its keys are random. */
   open(database: DatabaseId, name: string): boolean {
     const isRandom = RANDOM_KEY_DATABASES.has(name);
-    const homes = this.early.get(database) ?? (new Map() as Homes);
+    const keys = this.early.get(database) ?? (new Map() as Keys);
     this.early.delete(database);
-    this.databases.set(database, isRandom ? homes : null);
+    this.databases.set(database, isRandom ? keys : null);
     if (!isRandom) return false;
-    for (const [key, home] of homes) if (home === this.context.self) this.announce('exists', database, key);
-    if (this.complete) this.announceAll(database);
+    for (const key of this.ours(keys)) this.announce('exists', database, key);
     return true;
   }
 
@@ -51,77 +56,126 @@ export class RandomKeys {
     return (this.databases.get(database) ?? null) !== null;
   }
 
-  /** The announced home of the key; undefined if nobody announced it, or the database's keys are not random. */
-  homeOf(database: DatabaseId, key: RecordKey): NodeId | undefined {
-    return this.of(database)?.get(key);
+  knows(database: DatabaseId, key: RecordKey): boolean {
+    return this.of(database)?.has(key) ?? false;
   }
 
-  /** We are the key's home: by making it, or because a peer has it from an earlier run of ours. */
+  /** The home of the key; undefined if nobody announced it, or the database's keys are not random. */
+  homeOf(database: DatabaseId, key: RecordKey): NodeId | undefined {
+    const known = this.of(database)?.get(key);
+    if (known === undefined) return undefined;
+    return 'home' in known ? known.home : this.byHash.homeOf(database, key);
+  }
+
+  /** Since which view its home has been the home; null: since it was made, or the key is not known. */
+  since(database: DatabaseId, key: RecordKey): Epoch | null {
+    const known = this.of(database)?.get(key);
+    if (known === undefined || 'home' in known) return null;
+    const since = this.byHash.since(database, key);
+    return since > known.orphanSince ? since : known.orphanSince;
+  }
+
+  /** We are the key's home: by making it, or because somebody has something of it and its maker is gone. */
   take(database: DatabaseId, key: RecordKey): void {
-    const homes = this.of(database);
-    if (homes === null || homes.get(key) === this.context.self) return;
-    homes.set(key, this.context.self);
+    const keys = this.of(database);
+    if (keys === null) return;
+    const known = keys.get(key);
+    if (known !== undefined && 'home' in known && known.home === this.context.self) return;
+    keys.set(key, this.at(this.context.self));
     if (this.has(database)) this.announce('exists', database, key);
   }
 
   /** The record of the key ended here, at its home. */
   end(database: DatabaseId, key: RecordKey): void {
-    const homes = this.of(database);
-    if (homes?.get(key) !== this.context.self) return;
-    homes.delete(key);
+    const keys = this.of(database);
+    const known = keys?.get(key);
+    if (known === undefined || !('home' in known) || known.home !== this.context.self) return;
+    keys!.delete(key);
     if (this.has(database)) this.announce('gone', database, key);
   }
 
   existsAt(home: NodeId, database: DatabaseId, key: RecordKey): void {
-    this.of(database)?.set(key, home);
-    this.unconfirmed.get(home)?.get(database)?.delete(key);
+    this.of(database)?.set(key, this.at(home));
   }
 
-  /** Another server than the home says that the keys exist: the home may have died before it could tell us. */
-  heardOf(home: NodeId, database: DatabaseId, keys: readonly RecordKey[]): void {
-    const homes = this.of(database);
-    if (homes === null || home === this.context.self) return;
-    for (const key of keys) if (!homes.has(key)) homes.set(key, home);
+  /** Somebody holds records of these keys, whose maker is gone: perhaps before it could tell us of them. */
+  orphansAt(database: DatabaseId, since: Epoch, keys: readonly RecordKey[]): void {
+    const known = this.of(database);
+    if (known === null) return;
+    const orphan = { orphanSince: since };
+    for (const key of keys) if (!known.has(key)) known.set(key, orphan);
   }
 
   goneAt(home: NodeId, database: DatabaseId, key: RecordKey): void {
-    const homes = this.of(database);
-    if (homes?.get(key) === home) homes.delete(key);
+    const keys = this.of(database);
+    const known = keys?.get(key);
+    if (known !== undefined && 'home' in known && known.home === home) keys!.delete(key);
   }
 
-  /** A home started anew; it stays the home of its keys, but may not get to know all of them. */
-  peerReset(peer: NodeId): void {
-    const marks = new Map<DatabaseId, Set<RecordKey>>();
-    for (const [database, homes] of [...this.databases, ...this.early]) {
-      const keys = new Set<RecordKey>();
-      for (const [key, home] of homes ?? []) if (home === peer) keys.add(key);
-      if (keys.size > 0) marks.set(database, keys);
+  /** A run of a server is out of the view. */
+  makerGone(maker: NodeId, since: Epoch): void {
+    const orphan = { orphanSince: since };
+    for (const keys of [...this.databases.values(), ...this.early.values()]) {
+      for (const [key, known] of keys ?? []) if ('home' in known && known.home === maker) keys!.set(key, orphan);
     }
-    this.unconfirmed.set(peer, marks);
   }
 
-  /** A home that started anew has announced all it has: its other keys were lost with all who had them. */
-  onAll(home: NodeId, database: DatabaseId): void {
-    const marks = this.unconfirmed.get(home);
-    for (const key of marks?.get(database) ?? []) this.goneAt(home, database, key);
-    marks?.delete(database);
+  /** Orphans whose maker was gone by that view and whose home is `home`, of a database. */
+  private *orphansOf(keys: Keys, database: DatabaseId, home: NodeId, until: Epoch): Iterable<RecordKey> {
+    for (const [key, known] of keys) {
+      if ('home' in known || known.orphanSince > until || this.byHash.homeOf(database, key) !== home) continue;
+      yield key;
+    }
   }
 
-  /** A peer is met: it hears what is ours. */
+  /**
+   * All have claimed what they have of our orphans of views until this one: those of which nothing is left are gone.
+   * Whatever is left has been taken before.
+   */
+  orphansDone(until: Epoch): void {
+    const { self } = this.context;
+    this.flush();
+    for (const [database, keys] of [...this.databases, ...this.early]) {
+      if (keys === null) continue;
+      for (const key of [...this.orphansOf(keys, database, self, until)]) keys.delete(key);
+      this.postToAll({ kind: 'orphans-done', database, epoch: until });
+    }
+  }
+
+  /** The home of orphans has announced all that are left. */
+  onOrphansDone(home: NodeId, database: DatabaseId, until: Epoch): void {
+    const keys = this.of(database);
+    if (keys === null) return;
+    for (const key of [...this.orphansOf(keys, database, home, until)]) keys.delete(key);
+  }
+
+  /** The keys of which `holds` is true and whose maker is gone, for a peer that may not know them. */
+  tellOrphans(peers: readonly NodeId[], holds: (database: DatabaseId, key: RecordKey) => boolean): void {
+    for (const [database, keys] of this.databases) {
+      const held = new Map<Epoch, RecordKey[]>();
+      for (const [key, known] of keys ?? []) {
+        if ('home' in known || !holds(database, key)) continue;
+        const same = held.get(known.orphanSince);
+        if (same === undefined) held.set(known.orphanSince, [key]);
+        else same.push(key);
+      }
+      for (const [since, all] of held) {
+        for (let i = 0; i < all.length; i += KEYS_PER_MESSAGE_MAX) {
+          const part = all.slice(i, i + KEYS_PER_MESSAGE_MAX);
+          for (const peer of peers) this.post(peer, { kind: 'orphans', database, epoch: since, keys: part });
+        }
+      }
+    }
+  }
+
+  /** A peer came: it hears what is ours. */
   announceTo(peer: NodeId): void {
-    for (const [database, homes] of this.databases) {
-      const keys = [...(homes ?? [])].filter(([, home]) => home === this.context.self).map(([key]) => key);
+    for (const [database, all] of this.databases) {
+      const keys = all === null ? [] : this.ours(all);
       for (let i = 0; i < keys.length; i += KEYS_PER_MESSAGE_MAX) {
         this.post(peer, { kind: 'exists', database, keys: keys.slice(i, i + KEYS_PER_MESSAGE_MAX) });
       }
-      if (homes !== null && this.complete) this.post(peer, { kind: 'exists-all', database });
     }
-  }
-
-  /** Everybody has told us what it has of our keys. */
-  claimsComplete(): void {
-    this.complete = true;
-    for (const [database, homes] of this.databases) if (homes !== null) this.announceAll(database);
   }
 
   /** Sends the announcements of this turn. */
@@ -132,12 +186,16 @@ export class RandomKeys {
     for (const message of announcements) this.postToAll(message);
   }
 
-  private of(database: DatabaseId): Homes | null {
+  private of(database: DatabaseId): Keys | null {
     const known = this.databases.get(database);
     if (known !== undefined) return known;
     let early = this.early.get(database);
-    if (early === undefined) this.early.set(database, (early = new Map() as Homes));
+    if (early === undefined) this.early.set(database, (early = new Map() as Keys));
     return early;
+  }
+
+  private ours(keys: Keys): RecordKey[] {
+    return [...keys].filter(([, known]) => 'home' in known && known.home === this.context.self).map(([key]) => key);
   }
 
   /** Tells everybody, at the end of the turn, that a key exists or is gone. */
@@ -146,11 +204,6 @@ export class RandomKeys {
     const waiting = this.announcements.get(name);
     if (waiting === undefined) this.announcements.set(name, { kind, database, keys: [key] });
     else if (waiting.keys.push(key) >= KEYS_PER_MESSAGE_MAX) this.flush();
-  }
-
-  private announceAll(database: DatabaseId): void {
-    this.flush();
-    this.postToAll({ kind: 'exists-all', database });
   }
 
   private postToAll(message: RecordMessage): void {

@@ -2,12 +2,13 @@
  * All records of one server: routes asks and answers between the home's side (directory.ts) and our own tdbs
  * (holdings.ts), grants fresh random keys on the spot, and deletes what is empty. Used by core/node and core/gate.
  *
- * Homes: a key's home is chosen by rendezvous hashing over the members. In databases whose keys are random numbers the
- * creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be granted at
- * once.
+ * Homes: a key's home is chosen by rendezvous hashing over the members of the view. In databases whose keys are random
+ * numbers the creator is the home; it tells everybody that the key exists, so that a key nobody has announced may be
+ * granted at once. Before the first view nothing is asked or answered.
  */
 import { DecodeError } from '../../base/bytes.js';
-import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
+import { epoch as toEpoch } from '../../base/ids.js';
 import type { HistogramSummary } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
@@ -15,7 +16,6 @@ import type { RecordMessage } from '../../wire/record-messages.js';
 import { decodeRecordMessage, serverNamed } from '../../wire/record-messages.js';
 import { Descriptions } from './descriptions.js';
 import { Directory } from './directory.js';
-import { isLaterRun } from './holding.js';
 import { Holdings } from './holdings.js';
 import type { Ask } from './mail.js';
 import { Mail } from './mail.js';
@@ -26,8 +26,9 @@ import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher } from './events.js';
-import { Restarts } from './restarts.js';
-import { RendezvousHomes } from './rendezvous.js';
+import { Recovery } from './recovery.js';
+import { Homes } from './homes.js';
+import type { View } from '../membership/views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;
@@ -60,11 +61,11 @@ export class Records {
   private readonly databases = new Map<DatabaseId, Database>();
   /** This run of ours as it travels in asks. */
   private readonly run: number;
-  /** The runs of the peers we are in contact with. */
-  private readonly runs = new Map<NodeId, number>();
+  /** Runs of servers that are out of the view; entries may still name them. */
+  private readonly gone = new Set<NodeId>();
   /** No record is held back here although another server waits for it. */
   readonly isPatient = (): boolean => this.holdings.heldBack === 0;
-  private readonly homes: RendezvousHomes;
+  private readonly homes = new Homes();
   private readonly randomKeys: RandomKeys;
   private readonly directory: Directory;
   private readonly holdings: Holdings;
@@ -75,10 +76,11 @@ export class Records {
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
   private readonly mail: Mail;
   private readonly descriptions: Descriptions;
-  /** Servers that told us which of our keys they own; we answer as home when all have. */
-  private readonly claimsFrom = new Set<NodeId>();
+  /** For keys of which not everybody has claimed what it has. */
   private heldAsks: Ask[] = [];
-  private readonly restarts: Restarts;
+  private readonly recovery: Recovery;
+  /** Everybody has told us which random keys there are: one that we do not know does not exist. */
+  private knowsRandomKeys = false;
   private events: RecordsEvents | null = null;
   private watcher: RecordsWatcher | null = null;
 
@@ -89,10 +91,13 @@ export class Records {
   ) {
     this.mail = new Mail(context, (from, message) => this.handle(from, message));
     const post = (to: NodeId, message: RecordMessage): void => this.mail.post(to, message);
-    this.homes = new RendezvousHomes(context.members);
-    this.randomKeys = new RandomKeys(context, post);
-    this.directory = new Directory(context, incarnation * TURNS_PER_INCARNATION, post, (database, key) =>
-      this.randomKeys.end(database, key),
+    this.randomKeys = new RandomKeys(context, this.homes, post);
+    this.directory = new Directory(
+      context,
+      incarnation * TURNS_PER_INCARNATION,
+      post,
+      (database, key) => this.randomKeys.end(database, key),
+      (database, key) => this.isComplete(database, key),
     );
     this.run = runNumber(incarnation);
     this.holdings = new Holdings(
@@ -101,7 +106,7 @@ export class Records {
       holdMicros,
       (database, key, message) => this.mail.post(this.homeOf(database, key), message),
       post,
-      (server) => this.runs.get(server),
+      (server) => this.runOf(server),
       (database, key, mode) => this.ask(database, key, mode),
       {
         migrated: (token) => (token < 0 ? this.pins.arrived(token) : this.events?.migrated(token)),
@@ -113,13 +118,16 @@ export class Records {
         leaving: (database, key) => this.watcher?.leaving(database, key),
       },
     );
-    this.restarts = new Restarts(
+    this.recovery = new Recovery(
       context,
       this.holdings,
       () => this.databases.keys(),
-      (database, key) => this.homeOf(database, key),
-      (database, key) => this.randomKeys.homeOf(database, key),
+      {
+        homeOf: (database, key) => this.homeOf(database, key),
+        since: (database, key) => this.homeSince(database, key),
+      },
       post,
+      { settled: () => this.settled(), recovered: (epoch) => this.events?.recovered(epoch) },
     );
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
@@ -148,12 +156,11 @@ export class Records {
     });
     this.deletions = new Deletions(context, this.holdings, (database, key) => this.hasHome(database, key));
     this.barriers = new Barriers(context);
-    this.claimsDone(context.self);
   }
 
-  /** Servers whose claims are awaited before we can answer as home. */
+  /** Members that have not installed the view that we installed. */
   awaiting(): NodeId[] {
-    return this.context.members.filter((member) => !this.claimsFrom.has(member));
+    return this.recovery.awaited();
   }
 
   /**
@@ -225,7 +232,7 @@ export class Records {
   /** A local process reads the record; answered by events.fetched, possibly within this call. */
   fetch(database: DatabaseId, key: RecordKey, token: number): void {
     // before all peers were heard, a key may exist that we do not know of
-    if (this.isUnknownKey(database, key) && this.awaiting().length === 0) {
+    if (this.isUnknownKey(database, key) && this.knowsRandomKeys) {
       this.events?.fetched(token, new Uint8Array(0));
       return;
     }
@@ -280,29 +287,84 @@ export class Records {
     const message = decodeRecordMessage(bytes);
     const named = serverNamed(message);
     // the sender's configuration has other servers than ours: sending to them would be a bug of ours
-    if (named !== null && !this.context.members.includes(named)) throw new DecodeError('not-a-member', `${named}`);
+    if (named !== null && !this.context.servers.includes(named)) throw new DecodeError('not-a-server', `${named}`);
     this.handle(from, message);
     this.mail.drain();
   }
 
-  /** A peer is reached for the first time, or came back as a new run (`isNewRun`) without its memory. */
-  peerUp(peer: NodeId, incarnation: Incarnation, isNewRun: boolean): void {
-    this.runs.set(peer, runNumber(incarnation));
-    this.randomKeys.announceTo(peer);
-    this.restarts.tellHeld(peer);
-    if (isNewRun) this.peerReset(peer, incarnation);
-    else this.restarts.sendClaims(peer);
-    this.holdings.onContact(peer);
-    this.mail.drain();
+  /**
+   * A later view is agreed, and our run is one of its members. `left`: the servers whose run is out; a later run of
+   * theirs may be in. `joined`: those whose run is new.
+   */
+  install(view: View, left: readonly NodeId[], joined: readonly NodeId[]): void {
+    const before = this.homes.isInstalled ? this.homes.epoch : null;
+    const runs = new Map(left.map((node) => [node, this.homes.runOf(node)]));
+    this.homes.install(view);
+    for (const node of left) {
+      this.gone.add(node);
+      this.directory.runLeft(node);
+      this.recovery.runGone(node);
+      this.barriers.peerGone(node);
+      const run = runs.get(node);
+      if (run !== undefined) this.randomKeys.makerGone(node, this.homes.goneSince(node, run));
+    }
+    if (before !== null) this.letGo(before);
+    for (const peer of joined) if (peer !== this.context.self) this.randomKeys.announceTo(peer);
+    const others = view.members.map(({ node }) => node).filter((node) => node !== this.context.self);
+    this.randomKeys.tellOrphans(others, (database, key) => this.holdings.holds(database, key));
     this.flush();
-    this.restarts.tell(peer, incarnation);
-    this.restarts.advance();
+    this.recovery.install(view);
+    this.holdings.installed();
     this.mail.drain();
   }
 
+  /** What was ordered by homes of before, and what we knew as such. */
+  private letGo(before: Epoch): void {
+    const isKept = (database: DatabaseId, key: RecordKey): boolean => this.homeSince(database, key) <= before;
+    for (const database of this.databases.keys()) {
+      for (const holding of this.holdings.all(database)) {
+        if (!isKept(database, holding.key)) this.holdings.voidOrders(holding);
+      }
+    }
+    const isOurs = (database: DatabaseId, key: RecordKey): boolean => this.homeOf(database, key) === this.context.self;
+    this.directory.forgetMoved((database, key) => isKept(database, key) && isOurs(database, key));
+    this.heldAsks = this.heldAsks.filter(({ asker, run, database, key }) => {
+      return this.runOf(asker) === run && isOurs(database, key);
+    });
+  }
+
+  /** Nothing is under way that was given on orders of former views. */
+  private settled(): void {
+    for (const node of this.gone) this.directory.runGone(node);
+    this.gone.clear();
+    this.knowsRandomKeys = true;
+    this.answerHeld();
+  }
+
+  private claimsDone(from: NodeId, epoch: Epoch): void {
+    this.recovery.onClaimsDone(from, epoch);
+    this.answerHeld();
+    const until = this.recovery.claimsAreInUntil();
+    if (until >= this.homes.epoch) {
+      this.randomKeys.orphansDone(until);
+      this.homes.forgetBefore(until);
+    }
+  }
+
+  /** More keys may be complete: claims came, or somebody whose claims were awaited is out of the view. */
+  private answerHeld(): void {
+    this.directory.claimsCame((database, key) => this.randomKeys.take(database, key));
+    for (const ask of this.heldAsks.splice(0)) this.asked(ask);
+  }
+
   peerDown(peer: NodeId): void {
-    this.restarts.isSilent(peer);
     this.barriers.peerGone(peer);
+    this.mail.drain();
+  }
+
+  /** The lease was renewed: what was not done without it is done now. */
+  leaseRenewed(): void {
+    this.holdings.leaseRenewed();
     this.mail.drain();
   }
 
@@ -362,8 +424,28 @@ export class Records {
 
   /** The server that knows who owns the record. */
   homeOf(database: DatabaseId, key: RecordKey): NodeId {
+    if (!this.homes.isInstalled) return this.context.self;
     if (this.randomKeys.has(database)) return this.randomKeys.homeOf(database, key) ?? this.context.self;
     return this.homes.homeOf(database, key);
+  }
+
+  /** Since which view the key's home has been its home. */
+  private homeSince(database: DatabaseId, key: RecordKey): Epoch {
+    if (this.randomKeys.has(database)) return this.randomKeys.since(database, key) ?? toEpoch(0);
+    return this.homes.since(database, key);
+  }
+
+  /** Whether everybody has told us what it has of the key, if we are its home. */
+  private isComplete(database: DatabaseId, key: RecordKey): boolean {
+    if (!this.homes.isInstalled) return false;
+    if (this.isUnknownKey(database, key)) return this.knowsRandomKeys;
+    return this.homeOf(database, key) !== this.context.self || this.recovery.areClaimsIn(this.homeSince(database, key));
+  }
+
+  /** The run of a member, as it travels in asks. */
+  private runOf(server: NodeId): number | undefined {
+    const incarnation = this.homes.runOf(server);
+    return incarnation === undefined ? undefined : runNumber(incarnation);
   }
 
   /** Whether the key's home can be told of something now. */
@@ -377,7 +459,9 @@ export class Records {
     return this.randomKeys.has(database) && this.randomKeys.homeOf(database, key) === undefined;
   }
 
-  private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): NodeId {
+  /** Null before the first view: nobody can be asked yet. */
+  private ask(database: DatabaseId, key: RecordKey, mode: AccessMode): NodeId | null {
+    if (!this.homes.isInstalled) return null;
     const home = this.homeOf(database, key);
     this.mail.ask(home, { asker: this.context.self, run: this.run, mode, database, key });
     return home;
@@ -391,33 +475,37 @@ export class Records {
         }
         return;
       case 'give':
-        return this.holdings.onGive(message);
+        if (this.isOrder(from, message)) this.holdings.onGive(message);
+        return;
       case 'record':
         return this.holdings.onRecord(from, message);
       case 'have':
         return this.directory.onHave(from, message.database, message.key, message.turn);
       case 'revoke':
-        return this.holdings.onRevoke(message.database, message.key, message.turn);
+        if (this.isOrder(from, message)) this.holdings.onRevoke(message.database, message.key, message.turn);
+        return;
       case 'revoked':
         return this.directory.onRevoked(from, message.database, message.key, message.turn);
       case 'release':
         return this.directory.onRelease(from, message.database, message.key, message.turn);
       case 'drop':
-        return this.holdings.onDrop(message.database, message.key, message.turn);
+        if (this.isOrder(from, message)) this.holdings.onDrop(message.database, message.key, message.turn);
+        return;
       case 'missing':
         return this.directory.onMissing(from, message.database, message.key, message.turn);
       case 'reclaim':
-        return this.holdings.onReclaim(message.database, message.key, message.turn);
+        if (this.isOrder(from, message)) this.holdings.onReclaim(message.database, message.key, message.turn);
+        return;
       case 'exists':
         for (const key of message.keys) this.existsElsewhere(from, message.database, key);
         return;
       case 'gone':
         for (const key of message.keys) this.randomKeys.goneAt(from, message.database, key);
         return;
-      case 'exists-all':
-        return this.randomKeys.onAll(from, message.database);
-      case 'exists-at':
-        return this.randomKeys.heardOf(message.server, message.database, message.keys);
+      case 'orphans-done':
+        return this.randomKeys.onOrphansDone(from, message.database, message.epoch);
+      case 'orphans':
+        return this.randomKeys.orphansAt(message.database, message.epoch, message.keys);
       case 'barrier':
         return this.mail.post(from, { kind: 'barrier-passed', number: message.number });
       case 'barrier-passed':
@@ -425,9 +513,9 @@ export class Records {
       case 'claim':
         return this.claimed(from, message);
       case 'claims-done':
-        return this.claimsDone(from);
-      case 'reset-seen':
-        return this.restarts.seenBy(from, message.server, message.incarnation);
+        return this.claimsDone(from, message.epoch);
+      case 'view':
+        return this.recovery.onView(from, message.epoch);
       case 'look':
         return this.looks.onLook(message);
       case 'looked':
@@ -439,37 +527,40 @@ export class Records {
     }
   }
 
+  /** Whether it comes from the key's home, and from the time since which that has been its home. */
+  private isOrder(from: NodeId, { database, key }: { database: DatabaseId; key: RecordKey }): boolean {
+    const isHome = this.homeOf(database, key) === from;
+    if (isHome && this.recovery.hasSeen(from, this.homeSince(database, key))) return true;
+    this.context.count('record.order.stale');
+    return false;
+  }
+
   private claimed(from: NodeId, { database, key, turn, what }: Extract<RecordMessage, { kind: 'claim' }>): void {
-    if (what === 'gone') return this.directory.adoptGone(database, key, turn);
-    this.randomKeys.take(database, key);
-    if (what === 'owner') this.directory.adopt(from, database, key, turn);
+    if (what === 'gone') this.directory.adoptGone(database, key, turn);
+    else if (what === 'owner') this.directory.adopt(from, database, key, turn);
     else if (what === 'reader') this.directory.adoptReader(from, database, key, turn);
     else this.directory.adoptBackup(from, database, key, turn);
   }
 
-  private claimsDone(from: NodeId): void {
-    if (this.claimsFrom.has(from)) return;
-    this.claimsFrom.add(from);
-    if (this.awaiting().length > 0) return;
-    this.directory.claimsComplete();
-    this.randomKeys.claimsComplete();
-    for (const ask of this.heldAsks.splice(0)) this.asked(ask);
-  }
-
   private asked(ask: Ask): void {
     const { asker, run, mode, database, key } = ask;
-    const met = this.runs.get(asker);
-    if (met !== undefined && isLaterRun(met, run)) {
+    if (this.runOf(asker) !== run) {
       // Forwarded to us, or kept until now; the run that asked is gone.
       this.context.count('record.ask.old-run');
       return;
     }
-    if (this.awaiting().length > 0) {
-      // Somebody may own the record from before we started. Bounded by the askers: each asks once per key.
+    const home = this.homeOf(database, key);
+    if (home !== this.context.self && !this.randomKeys.has(database)) {
+      // The asker has not installed our view, and asks the right one when it has.
+      this.context.count('record.ask.stale');
+      return;
+    }
+    if (!this.isComplete(database, key) || this.gone.has(asker)) {
+      // Somebody may own the record from before we were its home; or our entries still name a former run of the asker.
+      // Bounded by the askers: each asks once per key.
       this.heldAsks.push(ask);
       return;
     }
-    const home = this.randomKeys.homeOf(database, key) ?? this.context.self;
     if (home !== this.context.self && !this.directory.has(database, key)) {
       // The asker took us for the home of a random key that another server created too: it is the other one's.
       this.context.count('record.ask.forwarded');
@@ -493,23 +584,6 @@ export class Records {
       return;
     }
     this.randomKeys.existsAt(from, database, key);
-  }
-
-  /** A peer restarted: its records, copies and promises are gone. */
-  private peerReset(peer: NodeId, incarnation: Incarnation): void {
-    this.barriers.peerGone(peer);
-    this.randomKeys.peerReset(peer);
-    const run = runNumber(incarnation);
-    this.directory.peerReset(peer, run);
-    this.heldAsks = this.heldAsks.filter((ask) => ask.asker !== peer || ask.run === run);
-    for (const database of this.databases.keys()) {
-      for (const holding of [...this.holdings.all(database)]) {
-        if (this.homeOf(database, holding.key) === peer) this.holdings.voidOrders(holding);
-      }
-    }
-    // From here on we give nothing on the old run's orders, and say so to the others: streams are in order, so who
-    // hears it has got all we gave. What we own is claimed when we have heard it from all of them.
-    this.restarts.began(peer, incarnation);
   }
 }
 

@@ -21,24 +21,6 @@ export function rendezvousHome(database: DatabaseId, key: RecordKey, members: re
   return best;
 }
 
-/** The homes of a pool's keys. Remembers the last one: it is asked for several times in the course of a move. */
-export class RendezvousHomes {
-  private database: DatabaseId | null = null;
-  private key: RecordKey | null = null;
-  private home: NodeId | null = null;
-
-  constructor(private readonly members: readonly NodeId[]) {}
-
-  homeOf(database: DatabaseId, key: RecordKey): NodeId {
-    if (this.home === null || this.key !== key || this.database !== database) {
-      this.home = rendezvousHome(database, key, this.members);
-      this.key = key;
-      this.database = database;
-    }
-    return this.home;
-  }
-}
-
 /** FNV-1a over the key's bytes, started with the database. */
 function hashKey(database: DatabaseId, key: RecordKey): number {
   let hash = (0x811c9dc5 ^ database) >>> 0;

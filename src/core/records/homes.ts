@@ -1,0 +1,98 @@
+/**
+ * Which server is the home of a key, and since which view it has been without a break. Homes are chosen by rendezvous
+ * hashing over the members of the view; views that somebody may not have seen are remembered, because a home that was
+ * another for a while has to be told anew what there is. Used by core/records.
+ */
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
+import { assert } from '../../base/assert.js';
+import type { FormerView, View } from '../membership/views.js';
+import { runOf } from '../membership/views.js';
+import { rendezvousHome } from './rendezvous.js';
+
+interface RememberedView {
+  epoch: Epoch;
+  nodes: readonly NodeId[];
+  runs: ReadonlyMap<NodeId, Incarnation>;
+}
+
+export class Homes {
+  /** Agreed views, oldest first; the last is the one that we installed. */
+  private views: RememberedView[] = [];
+  /** The last key that was asked for: it is asked for several times in the course of a move. */
+  private last: { database: DatabaseId; key: RecordKey; home: NodeId } | null = null;
+
+  /** A later view than those before. */
+  install(view: View): void {
+    const known = this.views.at(-1)?.epoch ?? -1;
+    // those we know ourselves may be more than the view still names: we may wait for claims longer than anybody
+    for (const former of view.former) if (former.epoch > known) this.views.push(remember(former));
+    this.views.push(remember(view));
+    this.last = null;
+  }
+
+  /** Nobody needs to know of views before this one any more. */
+  forgetBefore(epoch: Epoch): void {
+    const from = this.views.findIndex((view) => view.epoch >= epoch);
+    if (from > 0) this.views = this.views.slice(from);
+  }
+
+  get isInstalled(): boolean {
+    return this.views.length > 0;
+  }
+
+  /** Of the view that we installed; there must be one. */
+  get epoch(): Epoch {
+    return this.current.epoch;
+  }
+
+  private get current(): RememberedView {
+    const view = this.views.at(-1);
+    assert(view !== undefined, 'no view is installed');
+    return view;
+  }
+
+  /** The run of a member; undefined for a server that is none. */
+  runOf(node: NodeId): Incarnation | undefined {
+    return this.views.at(-1)?.runs.get(node);
+  }
+
+  homeOf(database: DatabaseId, key: RecordKey): NodeId {
+    const { last } = this;
+    if (last !== null && last.key === key && last.database === database) return last.home;
+    const home = rendezvousHome(database, key, this.current.nodes);
+    this.last = { database, key, home };
+    return home;
+  }
+
+  /**
+   * The epoch of the view since which the key's home has been the run that it is now; of the oldest view remembered if
+   * it was in all of them.
+   */
+  since(database: DatabaseId, key: RecordKey): Epoch {
+    const { views, current } = this;
+    const home = this.homeOf(database, key);
+    const run = current.runs.get(home);
+    let since = current.epoch;
+    for (let i = views.length - 2; i >= 0; i--) {
+      const { nodes, runs, epoch } = views[i]!;
+      if (runs.get(home) !== run || rendezvousHome(database, key, nodes) !== home) break;
+      since = epoch;
+    }
+    return since;
+  }
+
+  /** The first remembered view of which this run of a server was no member, after one of which it was. */
+  goneSince(node: NodeId, incarnation: Incarnation): Epoch {
+    let gone = this.current.epoch;
+    for (let i = this.views.length - 1; i >= 0; i--) {
+      if (this.views[i]!.runs.get(node) === incarnation) break;
+      gone = this.views[i]!.epoch;
+    }
+    return gone;
+  }
+}
+
+function remember({ epoch, members }: FormerView | View): RememberedView {
+  const nodes = members.map((member) => member.node);
+  return { epoch, nodes, runs: new Map(nodes.map((node) => [node, runOf(members, node)!])) };
+}

@@ -1,0 +1,92 @@
+/**
+ * Views for simulated servers from somebody who always knows who lives: an engine of membership that cannot err, but is
+ * as rude as one may be: members learn of views late, at different times, and not of all of them. For the simulation of
+ * records alone; the real engine has a simulation of its own (test/sim/membership).
+ */
+import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
+import type { Prng } from '../../src/base/prng.js';
+import type { FormerView, Member, View } from '../../src/core/membership/views.js';
+import { EPOCHS_PER_TERM } from '../../src/core/membership/views.js';
+import type { SimulatedTime } from '../support/simulated-time.js';
+import type { SimulatedServer } from './server.js';
+
+/** From a death or a beginning until a view says so. */
+const NOTICED_MICROS_MAX = 30_000;
+/** Until all members know of a view. */
+const LEARNT_MICROS_MAX = 5_000;
+
+export class ViewOracle {
+  private readonly servers = new Map<NodeId, SimulatedServer>();
+  private readonly recovered = new Map<Incarnation, Epoch>();
+  private view: View | null = null;
+  private term = 0;
+  private number = 0;
+  private changeSet = false;
+
+  constructor(
+    private readonly time: SimulatedTime,
+    private readonly prng: Prng,
+    private readonly configured: number,
+    private readonly issued: (view: View) => void = () => undefined,
+  ) {}
+
+  started(server: SimulatedServer): void {
+    this.servers.set(server.self, server);
+    server.onRecovered = (epoch) => void this.recovered.set(server.options.incarnation, epoch);
+    // the first view of a pool comes when all are there
+    if (this.view !== null || this.servers.size === this.configured) this.changeSoon();
+  }
+
+  died(server: SimulatedServer): void {
+    if (this.servers.get(server.self) === server) this.servers.delete(server.self);
+    this.changeSoon();
+  }
+
+  private changeSoon(): void {
+    if (this.changeSet) return;
+    this.changeSet = true;
+    this.time.after(this.view === null ? 0 : this.prng.below(NOTICED_MICROS_MAX), () => {
+      this.changeSet = false;
+      this.change();
+    });
+  }
+
+  private change(): void {
+    const majority = Math.floor(this.configured / 2) + 1;
+    if (this.servers.size < majority) return;
+    const before = this.view;
+    const leader = before !== null && this.isMember(before, before.leader) ? before.leader : [...this.servers.keys()][0]!;
+    if (leader !== before?.leader || this.prng.chance(0.1)) {
+      this.term++;
+      this.number = 0;
+    }
+    const epoch = (this.term * EPOCHS_PER_TERM + ++this.number) as Epoch;
+    const members = [...this.servers.values()].map(({ self, options }): Member => {
+      const known = before?.members.find((member) => member.incarnation === options.incarnation);
+      return { node: self, incarnation: options.incarnation, since: known?.since ?? epoch };
+    });
+    const behind = Math.min(...members.map((member) => this.recovered.get(member.incarnation) ?? member.since));
+    const former: FormerView[] = before === null ? [] : [...before.former, before];
+    this.view = { epoch, leader, members, former: former.filter((one) => one.epoch >= behind) };
+    this.issued(this.view);
+    for (const server of this.servers.values()) {
+      this.time.after(this.prng.below(this.prng.chance(0.2) ? 8 * LEARNT_MICROS_MAX : LEARNT_MICROS_MAX), () => {
+        // what is newest by then: one may be skipped
+        if (!server.dead && this.view !== null) server.input({ kind: 'view', view: this.view });
+      });
+    }
+  }
+
+  private isMember(view: View, node: NodeId): boolean {
+    const server = this.servers.get(node);
+    return server !== undefined && view.members.some((member) => member.incarnation === server.options.incarnation);
+  }
+}
+
+/** A view of servers that never change. */
+export function fixedView(servers: readonly { self: NodeId; options: { incarnation: Incarnation } }[]): View {
+  const epoch = (EPOCHS_PER_TERM + 1) as Epoch;
+  const members = servers.map(({ self, options }) => ({ node: self, incarnation: options.incarnation, since: epoch }));
+  return { epoch, leader: members[0]!.node, members, former: [] };
+}
+
