@@ -73,6 +73,8 @@ class Run {
   private readonly smbds = new Set<SimulatedSmbd>();
   private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0 };
   private readonly world: ServerWorld;
+  /** Servers that died and do not come back. */
+  private lost = 0;
   private readonly views: ViewOracle;
   private readonly restarts: (() => void)[] = [];
   private nextIncarnation = 1;
@@ -198,6 +200,7 @@ class Run {
 
   /** A daemon died: so do its smbds; after a while it is started anew. */
   private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
+    const { settings } = this;
     this.checker.serverDied(server.self);
     this.views.died(server);
     this.watchChecker.serverDied(server.self);
@@ -212,6 +215,10 @@ class Run {
     const start = (): void => {
       if (this.servers[server.self] === server) this.makeServer(server.self, members);
     };
+    if (settings.losses > this.lost && this.stores.size > settings.servers / 2) {
+      this.lost += 1;
+      return;
+    }
     this.restarts.push(start);
     this.time.after(this.prng.below(this.prng.chance(0.3) ? 1_500_000 : 50_000), start);
   }
@@ -345,7 +352,7 @@ class Run {
     this.stopFaults();
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
     if (this.broken()) return;
-    for (const server of this.servers) server.pins?.finish();
+    for (const server of this.living()) server.pins?.finish();
     this.leaseChecker.finish();
     this.watchChecker.finish();
     for (const notifyd of this.shared.watches?.notifyds.values() ?? []) notifyd.end();
@@ -374,15 +381,19 @@ class Run {
     for (const start of this.restarts) start();
   }
 
+  private living(): SimulatedServer[] {
+    return this.servers.filter((server) => !server.dead);
+  }
+
   private idle(): boolean {
-    return [...this.smbds].every((smbd) => !smbd.busy) && this.servers.every((server) => server.waiting() === 0);
+    return [...this.smbds].every((smbd) => !smbd.busy) && this.living().every((server) => server.waiting() === 0);
   }
 
   private failStuck(when: string): void {
     for (const smbd of this.smbds) {
       if (smbd.busy) this.checker.fail('every-request-answered', `${smbd.name} is stuck ${when}: ${smbd.doing}`);
     }
-    for (const server of this.servers) {
+    for (const server of this.living()) {
       const waiting = server.waiting();
       if (waiting === 0) continue;
       this.checker.fail('nothing-waits', `server ${server.self} has ${waiting} requests waiting ${when}`);
@@ -390,9 +401,10 @@ class Run {
   }
 
   private deleteEverything(): void {
-    const perServer = this.servers.map((): { database: DatabaseId; key: RecordKey }[] => []);
+    const living = this.living();
+    const perServer = living.map((): { database: DatabaseId; key: RecordKey }[] => []);
     for (const used of this.shared.used.values()) this.prng.pick(perServer).push(used);
-    this.servers.forEach((server, i) => {
+    living.forEach((server, i) => {
       const smbd = new SimulatedSmbd(`deleter${i}`, server, this.world, this.checker, this.nextPid++);
       this.smbds.add(smbd);
       smbd.run(deleteAll(this.shared, smbd, perServer[i]!));

@@ -55,6 +55,8 @@ export interface Settings {
   stalls: number;
   /** How often a daemon dies, with all smbds of its server, and is started anew with empty files. */
   restarts: number;
+  /** How many of those that die never come back, as far as a majority stays. */
+  losses: number;
   /** smbds have the VFS module, and open files by way of it. */
   modules: boolean;
   /** How often a smbd is stopped for a while, and perhaps killed then. */
@@ -113,6 +115,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     partitions: prng.pick([0, 0, 0, 1, 2]),
     stalls: prng.pick([0, 0, 1, 3]),
     restarts: extras.restarts === true ? prng.pick([0, 1, 2]) : 0,
+    losses: extras.restarts === true ? prng.pick([0, 0, 1]) : 0,
     modules: extras.modules ?? false,
     stops: 0,
     storeFailures: 0,
@@ -152,6 +155,7 @@ export function describeSettings(settings: Settings): string {
     `${settings.partitions} partitions`,
     `${settings.stalls} stalls`,
     `${settings.restarts} restarts`,
+    ...(settings.losses > 0 ? [`${settings.losses} for good`] : []),
     ...(settings.stops > 0 ? [`${settings.stops} stops`] : []),
     ...(settings.storeFailures > 0 ? [`${settings.storeFailures} store failures`] : []),
     ...(settings.listings ? ['listings'] : []),
