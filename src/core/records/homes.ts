@@ -6,7 +6,7 @@
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
 import { assert } from '../../base/assert.js';
 import type { FormerView, View } from '../membership/views.js';
-import { runOf } from '../membership/views.js';
+import { runOf } from '../membership/changes.js';
 import { rendezvousHome } from './rendezvous.js';
 
 interface RememberedView {

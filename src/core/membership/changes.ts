@@ -1,33 +1,6 @@
-/**
- * Views: who belongs to the pool. Agreed elsewhere (an engine of membership, docs/decisions/membership.md); here only
- * their shapes.
- */
+/** What follows for the rest of the core from one view and the next. Pure functions. */
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
-
-/** A member is a run of a server. */
-export interface Run {
-  readonly node: NodeId;
-  readonly incarnation: Incarnation;
-}
-
-export interface Member extends Run {
-  /** The view in which this run joined. */
-  readonly since: Epoch;
-}
-
-/** A view that some member may still have to make up for. */
-export interface FormerView {
-  readonly epoch: Epoch;
-  readonly members: readonly Run[];
-}
-
-export interface View {
-  readonly epoch: Epoch;
-  readonly leader: NodeId;
-  readonly members: readonly Member[];
-  /** The agreed views before this one since the oldest that a member has not recovered yet, oldest first. */
-  readonly former: readonly FormerView[];
-}
+import type { Run } from './views.js';
 
 /** An epoch is a leader's term and the number of its proposal: a term has one leader, and later terms higher epochs. */
 export const EPOCHS_PER_TERM = 2 ** 20;
