@@ -5,6 +5,7 @@
  */
 import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
+import type { SavedMembership } from '../wire/membership-state.js';
 
 /** Microseconds on a monotonic clock. */
 export type Micros = number;
@@ -101,6 +102,11 @@ export type Effect =
   | { kind: 'trace-event'; token: number; event: TraceEvent }
   /** The answer to a 'record-query'. */
   | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
+  /**
+   * Keep this on disk in place of what was kept before: all or nothing, synced before it is answered by
+   * 'membership-saved' with the same token. Slow, hence beside the loop; one is under way at a time.
+   */
+  | { kind: 'membership-save'; token: number; state: SavedMembership }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
@@ -139,6 +145,8 @@ export type Input =
       token: number;
       result: { ok: true; rows?: PersistentRow[]; sequence: number } | { ok: false; why: string };
     }
+  /** The answer to 'membership-save'; not ok: the disk may have the old or the new one. */
+  | { kind: 'membership-saved'; token: number; ok: boolean }
   /** A smbd attached to the ring; `pid` comes from the kernel. */
   | { kind: 'ring-attached'; attachment: number; pid: number }
   /** One message of its ring, already copied; the bytes are only valid during the step. */

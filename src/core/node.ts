@@ -210,6 +210,8 @@ export class PoolNode {
         return this.witness.traceStart(input.token, input.filter);
       case 'trace-stop':
         return this.witness.traceStop(input.token);
+      // the membership is not part of the node yet
+      case 'membership-saved':
       case 'tick':
         return;
       case 'turn-end':

@@ -189,6 +189,10 @@ export class CoreLoop {
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
         return ports.traceEvent(effect.token, effect.event);
+      case 'membership-save':
+        // nobody asks for it yet; never answered as done
+        this.outcomes.push({ kind: 'membership-saved', token: effect.token, ok: false });
+        return;
       case 'start-anew':
         this.stop();
         return ports.startAnew(effect.reason, effect.remedy);

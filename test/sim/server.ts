@@ -307,6 +307,7 @@ export class SimulatedServer {
         return this.die();
       // nobody asks here, and modules have no pages to look at
       case 'record-answer':
+      case 'membership-save':
       case 'home':
       case 'latency':
       case 'witness-answer':
