@@ -44,7 +44,7 @@ export interface MembershipEvents {
   view(view: View): void;
   /** Our right to serve, by our clock. Called when it changes; never goes back. */
   lease(until: Micros): void;
-  /** An agreed view says that our run, which was a member, is none any more: this run is over. */
+  /** A view says that our run, which was a member, is none any more: this run is over. */
   removed(view: View): void;
   /** An unreliable frame. */
   send(peer: NodeId, body: Uint8Array): void;
@@ -116,12 +116,11 @@ export class Membership {
     this.isFresh = saved === null;
     if (saved !== null) this.compareServers(saved, servers);
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
-    // a promise of the run before may still hold; who never saved anything never promised anything
-    const isFree = saved === null || servers.length === 1;
-    const boundUntil = isFree ? -Infinity : context.now() + stretched(leaseMicros);
+    // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
+    const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
     this.voting = new Voting(this.saving, leaseMicros, boundUntil);
     this.ownLease = new OwnLease((until) => events.lease(until));
-    this.standLater(servers.length === 1 ? context.now() : context.now() + stretched(leaseMicros));
+    this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
   }
 
@@ -237,6 +236,9 @@ export class Membership {
     const isLate = now - dueAt >= heartbeatMicros;
     if (isLate || this.over || !this.willing) return this.standLater(now + (isLate ? 0 : leaseMicros));
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
+    const { accepted } = this.saving;
+    // perhaps never agreed, but we could neither lead without being a member nor join again
+    if (accepted !== null && isOver(accepted, this.run)) return this.endRun(accepted);
     this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
     this.context.count('membership.stood');
     // when nothing comes of it, again
@@ -254,7 +256,8 @@ export class Membership {
   }
 
   private askOne(candidacy: Candidacy, peer: Peer): void {
-    if (candidacy.hasAnswered(peer.node)) return;
+    // our own vote comes first, when it is on disk
+    if (candidacy.hasAnswered(peer.node) || !candidacy.hasAnswered(this.options.self)) return;
     const { phase, startedAt } = candidacy;
     this.send(peer, { kind: phase, accepted: this.saving.acceptedEpoch, sentAt: startedAt }, candidacy.term);
   }
@@ -554,7 +557,10 @@ export class Membership {
     this.context.count('membership.installed');
     if (this.over || !this.isServer) return;
     if (names(view, this.run)) return this.events.view(view);
-    if (!isOver(view, this.run)) return;
+    if (isOver(view, this.run)) this.endRun(view);
+  }
+
+  private endRun(view: View): void {
     this.over = true;
     this.stepDown('this run is over');
     this.events.removed(view);

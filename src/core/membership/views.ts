@@ -66,22 +66,23 @@ export function compose(
     const isSame = known !== undefined && (known.incarnation === incarnation || known.incarnation === 0);
     if (!isSame || known.isSilent || known.willing === false || behind.has(node)) leaving.add(node);
   }
-  for (const node of unheardOnes(present.map(({ node }) => node).filter((node) => !leaving.has(node)), facts, leader)) {
-    leaving.add(node);
-  }
+  const staying = present.map(({ node }) => node).filter((node) => !leaving.has(node) && node !== leader);
+  for (const node of unheardOnes([leader, ...staying], facts, leader)) leaving.add(node);
   const isOut = ({ node }: Run): boolean => leaving.has(node) && (facts.get(node)?.leaseOverAt ?? -Infinity) <= now;
   const left = present.filter(isOut);
   const members = present.filter((member) => !isOut(member));
   const joined: NodeId[] = [];
+  if (!members.some(({ node }) => node === leader)) {
+    joined.push(leader);
+    members.push({ node: leader, incarnation: facts.get(leader)!.incarnation, since: epoch });
+  }
   // whoever still has a lease that must run out will leave soon: one view for both
   if (left.length === leaving.size) {
     const nodes = members.map(({ node }) => node);
-    // the leader first: whoever joins must hear it
-    const order = [...facts.values()].sort((a, b) => Number(b.node === leader) - Number(a.node === leader));
-    for (const { node, incarnation, isHeard, willing } of order) {
+    for (const { node, incarnation, isHeard, willing } of facts.values()) {
       const run = { node, incarnation };
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
-      if ((!mayJoin && node !== leader) || (base !== null && isOver(base, run))) continue;
+      if (!mayJoin || (base !== null && isOver(base, run))) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
       nodes.push(node);
       joined.push(node);
