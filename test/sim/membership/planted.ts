@@ -24,7 +24,17 @@ export function plant(engine: Membership, sabotage: Sabotage): void {
   switch (sabotage) {
     case 'none':
       return;
-    case 'vote-unsaved':
+    case 'vote-unsaved': {
+      const onVote = methodOf(engine, 'onVote');
+      const whenSaved = methodOf(saving, 'whenSaved');
+      Reflect.set(engine, 'onVote', (...given: unknown[]) => {
+        Reflect.set(saving, 'whenSaved', (action: () => void) => action());
+        onVote(...given);
+        Reflect.set(saving, 'whenSaved', whenSaved);
+      });
+      return;
+    }
+    case 'accept-unsaved':
       Reflect.set(saving, 'whenSaved', (action: () => void) => action());
       return;
     case 'no-promise':

@@ -89,6 +89,7 @@ class Run {
     this.settle(this.measured.settled);
     if (this.failed) return;
     this.blink();
+    this.leaderSleeps();
     if (this.stations.length >= 3) {
       this.silence('member');
       this.silence('leader');
@@ -129,7 +130,7 @@ class Run {
     const { prng, wire, stations } = this;
     const station = prng.pick(stations);
     const other = prng.pick(stations);
-    switch (prng.below(9)) {
+    switch (prng.below(10)) {
       case 0:
         return station.crash(prng.chance(0.5) ? 1 + prng.below(5_000) : null);
       case 1:
@@ -150,10 +151,23 @@ class Run {
         station.willing = prng.chance(0.5);
         this.note(`${station.self} is ${station.willing ? '' : 'un'}willing`);
         return station.input(() => station.engine?.setWilling(station.willing));
+      case 7:
+        return this.loseThePromiser(station, other);
       default:
         this.note('the wire is whole');
         return wire.heal();
     }
+  }
+
+  /** Two do not hear each other for a while; then a third, on whom one of them relies, forgets all but its disk. */
+  private loseThePromiser(a: Station, b: Station): void {
+    this.note(`cut ${a.self} - ${b.self}`);
+    this.wire.cut(a.self, b.self);
+    this.wire.cut(b.self, a.self);
+    this.time.after(2 * MEMBERSHIP_LEASE_MICROS, () => {
+      if (!this.troubled) return;
+      for (const station of this.stations) if (station !== a && station !== b) station.crash(1_000);
+    });
   }
 
   private note(text: string): void {
@@ -242,6 +256,17 @@ class Run {
     this.time.advance(QUIET_MICROS);
     this.expectSame(term, 'after a blink');
     if (this.checker.newest !== view) this.checker.fail('blink-changes-nothing', `${station.self} was left out`);
+  }
+
+  /** Of two servers that need each other, one that slept must not leave the other out for its own silence. */
+  private leaderSleeps(): void {
+    if (this.failed || this.stations.length !== 2) return;
+    const runs = (): string => this.stations.map(({ self, incarnation }) => `${self}/${incarnation}`).join(' ');
+    const before = runs();
+    this.leader().stop(MEMBERSHIP_LEASE_MICROS + this.prng.below(2 * MEMBERSHIP_LEASE_MICROS));
+    this.time.advance(3 * MEMBERSHIP_LEASE_MICROS);
+    this.settle([]);
+    if (runs() !== before) this.checker.fail('sleepers-leave-nobody-out', `${before} became ${runs()}`);
   }
 
   private expectSame(term: number, when: string): void {

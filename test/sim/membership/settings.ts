@@ -7,6 +7,7 @@ import type { WireFaults } from '../../support/simulated-wire.js';
 export const SABOTAGES = [
   'none',
   'vote-unsaved',
+  'accept-unsaved',
   'no-lease-wait',
   'no-promise',
   'lease-from-receipt',
@@ -37,11 +38,15 @@ export interface Settings {
   faultMicros: Micros;
 }
 
+const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
+
 export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings {
   const prng = new Prng(seed);
   const servers = prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5, 5]);
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
+  // needs three crashes around votes: rare in ordinary runs
+  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, ...CRASHES_AT_VOTES };
   return {
     seed,
     sabotage,

@@ -36,6 +36,8 @@ export interface StationWorld {
 
 /** Frames that wait for a stopped process; the rest is lost, as in a full receive ring. */
 const WAITING_FRAMES_MAX = 200;
+/** Saves are rare, and a crash around one is what matters most. */
+const SAVE_CRASH_WEIGHT = 30;
 const RESTART_MICROS_MAX = 60_000;
 const LONG_DOWN_MICROS_MAX = 1_500_000;
 
@@ -198,9 +200,9 @@ export class Station {
     });
   }
 
-  private maybeCrash(): void {
+  private maybeCrash(weight = 1): void {
     const { prng, settings } = this.world;
-    if (!this.world.troubled() || !prng.chance(settings.crashProbability)) return;
+    if (!this.world.troubled() || !prng.chance(weight * settings.crashProbability)) return;
     this.crash();
     throw new Crash();
   }
@@ -221,8 +223,8 @@ export class Station {
 
   private perform(run: Run, effect: Effect): void {
     if (effect.kind !== 'membership-save') throw new Error(`unexpected effect ${effect.kind}`);
-    this.maybeCrash();
     const { time, prng, settings, checker, trace } = this.world;
+    this.maybeCrash(SAVE_CRASH_WEIGHT);
     const { token, state } = effect;
     const slow = this.world.troubled() && prng.chance(settings.slowSaveProbability);
     const micros = 100 + prng.below(slow ? 1_000_000 : settings.saveMicrosMax);
@@ -240,6 +242,11 @@ export class Station {
     time.after(micros, () => {
       if (this.incarnation === run.incarnation) this.input(() => this.engine?.onSaved(token, !fails));
     });
+    if (this.world.troubled() && prng.chance(SAVE_CRASH_WEIGHT * settings.crashProbability)) {
+      time.after(prng.below(micros), () => {
+        if (this.incarnation === run.incarnation) this.crash(prng.chance(0.5) ? 1_000 : null);
+      });
+    }
   }
 
   private install(view: View): void {
