@@ -107,6 +107,7 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::SetServing>("setServing"),
                          InstanceMethod<&PumpObject::Beat>("beat"),
                          InstanceMethod<&PumpObject::RecordError>("recordError"),
+                         InstanceMethod<&PumpObject::SetLease>("setLease"),
                          InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
                          InstanceMethod<&PumpObject::Close>("close"),
@@ -357,6 +358,14 @@ Napi::Value PumpObject::RecordError(const Napi::CallbackInfo& info) {
   const std::string text = StringArgument(info, 1);
   const double micros = std::max(0.0, NumberArgument(info, 2));
   if (ring != nullptr) ring->server().RecordError(code, text.c_str(), static_cast<uint64_t>(micros));
+  return info.Env().Undefined();
+}
+
+// setLease(untilMicros): into the node page; until when, by CLOCK_MONOTONIC, this server may serve. 0: for ever.
+Napi::Value PumpObject::SetLease(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  const double micros = std::max(0.0, NumberArgument(info, 0));
+  if (ring != nullptr) ring->server().SetLeaseDeadline(static_cast<uint64_t>(micros));
   return info.Env().Undefined();
 }
 

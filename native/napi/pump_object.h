@@ -39,6 +39,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value SetServing(const Napi::CallbackInfo& info);
   Napi::Value Beat(const Napi::CallbackInfo& info);
   Napi::Value RecordError(const Napi::CallbackInfo& info);
+  Napi::Value SetLease(const Napi::CallbackInfo& info);
   Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);

@@ -6,6 +6,7 @@
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 import type { View } from './membership/views.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
+import type { SavedMembership } from '../wire/membership-state.js';
 
 /** Microseconds on a monotonic clock. */
 export type Micros = number;
@@ -102,8 +103,15 @@ export type Effect =
   | { kind: 'trace-event'; token: number; event: TraceEvent }
   /** The answer to a 'record-query'. */
   | { kind: 'record-answer'; token: number; answer: RecordDescription | { error: string } }
-  /** What the view of this epoch asked of our records is done. */
+  /** For an engine of membership outside of the core: what the view of this epoch asked of our records is done. */
   | { kind: 'recovered'; epoch: Epoch }
+  /** Until when this server may serve, for those who look at the node page; 0: not at all. */
+  | { kind: 'lease'; until: Micros }
+  /**
+   * Keep this on disk in place of what was kept before: all or nothing, synced before it is answered by
+   * 'membership-saved' with the same token. Slow, hence beside the loop; one is under way at a time.
+   */
+  | { kind: 'membership-save'; token: number; state: SavedMembership }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
@@ -142,6 +150,8 @@ export type Input =
       token: number;
       result: { ok: true; rows?: PersistentRow[]; sequence: number } | { ok: false; why: string };
     }
+  /** The answer to 'membership-save'; not ok: the disk may have the old or the new one. */
+  | { kind: 'membership-saved'; token: number; ok: boolean }
   /** A smbd attached to the ring; `pid` comes from the kernel. */
   | { kind: 'ring-attached'; attachment: number; pid: number }
   /** One message of its ring, already copied; the bytes are only valid during the step. */
@@ -153,9 +163,9 @@ export type Input =
   /** A person watches operations pass, until 'trace-stop' with the same token. */
   | { kind: 'trace-start'; token: number; filter: TraceFilter }
   | { kind: 'trace-stop'; token: number }
-  /** A later view than before, agreed, that names our run. */
+  /** From an engine outside of the core: a later view than before, agreed. */
   | { kind: 'view'; view: View }
-  /** Until when we may serve; 0: not at all. */
+  /** From an engine outside of the core: until when we may serve; 0: not at all. */
   | { kind: 'lease'; until: Micros }
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }

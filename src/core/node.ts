@@ -18,7 +18,9 @@ import { Persistent } from './persistent/persistent.js';
 import type { PersistentStatus } from './persistent/persistent.js';
 import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
-import type { View } from './membership/changes.js';
+import type { MembershipOptions, MembershipStatus } from './membership/membership.js';
+import { Membership } from './membership/membership.js';
+import type { View } from './membership/views.js';
 import { changes, runOf } from './membership/changes.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
@@ -26,9 +28,12 @@ import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
+import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
 
+/** How often the engine of membership hears of silent links. */
+const UNHEARD_INTERVAL_MICROS = 50_000;
 /** How often the log says that the pool is not complete yet. */
 const AWAITING_LOG_MICROS = 10_000_000;
 
@@ -42,11 +47,16 @@ export interface NodeOptions {
   /** Frames the receive ring holds. */
   receiveFramesMax: number;
   gate: GateOptions;
+  /** The engine that agrees on views; absent: views and leases come as inputs. */
+  membership?: EmbeddedMembership;
   /** What people call each server. */
   names?: ReadonlyMap<NodeId, string>;
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
 }
+
+/** What the embedded engine needs besides who we are. */
+export type EmbeddedMembership = Omit<MembershipOptions, 'self' | 'incarnation'>;
 
 export interface NodeStatus {
   self: NodeId;
@@ -54,6 +64,10 @@ export interface NodeStatus {
   /** Of the view that we installed; 0 before the first. */
   epoch: Epoch;
   members: NodeId[];
+  /** Of the embedded engine. */
+  membership: MembershipStatus | null;
+  /** Our lease ran out, or we never had one. */
+  isFenced: boolean;
   /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
   links: LinkStatus[];
@@ -83,7 +97,9 @@ export class PoolNode {
   private view: View | null = null;
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
-  private leaseUntil: Micros = Infinity;
+  /** Null: an engine outside of the core says what views there are. */
+  private readonly membership: Membership | null;
+  private leaseUntil: Micros;
   private isFenced = false;
   private effects: Effect[] = [];
   private time: Micros = 0;
@@ -124,6 +140,8 @@ export class PoolNode {
       },
       options.gate.wallClockOriginMicros,
     );
+    this.membership = this.makeMembership(context);
+    this.leaseUntil = this.membership === null ? Infinity : 0;
     this.operations.watch(this.witness);
     this.records.watch({
       came: (database, key) => this.operations.came(database, key),
@@ -135,7 +153,10 @@ export class PoolNode {
       fetched: (token, data) => this.gate.fetched(token, data),
       failed: (token, why) => this.gate.failed(token, why),
       described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
-      recovered: (epoch) => this.effects.push({ kind: 'recovered', epoch }),
+      recovered: (epoch) => {
+        if (this.membership === null) this.effects.push({ kind: 'recovered', epoch });
+        else this.membership.recovered(epoch);
+      },
     });
   }
 
@@ -148,6 +169,7 @@ export class PoolNode {
     if (!this.started) {
       this.started = true;
       this.logAwaited();
+      this.tellUnheard();
     }
     this.judgeLease();
     this.timers.run(this.time);
@@ -178,6 +200,8 @@ export class PoolNode {
       incarnation: this.options.incarnation,
       epoch: this.view?.epoch ?? toEpoch(0),
       members: [...this.members],
+      membership: this.membership?.status() ?? null,
+      isFenced: this.isFenced,
       awaiting: this.records.awaiting(),
       links: this.links.status(),
       records,
@@ -201,6 +225,7 @@ export class PoolNode {
       case 'client-closed':
         return this.gate.clientClosed(input.client);
       case 'frame':
+        if (isMembership(input.body)) return this.membership?.onFrame(input.peer, input.incarnation, input.body);
         return this.links.onFrame(input.peer, input.incarnation, input.body);
       case 'database-opened':
         return this.gate.onDatabaseOpened(input);
@@ -226,8 +251,9 @@ export class PoolNode {
       case 'view':
         return this.install(input.view);
       case 'lease':
-        this.leaseUntil = input.until;
-        return this.judgeLease();
+        return this.lease(input.until);
+      case 'membership-saved':
+        return this.membership?.onSaved(input.token, input.ok);
       case 'tick':
         return;
       case 'turn-end':
@@ -293,6 +319,18 @@ export class PoolNode {
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 
+  private lease(until: Micros): void {
+    this.leaseUntil = until;
+    this.effects.push({ kind: 'lease', until });
+    this.judgeLease();
+  }
+
+  /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
+  private tellUnheard(): void {
+    this.membership?.setUnheard(this.links.unheard());
+    this.timers.at(this.time + UNHEARD_INTERVAL_MICROS, () => this.tellUnheard());
+  }
+
   private judgeLease(): void {
     const isFenced = this.time >= this.leaseUntil;
     if (isFenced === this.isFenced) return;
@@ -351,6 +389,17 @@ export class PoolNode {
     else counter.value += by;
   }
 
+  private makeMembership(context: CoreContext): Membership | null {
+    const { self, incarnation, membership } = this.options;
+    if (membership === undefined) return null;
+    return new Membership(context, { self, incarnation, ...membership }, {
+      view: (view) => this.install(view),
+      lease: (until) => this.lease(until),
+      removed: (view) => this.left(view),
+      send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
+    });
+  }
+
   private makeContext(): CoreContext {
     const { self } = this.options;
     const node = this;
@@ -373,4 +422,10 @@ export class PoolNode {
       count: (name, by = 1) => this.count(name, by),
     };
   }
+}
+
+/** Frames of the engine of membership are told from those of links by their first byte. */
+function isMembership(body: Uint8Array): boolean {
+  const type = body[0] ?? 0;
+  return type >= MEMBERSHIP_TYPE_MIN && type <= MEMBERSHIP_TYPE_MAX;
 }

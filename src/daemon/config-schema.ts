@@ -21,6 +21,12 @@ const FAULT_PERCENT_MAX = 50;
 /** Longer than the silence after which a server counts as down. */
 const DELAY_MS_MAX = 2000;
 
+/** Below it a busy machine misses it; above it a loss is noticed too late to be worth it. */
+const HEARTBEAT_MS_MIN = 5;
+const HEARTBEAT_MS_MAX = 1_000;
+const LEASE_MS_MIN = 50;
+const LEASE_MS_MAX = 30_000;
+
 /** What a refused value must be and what to write: the message of every rule below. Split again by config.ts. */
 export const ADVICE_SEPARATOR = '\u0000';
 const advice = (mustBe: string, example: string): string => `${mustBe}${ADVICE_SEPARATOR}${example}`;
@@ -79,6 +85,8 @@ const server = block(`servers: [${SERVER_EXAMPLE}]`, {
     (value) => value.length > 0 && value.length <= INTERFACE_NAME_LENGTH_MAX && !/[\s/]/.test(value),
   ).optional(),
   address: text('an IPv4 or IPv6 address', 'address: 10.0.0.1', (value) => isIP(value) !== 0),
+  /** A witness has no smbd: it gives the third vote to a pool of two. */
+  role: z.enum(['server', 'witness'], { error: advice('"server" or "witness"', 'role: witness') }).default('server'),
 });
 
 const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);
@@ -113,6 +121,15 @@ export const configSchema = block(POOL_EXAMPLE, {
     kind: z.enum(['ethernet', 'udp'], { error: advice('"ethernet" or "udp"', 'kind: ethernet') }).default('ethernet'),
     port: whole(1, 65535, `port: ${UDP_PORT_DEFAULT}`).default(UDP_PORT_DEFAULT),
   }).prefault({}),
+  /** How soon a lost server is noticed: docs/decisions/membership.md. The same on all servers. */
+  membership: block('membership: { leaseMs: 300 }', {
+    /** How often the leader and the others hear of each other. */
+    heartbeatMs: whole(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX, 'heartbeatMs: 40').default(40),
+    /** How long a server goes on without hearing the leader; the others take over after it. */
+    leaseMs: whole(LEASE_MS_MIN, LEASE_MS_MAX, 'leaseMs: 300').default(300),
+  }).prefault({}).refine(({ heartbeatMs, leaseMs }) => leaseMs >= 4 * heartbeatMs, {
+    error: advice('a lease of at least four heartbeats, since frames may be lost', 'membership: { leaseMs: 300 }'),
+  }),
   /** For tests: what the interconnect does to the frames it sends. */
   faults: block(FAULT_EXAMPLE, {
     lossPercent: percent('lossPercent: 2').default(0),

@@ -3,7 +3,7 @@
  * main; the order of starting and stopping is decided here and nowhere else.
  */
 import { dirname } from 'node:path';
-import { epoch, nodeId } from '../base/ids.js';
+import { nodeId } from '../base/ids.js';
 import { PoolError } from '../host/errors.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
@@ -21,9 +21,6 @@ import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
 import { reportStatus } from './status-report.js';
-
-/** The set of servers is fixed, so there is one view of it; membership will count further ones. */
-const FIRST_EPOCH = epoch(1);
 
 export class Daemon {
   private constructor(
@@ -117,13 +114,13 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
 }
 
 function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostOptions {
-  const { self, servers, directories, faults } = config;
+  const { self, servers, directories, faults, membership } = config;
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
-    members: servers.map(({ id, name, address }) => ({ id: nodeId(id), name, address })),
+    members: servers.map(({ id, name, address, role }) => ({ id: nodeId(id), name, address, role })),
+    membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     incarnation: nextIncarnation(directories.persistent, Date.now()),
-    epoch: FIRST_EPOCH,
     ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,
     ringSocketPath: config.ringSocket,

@@ -11,6 +11,7 @@ import type { PersistentStore, RecordStore } from '../ports/record-store.js';
 import type { SmbdGate } from '../ports/smbd-gate.js';
 import type { SmbdRing } from '../ports/smbd-ring.js';
 import type { HotAnswer, LocksAnswer, TraceEvent } from '../wire/locks.js';
+import type { SavedMembership } from '../wire/membership-state.js';
 import { messageOf } from './errors.js';
 
 /** What the loop needs of PoolNode. */
@@ -34,6 +35,8 @@ export interface CoreLoopPorts {
   recordAnswer(token: number, answer: RecordDescription | { error: string }): void;
   witnessAnswer(token: number, answer: LocksAnswer | HotAnswer): void;
   traceEvent(token: number, event: TraceEvent): void;
+  /** Keeps it on disk in place of what was kept before, all or nothing; false: it may not be there. */
+  saveMembership(state: SavedMembership): Promise<boolean>;
   /** The run must end. Called once; the loop has stopped by then. */
   startAnew(reason: string, remedy: string): void;
 }
@@ -189,6 +192,11 @@ export class CoreLoop {
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
         return ports.traceEvent(effect.token, effect.event);
+      case 'membership-save':
+        return this.saveMembership(effect);
+      case 'lease':
+        return ports.ring.setLease(effect.until);
+      // no engine outside of the core is in use
       case 'recovered':
         return;
       case 'start-anew':
@@ -216,6 +224,10 @@ export class CoreLoop {
       ({ path, flags }) => this.inputOutsideTurn({ kind: 'database-opened', database, path, flags }),
       (error: unknown) => this.inputOutsideTurn(failed(error)),
     );
+  }
+
+  private saveMembership({ token, state }: Extract<Effect, { kind: 'membership-save' }>): void {
+    void this.ports.saveMembership(state).then((ok) => this.inputOutsideTurn({ kind: 'membership-saved', token, ok }));
   }
 
   private performPersistent({ database, token, work }: Extract<Effect, { kind: 'persistent' }>): void {

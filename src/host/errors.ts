@@ -4,6 +4,7 @@
  */
 
 export type PoolErrorCode =
+  | 'ERR_POOL_MEMBERSHIP'
   | 'ERR_POOL_DATABASES_IN_USE'
   | 'ERR_POOL_INTERFACE'
   | 'ERR_POOL_CAPABILITY'

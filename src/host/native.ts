@@ -158,9 +158,11 @@ export interface NativePump {
   peer(id: number): { address: string; incarnation: number };
   /** Whether the node page says that this server takes part in its pool. Without a ring: nothing. */
   setServing(serving: boolean): void;
-  /** Into the node page, where errors of the same code and text share an entry. Without a ring: nothing. */
-  /** Into the node page: the time, and the core's counters. */
+  /** Into the node page: the time, and the core's counters. Without a ring, this and the next two do nothing. */
   beat(counters: Float64Array): void;
+  /** Into the node page: until when this server may serve, in microseconds of CLOCK_MONOTONIC; 0: for ever. */
+  setLease(untilMicros: number): void;
+  /** Into the node page, where errors of the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void;
   /** As in enum smbpool_node_counter; null without a ring. */
   ringCounters(): number[] | null;

@@ -4,7 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import type { Incarnation, NodeId } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { Micros, RecordDescription } from '../core/effects.js';
@@ -20,6 +20,8 @@ import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { loadNative } from './native.js';
 import type { NativeTransport } from './native.js';
+import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
+import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
 import { TdbPersistentStore } from './persistent-store.js';
 import { Pump } from './pump.js';
@@ -41,10 +43,11 @@ export type TransportOptions =
 export interface HostOptions {
   self: NodeId;
   /** All servers, this one included. */
-  members: { id: NodeId; name: string; address: string }[];
+  members: { id: NodeId; name: string; address: string; role: ServerRole }[];
+  /** How often the leader is heard, and how long a server serves without hearing it. */
+  membership: { heartbeatMicros: Micros; leaseMicros: Micros };
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
-  epoch: Epoch;
   /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
   samba?: string;
   /** smbd's `ctdbd socket`. */
@@ -100,7 +103,8 @@ export class PoolHost implements LockWitness {
     await clearVolatileDirectory(options.volatileDirectory, options.self);
     const persistent = new TdbPersistentStore(options.persistentDirectory, options.self);
     try {
-      return new PoolHost(options, persistent);
+      const membership = new MembershipFile(options.persistentDirectory, options.log);
+      return new PoolHost(options, persistent, membership, membership.read());
     } catch (error) {
       await persistent.close();
       throw error;
@@ -110,13 +114,15 @@ export class PoolHost implements LockWitness {
   private constructor(
     private readonly options: HostOptions,
     persistent: TdbPersistentStore,
+    membership: MembershipFile,
+    saved: SavedMembership | null,
   ) {
     const { now } = loadNative();
     this.persistent = persistent;
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
-    this.node = this.makeNode(now);
+    this.node = this.makeNode(now, saved);
     this.page = new NodePageWriter(this.pump, (name) => this.node.counter(name));
     this.witness = new WitnessDesk({
       input: (input) => this.loop.inputOutsideTurn(input),
@@ -135,8 +141,11 @@ export class PoolHost implements LockWitness {
       recordAnswer: (token, answer) => this.answerQuestion(token, answer),
       witnessAnswer: (token, answer) => this.witness.onAnswer(token, answer),
       traceEvent: (token, event) => this.witness.onEvent(token, event),
+      saveMembership: (state) => membership.save(state),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
+    // nobody serves before a leader says so
+    this.pump.setLease(0);
     this.pump.setServing(true);
     this.page.start();
     // the first hello goes out now, and the timer starts
@@ -171,12 +180,13 @@ export class PoolHost implements LockWitness {
     });
   }
 
-  private makeNode(now: () => Micros): PoolNode {
-    const { self, members, incarnation, samba } = this.options;
+  private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
+    const { self, members, incarnation, samba, membership } = this.options;
     return new PoolNode({
       self,
       servers: members.map(({ id }) => id),
       incarnation,
+      membership: { ...membership, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
       names: new Map(members.map(({ id, name }) => [id, name])),

@@ -149,6 +149,12 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     this.native.beat(counters);
   }
 
+  /** Into the node page: until when this server may serve; a time that is over: not at all. */
+  setLease(until: Micros): void {
+    // 0 would mean that no lease is in use
+    this.native.setLease(Math.max(1, Math.floor(until)));
+  }
+
   /** Into the node page; the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void {
     this.native.recordError(code, text, realtimeMicros);

@@ -17,6 +17,8 @@ export interface SmbdRing {
   endRing(attachment: number): void;
   /** The node page's table of what is here: a hint that smbds look at without asking. */
   setHome(present: boolean, what: HomeKind, key: Uint8Array): void;
+  /** Into the node page: until when the smbds of this server may serve; a time that is over: not at all. */
+  setLease(until: Micros): void;
   /** One sample of a histogram of the node page (enum smbpool_histogram). */
   recordLatency(histogram: number, micros: Micros): void;
 }

@@ -45,6 +45,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
       endRing: (attachment) => void story.push(`ring ${attachment} ends`),
       setHome: (present, what) => void story.push(`home ${what} ${present}`),
       recordLatency: (histogram, micros) => void story.push(`latency ${histogram} ${micros}`),
+      setLease: (until) => void story.push(`lease ${until}`),
     },
     interconnect: {
       frameBodyBytesMax: 1000,

@@ -304,12 +304,15 @@ export class SimulatedServer {
         return;
       case 'ring-send':
         return this.performRing(effect);
+      case 'lease':
+        return;
       case 'recovered':
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
       // nobody asks here, and modules have no pages to look at
       case 'record-answer':
+      case 'membership-save':
       case 'home':
       case 'latency':
       case 'witness-answer':

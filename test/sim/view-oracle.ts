@@ -6,7 +6,7 @@
 import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { FormerView, Member, View } from '../../src/core/membership/views.js';
-import { EPOCHS_PER_TERM } from '../../src/core/membership/changes.js';
+import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedServer } from './server.js';
 
@@ -66,8 +66,8 @@ export class ViewOracle {
       return { node: self, incarnation: options.incarnation, since: known?.since ?? epoch };
     });
     const behind = Math.min(...members.map((member) => this.recovered.get(member.incarnation) ?? member.since));
-    const former: FormerView[] = before === null ? [] : [...before.former, before];
-    this.view = { epoch, leader, members, former: former.filter((one) => one.epoch >= behind) };
+    const former: FormerView[] = before === null ? [] : [...before.former, { epoch: before.epoch, members: before.members }];
+    this.view = { epoch, leader, members, former: former.filter((one) => one.epoch >= behind), past: [] };
     this.issued(this.view);
     for (const server of this.servers.values()) {
       this.time.after(this.prng.below(this.prng.chance(0.2) ? 8 * LEARNT_MICROS_MAX : LEARNT_MICROS_MAX), () => {
@@ -87,6 +87,6 @@ export class ViewOracle {
 export function fixedView(servers: readonly { self: NodeId; options: { incarnation: Incarnation } }[]): View {
   const epoch = (EPOCHS_PER_TERM + 1) as Epoch;
   const members = servers.map(({ self, options }) => ({ node: self, incarnation: options.incarnation, since: epoch }));
-  return { epoch, leader: members[0]!.node, members, former: [] };
+  return { epoch, leader: members[0]!.node, members, former: [], past: [] };
 }
 

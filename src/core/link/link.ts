@@ -119,6 +119,11 @@ export class Links {
     return link !== undefined && link.up && link.isMember;
   }
 
+  /** Servers that are silent, or were never heard. */
+  unheard(): NodeId[] {
+    return [...this.peers].filter(([, link]) => !link.up).map(([peer]) => peer);
+  }
+
   status(): LinkStatus[] {
     return [...this.peers.values()].map((link) => link.status());
   }

@@ -1,13 +1,6 @@
 /** What follows for the rest of the core from one view and the next. Pure functions. */
-import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import type { Incarnation, NodeId } from '../../base/ids.js';
 import type { Run } from './views.js';
-
-/** An epoch is a leader's term and the number of its proposal: a term has one leader, and later terms higher epochs. */
-export const EPOCHS_PER_TERM = 2 ** 20;
-
-export function termOf(epoch: Epoch): number {
-  return Math.floor(epoch / EPOCHS_PER_TERM);
-}
 
 /** Which servers' runs are out with the view `after`, and whose runs are new in it. A server can be in both. */
 export function changes(before: readonly Run[], after: readonly Run[]): { left: NodeId[]; joined: NodeId[] } {

@@ -4,12 +4,12 @@
  * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
  */
 import type { DatabaseId, Incarnation, NodeId } from '../../base/ids.js';
+import { termOf } from '../../wire/membership-messages.js';
 import { decodePersistentMessage, encodePersistentMessage } from '../../wire/persistent-messages.js';
 import type { PersistentMessage } from '../../wire/persistent-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Input, PersistentRow } from '../effects.js';
 import type { View } from '../membership/views.js';
-import { termOf } from '../membership/changes.js';
 import type { PersistentForGate, Refusal } from '../gate/ports.js';
 import { Fragments } from './fragments.js';
 import { LeaderOfDatabase } from './leader.js';

@@ -1,0 +1,290 @@
+/**
+ * What a server does while it leads: heartbeats with leases, one proposal at a time, and the judgement of who leaves
+ * and who joins. Made when an election is won, thrown away when the lead ends; membership.ts brings answers and time.
+ */
+import type { Epoch, NodeId } from '../../base/ids.js';
+import type { MembershipContent, MembershipMessageOf } from '../../wire/membership-messages.js';
+import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
+import type { Micros } from '../effects.js';
+import type { Timer } from '../timers.js';
+import { Authority, NO_GRANT } from './leases.js';
+import { FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, STEP_DOWN_LEASES } from './limits.js';
+import type { Peer, Peers } from './peers.js';
+import type { MembershipContext, Saving } from './saving.js';
+import type { Composition, Run, ServerFacts, View } from './views.js';
+import { compose, fits, memberOf, mostBehind, names, nextView } from './views.js';
+
+/** What the leader needs of the membership around it. */
+export interface LeaderPorts {
+  send(peer: Peer, content: MembershipContent): void;
+  install(view: View): void;
+  /** Our authority changed and our own run may serve until then. */
+  lease(until: Micros): void;
+  /** The lead ends. */
+  stepDown(why: string): void;
+}
+
+export interface LeaderOptions {
+  self: Run;
+  heartbeatMicros: Micros;
+  leaseMicros: Micros;
+  majority: number;
+  /** Servers that lead and become members. */
+  servers: readonly NodeId[];
+}
+
+export interface LeaderNews {
+  willing: boolean;
+  unheard: ReadonlySet<NodeId>;
+  recovered: number;
+}
+
+export class Leading {
+  readonly authority: Authority;
+  /** Our newest proposal; agreed when a majority has it on disk. */
+  private proposal: View | null = null;
+  private agreed: View | null = null;
+  private proposals = 0;
+  /** What each server has on disk; only epochs of our term count. */
+  private readonly accepted = new Map<NodeId, number>();
+  private leaving: ReadonlySet<NodeId> = new Set();
+  private judgeTimer: Timer | null = null;
+  private authorityMissedFrom: Micros;
+  private hasEnded = false;
+  private hasComplained = false;
+
+  constructor(
+    private readonly context: MembershipContext,
+    private readonly options: LeaderOptions,
+    private readonly saving: Saving,
+    private readonly peers: Peers,
+    /** What we say of ourselves. */
+    private readonly own: () => LeaderNews,
+    private readonly ports: LeaderPorts,
+    readonly term: number,
+  ) {
+    this.authority = new Authority(options.leaseMicros, options.majority);
+    this.authorityMissedFrom = context.now();
+    this.electedAt = context.now();
+  }
+
+  private readonly electedAt: Micros;
+
+  get agreedView(): View | null {
+    return this.agreed;
+  }
+
+  /** After the election: says so, and proposes. */
+  start(): void {
+    this.beatAll();
+    this.judge();
+  }
+
+  end(): void {
+    this.hasEnded = true;
+    this.judgeTimer?.cancel();
+  }
+
+  /** Each heartbeat. */
+  tick(): void {
+    const now = this.context.now();
+    const missedFrom = Math.max(this.authorityMissedFrom, this.authority.until);
+    if (now - missedFrom > STEP_DOWN_LEASES * this.options.leaseMicros) return this.ports.stepDown('no majority answers');
+    this.beatAll();
+    this.judge();
+  }
+
+  onNewRun(peer: Peer): void {
+    this.authority.onNewRun(peer.node);
+    this.beat(peer);
+  }
+
+  onAnswer(peer: Peer, message: MembershipMessageOf<'answer'>): void {
+    const now = this.context.now();
+    if (message.echo > now) {
+      this.context.count('membership.answer.refused.echo');
+      return;
+    }
+    this.authority.onAnswer(peer.node, message, now);
+    this.accepted.set(peer.node, Math.max(message.accepted, this.accepted.get(peer.node) ?? 0));
+    this.checkAgreed();
+    this.tellLease();
+    if (this.proposal === null) this.judge();
+  }
+
+  private tellLease(): void {
+    if (this.agreed !== null && names(this.agreed, this.options.self)) this.ports.lease(this.authority.until);
+  }
+
+  private beatAll(): void {
+    this.authority.sent(this.options.self.node, this.context.now());
+    this.tellLease();
+    for (const peer of this.peers.all) this.beat(peer);
+  }
+
+  private beat(peer: Peer): void {
+    const now = this.context.now();
+    const run = { node: peer.node, incarnation: peer.incarnation };
+    const mayServe = names(this.agreed, run) && names(this.proposal, run) && !this.leaving.has(peer.node);
+    const { echo, remaining } = mayServe ? this.authority.grant(peer.node, now) : NO_GRANT;
+    const agreed = this.agreed?.epoch ?? 0;
+    this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view: this.proposal });
+  }
+
+  // --- proposing
+
+  private get isOpen(): boolean {
+    return this.proposal !== null && this.proposal !== this.agreed;
+  }
+
+  private propose(view: View): void {
+    this.proposals++;
+    this.proposal = view;
+    this.context.count('membership.proposed');
+    this.saving.change({ accepted: view });
+    this.beatAll();
+    this.saving.whenSaved(() => {
+      if (this.hasEnded) return;
+      this.accepted.set(this.options.self.node, view.epoch);
+      this.checkAgreed();
+    });
+  }
+
+  private checkAgreed(): void {
+    const { proposal } = this;
+    if (proposal === null || proposal === this.agreed) return;
+    // a server that accepted a view of an earlier term may still accept another one: only ours, of this term, counts
+    const count = [...this.accepted.values()].filter((epoch) => epoch === proposal.epoch).length;
+    if (count < this.options.majority) return;
+    this.agreed = proposal;
+    this.context.count('membership.agreed');
+    this.ports.install(proposal);
+    if (this.hasEnded) return;
+    this.beatAll();
+    this.judge();
+  }
+
+  // --- judging
+
+  private recoveredBy(node: NodeId): number {
+    return node === this.options.self.node ? this.own().recovered : (this.peers.get(node)?.recovered ?? 0);
+  }
+
+  private facts(): Map<NodeId, ServerFacts> {
+    const { leaseMicros, self, servers } = this.options;
+    const now = this.context.now();
+    const all = new Map<NodeId, ServerFacts>();
+    for (const node of servers) {
+      const peer = this.peers.get(node);
+      if (peer === undefined) {
+        const { willing, unheard, recovered } = this.own();
+        const lease = { isSilent: false, isHeard: true, leaseOverAt: -Infinity };
+        all.set(node, { ...self, ...lease, willing, unheard, recovered });
+        continue;
+      }
+      const { incarnation, heardAt, silentFrom, willing, unheard, recovered } = peer;
+      all.set(node, {
+        node,
+        incarnation,
+        isSilent: now - silentFrom >= leaseMicros,
+        isHeard: now - heardAt < leaseMicros,
+        willing,
+        unheard,
+        recovered,
+        leaseOverAt: this.authority.leaseOverAt(node),
+      });
+    }
+    return all;
+  }
+
+  /** Looks who should leave or join, and proposes that when nothing is open. */
+  private judge(): void {
+    if (this.hasEnded) return;
+    if (!this.own().willing) return this.ports.stepDown('we are to be left out');
+    const base = this.agreed ?? this.saving.accepted;
+    const composition = this.composeNext(base, new Set());
+    this.leaving = composition.leaving;
+    this.lookAgain(base);
+    if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
+    const isChange = composition.joined.length > 0 || composition.left.length > 0;
+    if (this.agreed !== null && !isChange) return;
+    this.proposeComposition(base, composition);
+  }
+
+  private composeNext(base: View | null, behind: ReadonlySet<NodeId>): Composition {
+    const mayJoin = (base?.former.length ?? 0) < FORMER_VIEWS_FOR_JOINS;
+    const epoch = this.nextEpoch();
+    return compose(base, this.facts(), { leader: this.options.self.node, epoch, now: this.context.now(), behind, mayJoin });
+  }
+
+  private nextEpoch(): Epoch {
+    return epochOf(this.term, this.proposals + 1);
+  }
+
+  private proposeComposition(base: View | null, composition: Composition): void {
+    if (this.proposals + 1 >= EPOCHS_PER_TERM) return this.ports.stepDown('this term has no more epochs');
+    const leader = this.options.self.node;
+    const recovered = (node: NodeId): number => this.recoveredBy(node);
+    const make = ({ members }: Composition): View =>
+      nextView(base, { epoch: this.nextEpoch(), leader, members }, recovered);
+    const view = make(composition);
+    if (fits(view)) return this.propose(view);
+    // whoever is furthest behind must start anew, or the list of former views grows without end
+    const behind = mostBehind(composition.members, recovered);
+    if (behind.includes(leader)) return this.ports.stepDown('we are too many views behind');
+    this.complain(behind);
+    const smaller = this.composeNext(base, new Set(behind));
+    this.leaving = smaller.leaving;
+    const lesser = make(smaller);
+    if (fits(lesser)) this.propose(lesser);
+  }
+
+  private complain(behind: readonly NodeId[]): void {
+    this.context.count('membership.behind');
+    if (this.hasComplained) return;
+    this.hasComplained = true;
+    this.context.log('warn', 'membership.behind', {
+      servers: behind,
+      meaning: 'these servers did not make up for so many changes of the view that they are left out and start anew',
+    });
+  }
+
+  /**
+   * Our first view waits a little for those that may join with it: in a fresh pool for all servers, else for runs that
+   * voted and are no members, as after all servers started anew.
+   */
+  private hasGathered(base: View | null, { joined }: Composition): boolean {
+    const now = this.context.now();
+    if (now - this.electedAt >= GATHER_HEARTBEATS * this.options.heartbeatMicros) return true;
+    if (base === null) return joined.length === this.options.servers.length;
+    return !this.peers.all.some((peer) => {
+      const mayJoin = peer.role === 'server' && peer.willing === null && !names(base, peer);
+      return mayJoin && now - peer.heardAt < this.options.leaseMicros;
+    });
+  }
+
+  /** A member falls silent, or a lease ends, between two heartbeats: judge then, not at the next heartbeat. */
+  private lookAgain(base: View | null): void {
+    const { leaseMicros, heartbeatMicros } = this.options;
+    const now = this.context.now();
+    const times = (base?.members ?? []).flatMap(({ node }) => {
+      const peer = this.peers.get(node);
+      return peer === undefined ? [] : [peer.silentFrom + leaseMicros, this.authority.leaseOverAt(node)];
+    });
+    const next = Math.min(...times.filter((at) => at > now));
+    this.judgeTimer?.cancel();
+    this.judgeTimer = null;
+    if (next > now + heartbeatMicros) return;
+    this.judgeTimer = this.context.timers.at(next, () => {
+      // if we slept, frames wait unread, and the next tick knows it
+      if (this.context.now() - next < heartbeatMicros) this.judge();
+    });
+  }
+
+  /** For people. */
+  describe(): { proposal: Epoch | null; members: number; leaving: NodeId[] } {
+    const members = this.agreed?.members ?? [];
+    const leaving = [...this.leaving].filter((node) => memberOf(this.agreed, node) !== undefined);
+    return { proposal: this.isOpen ? this.proposal!.epoch : null, members: members.length, leaving };
+  }
+}

@@ -1,0 +1,44 @@
+/** The times of the membership, each with its reason. No behaviour. */
+
+/**
+ * A heartbeat and its answer to each server: 25 round trips a second cost nothing, and seven may be lost before a lease
+ * runs out.
+ */
+export const MEMBERSHIP_HEARTBEAT_MICROS = 40_000;
+
+/**
+ * How long a server serves without hearing more, and so the least time until others take over from a dead one. Below
+ * what a person or a client notices, above what a busy machine or a slow disk keeps a process waiting.
+ */
+export const MEMBERSHIP_LEASE_MICROS = 300_000;
+
+/** Clocks of two servers differ by no more in speed. Quartz is a hundred times better; a steered clock is slewed. */
+export const CLOCK_SPEED_DIFFERENCE = 0.01;
+
+/** A save that failed is tried again after this time: a full disk is not asked all the time, and is seldom full long. */
+export const SAVE_AGAIN_MICROS = 200_000;
+
+/** A leader without authority for so many leases steps down: by then others may have been elected. */
+export const STEP_DOWN_LEASES = 2;
+
+/** A fresh pool's leader waits so many heartbeats for more servers, so that a pool that starts has one first view. */
+export const GATHER_HEARTBEATS = 2;
+
+/** Who gave the lead away does not stand for so many leases: the others get the time to elect. */
+export const REST_LEASES = 4;
+
+/**
+ * With so many views that some member has still to make up for, nobody joins: a server that comes and goes must not
+ * fill the list, so that there is always room to remove the dead.
+ */
+export const FORMER_VIEWS_FOR_JOINS = 8;
+
+/** A span of our clock that is at least `micros` of any other server's. */
+export function stretched(micros: number): number {
+  return Math.ceil(micros * (1 + CLOCK_SPEED_DIFFERENCE));
+}
+
+/** A span of our clock that is at most `micros` of any other server's. */
+export function shortened(micros: number): number {
+  return Math.max(0, Math.floor(micros * (1 - CLOCK_SPEED_DIFFERENCE)));
+}

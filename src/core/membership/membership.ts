@@ -1,0 +1,568 @@
+/**
+ * Who belongs to the pool, and until when (docs/decisions/membership.md): the embedded engine. Its host brings frames,
+ * the answers of the disk and time; it tells views in the order of epochs and until when our run may serve.
+ *
+ * The host must read the clock for each frame after the frame arrived: a promise counted from a time before the
+ * heartbeat was sent ends too early.
+ */
+import { assert } from '../../base/assert.js';
+import { DecodeError } from '../../base/bytes.js';
+import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import type { MembershipContent, MembershipMessage, MembershipMessageOf } from '../../wire/membership-messages.js';
+import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
+import type { ConfiguredServer, SavedMembership } from '../../wire/membership-state.js';
+import type { Micros } from '../effects.js';
+import type { Timer } from '../timers.js';
+import { Leading } from './leading.js';
+import { OwnLease } from './leases.js';
+import { REST_LEASES, stretched } from './limits.js';
+import type { Peer } from './peers.js';
+import { Peers } from './peers.js';
+import type { MembershipContext } from './saving.js';
+import { Saving } from './saving.js';
+import type { View } from './views.js';
+import { isOver, names } from './views.js';
+import { Candidacy, Voting } from './voting.js';
+
+export type { MembershipContext } from './saving.js';
+export type { FormerView, Member, Run, View } from './views.js';
+
+export interface MembershipOptions {
+  self: NodeId;
+  /** Of this run of ours; above 0 and higher than in every earlier run. */
+  incarnation: Incarnation;
+  /** All that are configured, ourselves included. */
+  servers: readonly ConfiguredServer[];
+  heartbeatMicros: Micros;
+  leaseMicros: Micros;
+  /** What the disk had; null: this server never saved anything. */
+  saved: SavedMembership | null;
+}
+
+export interface MembershipEvents {
+  /** An agreed view that names our run; in the order of epochs, some may be skipped. */
+  view(view: View): void;
+  /** Our right to serve, by our clock. Called when it changes; never goes back. */
+  lease(until: Micros): void;
+  /** A view says that our run, which was a member, is none any more: this run is over. */
+  removed(view: View): void;
+  /** An unreliable frame. */
+  send(peer: NodeId, body: Uint8Array): void;
+}
+
+export interface MembershipStatus {
+  role: 'leader' | 'follower' | 'candidate' | 'witness';
+  term: number;
+  leader: NodeId | null;
+  /** The newest agreed view that we know, whether it names us or not. */
+  view: View | null;
+  isOver: boolean;
+  /** A leader's, by our clock; null: we do not lead. */
+  authorityUntil: Micros | null;
+  leaseUntil: Micros;
+  promisedUntil: Micros;
+  /** A leader's view that waits for a majority, and members that it is about to leave out. */
+  proposal: Epoch | null;
+  leaving: NodeId[];
+  servers: {
+    node: NodeId;
+    role: ConfiguredServer['role'];
+    incarnation: Incarnation;
+    microsSilent: Micros | null;
+    willing: boolean | null;
+    unheard: NodeId[];
+    accepted: number;
+    installed: number;
+    recovered: number;
+  }[];
+}
+
+export class Membership {
+  private readonly peers: Peers;
+  private readonly saving: Saving;
+  private readonly voting: Voting;
+  private readonly ownLease: OwnLease;
+  private readonly majority: number;
+  private readonly isServer: boolean;
+  private leading: Leading | null = null;
+  private candidacy: Candidacy | null = null;
+  /** Whom we follow or followed last. */
+  private leader: NodeId | null = null;
+  private hasLeader = false;
+  private installed: View | null = null;
+  private over = false;
+  private willing = true;
+  private unheard: ReadonlySet<NodeId> = new Set();
+  private recoveredEpoch = 0;
+  private standTimer: Timer | null = null;
+  private tickDueAt: Micros = 0;
+  /** A server that never saved anything, in a pool that may be fresh as a whole. */
+  private isFresh: boolean;
+  private readonly refusalsLogged = new Set<string>();
+
+  constructor(
+    private readonly context: MembershipContext,
+    private readonly options: MembershipOptions,
+    private readonly events: MembershipEvents,
+  ) {
+    const { self, incarnation, saved, leaseMicros } = options;
+    const servers = [...options.servers].sort((a, b) => a.node - b.node);
+    assert(incarnation > 0, 'an incarnation is above 0');
+    const own = servers.find(({ node }) => node === self);
+    assert(own !== undefined, 'we are one of the configured servers');
+    this.isServer = own.role === 'server';
+    this.majority = Math.floor(servers.length / 2) + 1;
+    this.peers = new Peers(servers.filter(({ node }) => node !== self));
+    this.isFresh = saved === null;
+    if (saved !== null) this.compareServers(saved, servers);
+    this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
+    // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
+    const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
+    this.voting = new Voting(this.saving, leaseMicros, boundUntil);
+    this.ownLease = new OwnLease((until) => events.lease(until));
+    this.standLater(context.now() + stretched(leaseMicros));
+    this.tickAt(context.now());
+  }
+
+  private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {
+    const text = (list: readonly ConfiguredServer[]): string => list.map(({ node, role }) => `${node} ${role}`).join();
+    if (text(saved.servers) === text(servers)) return;
+    this.context.log('warn', 'membership.servers.changed', {
+      were: text(saved.servers),
+      are: text(servers),
+      meaning: 'the list of servers is another than when this server ran last; it must be the same on all of them',
+    });
+  }
+
+  // --- what the rest of the daemon says
+
+  /** The host's answer to the effect membership-save. */
+  onSaved(token: number, ok: boolean): void {
+    this.saving.onSaved(token, ok);
+  }
+
+  /** The records have behind them what the view of this epoch asked. */
+  recovered(epoch: Epoch): void {
+    this.recoveredEpoch = Math.max(this.recoveredEpoch, epoch);
+  }
+
+  /** The configured servers that our links do not hear, for as long as a lease. */
+  setUnheard(nodes: Iterable<NodeId>): void {
+    this.unheard = new Set([...nodes].filter((node) => node !== this.options.self));
+  }
+
+  /** A server that is not healthy, or leaves, is not added, and asks to be left out. */
+  setWilling(willing: boolean): void {
+    this.willing = willing;
+  }
+
+  /** For people. */
+  status(): MembershipStatus {
+    const now = this.context.now();
+    const { saving, leading } = this;
+    const roles = leading !== null ? 'leader' : this.candidacy !== null ? 'candidate' : 'follower';
+    const described = leading?.describe();
+    return {
+      role: this.isServer ? roles : 'witness',
+      term: saving.term,
+      leader: this.hasLeader ? this.leader : null,
+      view: this.installed,
+      isOver: this.over,
+      authorityUntil: leading?.authority.until ?? null,
+      leaseUntil: this.ownLease.until,
+      promisedUntil: this.voting.promisedUntil,
+      proposal: described?.proposal ?? null,
+      leaving: described?.leaving ?? [],
+      servers: this.peers.all.map((peer) => ({
+        node: peer.node,
+        role: peer.role,
+        incarnation: peer.incarnation,
+        microsSilent: peer.heardAt === -Infinity ? null : now - peer.heardAt,
+        willing: peer.willing,
+        unheard: [...peer.unheard],
+        accepted: peer.accepted,
+        installed: peer.installed,
+        recovered: peer.recovered,
+      })),
+    };
+  }
+
+  // --- time
+
+  private tickAt(at: Micros): void {
+    this.tickDueAt = at;
+    this.context.timers.at(at, () => this.tick());
+  }
+
+  private tick(): void {
+    const now = this.context.now();
+    const { heartbeatMicros } = this.options;
+    // if we ourselves were asleep, frames wait unread: nobody may be judged by the time we slept
+    const sleptMicros = now - this.tickDueAt;
+    if (sleptMicros >= heartbeatMicros) this.peers.slept(sleptMicros, now);
+    this.tickAt(now + heartbeatMicros);
+    if (this.leading !== null) this.leading.tick();
+    else if (this.candidacy !== null) this.ask();
+    else if (this.isFresh && !this.hasLeader) this.greet();
+  }
+
+  /** Sets when we stand for election, if nothing comes in between. */
+  private standLater(base: Micros): void {
+    const at = base + this.place() * this.options.heartbeatMicros + this.marginMicros();
+    this.standTimer?.cancel();
+    this.standTimer = this.context.timers.at(at, () => this.stand(at));
+  }
+
+  /** The others' promises began when ours did, or a little later. */
+  private marginMicros(): Micros {
+    return stretched(this.options.leaseMicros) - this.options.leaseMicros;
+  }
+
+  /** Servers stand one after the other, beginning behind the last leader, so that votes are rarely split. */
+  private place(): number {
+    const last = this.leader ?? this.saving.accepted?.leader ?? -1;
+    const servers = this.options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
+    const order = [...servers].sort((a, b) => Number(a <= last) - Number(b <= last) || a - b);
+    return Math.max(0, order.indexOf(this.options.self));
+  }
+
+  // --- standing
+
+  private stand(dueAt: Micros): void {
+    const now = this.context.now();
+    const { heartbeatMicros, leaseMicros, servers } = this.options;
+    if (this.leading !== null || !this.isServer) return;
+    this.hasLeader = false;
+    const isLate = now - dueAt >= heartbeatMicros;
+    if (isLate || this.over || !this.willing) return this.standLater(now + (isLate ? 0 : leaseMicros));
+    if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
+    const { accepted } = this.saving;
+    // perhaps never agreed, but we could neither lead without being a member nor join again
+    if (accepted !== null && isOver(accepted, this.run)) return this.endRun(accepted);
+    this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
+    this.context.count('membership.stood');
+    // when nothing comes of it, again
+    this.standLater(now + 2 * heartbeatMicros);
+    this.candidacy.answer(this.options.self, true);
+    this.ask();
+    this.maybeWin();
+  }
+
+  /** Asks all that did not say yes yet. */
+  private ask(): void {
+    const { candidacy } = this;
+    if (candidacy === null) return;
+    for (const peer of this.peers.all) this.askOne(candidacy, peer);
+  }
+
+  private askOne(candidacy: Candidacy, peer: Peer): void {
+    // our own vote comes first, when it is on disk
+    if (candidacy.hasAnswered(peer.node) || !candidacy.hasAnswered(this.options.self)) return;
+    const { phase, startedAt } = candidacy;
+    this.send(peer, { kind: phase, accepted: this.saving.acceptedEpoch, sentAt: startedAt }, candidacy.term);
+  }
+
+  private maybeWin(): void {
+    const { candidacy, saving } = this;
+    if (candidacy === null) return;
+    if (candidacy.isLost) {
+      this.candidacy = null;
+      return;
+    }
+    if (!candidacy.isWon) return;
+    if (candidacy.phase === 'vote') return this.lead(candidacy.term);
+    candidacy.startVote();
+    saving.change({ term: candidacy.term, votedFor: this.options.self });
+    this.standLater(this.context.now() + 2 * this.options.leaseMicros);
+    saving.whenSaved(() => {
+      if (this.candidacy !== candidacy) return;
+      candidacy.answer(this.options.self, true);
+      this.ask();
+      this.maybeWin();
+    });
+  }
+
+  private lead(term: number): void {
+    const { context, options, saving, peers } = this;
+    const { self, incarnation, heartbeatMicros, leaseMicros } = options;
+    this.candidacy = null;
+    this.standTimer?.cancel();
+    peers.expectFromNow(context.now(), this.leader);
+    this.leader = self;
+    this.hasLeader = true;
+    this.isFresh = false;
+    context.count('membership.elected');
+    context.log('info', 'membership.leads', { term });
+    const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
+    const own = { self: { node: self, incarnation }, heartbeatMicros, leaseMicros, majority: this.majority, servers };
+    const news = () => ({ willing: this.willing, unheard: this.unheard, recovered: this.recoveredEpoch });
+    this.leading = new Leading(context, own, saving, peers, news, {
+      send: (peer, content) => this.send(peer, content),
+      install: (view) => this.install(view),
+      lease: (until) => this.extendLease(until),
+      stepDown: (why) => this.giveUpLead(why),
+    }, term);
+    this.leading.start();
+  }
+
+  private extendLease(until: Micros): void {
+    if (!this.over && names(this.installed, this.run)) this.ownLease.extend(until);
+  }
+
+  private get run(): { node: NodeId; incarnation: Incarnation } {
+    return { node: this.options.self, incarnation: this.options.incarnation };
+  }
+
+  /** The leader ends its lead of its own will. */
+  private giveUpLead(why: string): void {
+    this.stepDown(why);
+    this.standLater(this.context.now() + REST_LEASES * this.options.leaseMicros);
+  }
+
+  private stepDown(why: string): void {
+    if (this.leading === null) return;
+    this.context.count('membership.stepped-down');
+    this.context.log('info', 'membership.steps-down', { term: this.leading.term, why });
+    // members may serve until then
+    this.voting.bind(this.leading.authority.until);
+    this.leading.end();
+    this.leading = null;
+    this.hasLeader = false;
+    this.standLater(this.context.now() + this.options.leaseMicros);
+  }
+
+  /** Another server has a higher term: whatever we were in ours is over. */
+  private raiseTerm(term: number): void {
+    this.stepDown('another server has a higher term');
+    this.candidacy = null;
+    this.saving.change({ term, votedFor: null });
+  }
+
+  // --- frames
+
+  /** Takes an authentic frame of this run of the peer. Whatever is wrong with its body is counted, never thrown. */
+  onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
+    const peer = this.peers.get(from);
+    if (peer === undefined) return this.refuse(from, 'unknown-peer');
+    if (incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
+    let message: MembershipMessage;
+    try {
+      message = decodeMembershipMessage(body);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      return this.refuse(from, error.reason);
+    }
+    if (this.peers.heard(peer, incarnation, this.context.now())) this.onNewRun(peer);
+    if (message.to !== this.options.incarnation) {
+      this.hello(peer, false);
+      return;
+    }
+    this.take(peer, message);
+  }
+
+  private refuse(peer: NodeId, reason: string): void {
+    this.context.count(`membership.frame.refused.${reason}`);
+    if (this.refusalsLogged.has(reason)) return;
+    this.refusalsLogged.add(reason);
+    const level = reason === 'incarnation-old' ? 'debug' : 'warn';
+    this.context.log(level, 'membership.frame.refused', { peer, reason, note: 'logged once per cause' });
+  }
+
+  private onNewRun(peer: Peer): void {
+    if (this.leading !== null) this.leading.onNewRun(peer);
+    else if (this.candidacy !== null) this.askOne(this.candidacy, peer);
+  }
+
+  private take(peer: Peer, message: MembershipMessage): void {
+    switch (message.kind) {
+      case 'hello':
+        peer.accepted = message.accepted;
+        if (message.answerWanted) this.hello(peer, false);
+        return this.standAtOnce();
+      case 'pre-vote':
+        return this.onPreVote(peer, message);
+      case 'pre-vote-answer':
+        return this.onPreVoteAnswer(peer, message);
+      case 'vote':
+        return this.onVote(peer, message);
+      case 'vote-answer':
+        return this.onVoteAnswer(peer, message);
+      case 'heartbeat':
+        return this.onHeartbeat(peer, message);
+      case 'answer':
+        return this.onAnswer(peer, message);
+    }
+  }
+
+  private send(peer: Peer, content: MembershipContent, term = this.saving.term): void {
+    this.events.send(peer.node, encodeMembershipMessage({ ...content, to: peer.incarnation, term }));
+  }
+
+  private hello(peer: Peer, answerWanted: boolean): void {
+    this.send(peer, { kind: 'hello', answerWanted, accepted: this.saving.durableEpoch });
+  }
+
+  // --- a pool that never was
+
+  private greet(): void {
+    for (const peer of this.peers.all) if (peer.incarnation === 0) this.hello(peer, true);
+    this.standAtOnce();
+  }
+
+  /** Nobody of a majority ever accepted a view: no leader to wait for, no promise to respect. */
+  private standAtOnce(): void {
+    if (!this.isFresh || this.hasLeader || this.candidacy !== null || this.saving.term > 0) return;
+    const heard = this.peers.all.filter(({ incarnation }) => incarnation > 0);
+    if (heard.length + 1 < this.majority || heard.some(({ accepted }) => accepted > 0)) return;
+    this.isFresh = false;
+    const before = heard.filter(({ node, role }) => role === 'server' && node < this.options.self).length;
+    const at = this.context.now() + before * this.options.heartbeatMicros;
+    this.standTimer?.cancel();
+    this.standTimer = this.context.timers.at(at, () => this.stand(at));
+  }
+
+  // --- votes
+
+  private onPreVote(peer: Peer, { term, accepted, sentAt }: MembershipMessageOf<'pre-vote' | 'vote'>): void {
+    const granted = !this.leads() && this.voting.wouldVote({ node: peer.node, term, accepted }, this.context.now());
+    this.send(peer, { kind: 'pre-vote-answer', granted, accepted: this.saving.durableEpoch, echo: sentAt });
+  }
+
+  /** A live leader is not voted out, not even by itself. */
+  private leads(): boolean {
+    return this.leading !== null && this.context.now() < this.leading.authority.until;
+  }
+
+  private onPreVoteAnswer(peer: Peer, message: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): void {
+    peer.accepted = message.accepted;
+    if (message.term > this.saving.term && !message.granted) return this.learnTerm(message.term);
+    const { candidacy } = this;
+    if (candidacy?.phase !== 'pre-vote' || message.echo !== candidacy.startedAt) return;
+    candidacy.answer(peer.node, message.granted);
+    this.maybeWin();
+  }
+
+  /** A refused candidate was behind: it stands again soon. */
+  private learnTerm(term: number): void {
+    if (this.candidacy === null) return;
+    this.raiseTerm(term);
+    this.standLater(this.context.now());
+  }
+
+  private onVote(peer: Peer, { term, accepted, sentAt }: MembershipMessageOf<'pre-vote' | 'vote'>): void {
+    const { saving, voting, context } = this;
+    const now = context.now();
+    if (!this.leads() && !voting.isBound(now)) {
+      if (term > saving.term) this.stepDown('another server stands in a higher term');
+      if (voting.vote({ node: peer.node, term, accepted }, now)) {
+        this.candidacy = null;
+        this.standLater(now + this.options.leaseMicros);
+        saving.whenSaved(() => {
+          if (saving.term !== term || saving.votedFor !== peer.node) return;
+          this.answerVote(peer, true, sentAt);
+        });
+        return;
+      }
+      if (term > saving.term) this.raiseTerm(term);
+    }
+    this.answerVote(peer, false, sentAt);
+  }
+
+  private answerVote(peer: Peer, granted: boolean, echo: Micros): void {
+    this.send(peer, { kind: 'vote-answer', granted, accepted: this.saving.durableEpoch, echo });
+  }
+
+  private onVoteAnswer(peer: Peer, message: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): void {
+    peer.accepted = message.accepted;
+    if (message.term > this.saving.term) return this.learnTerm(message.term);
+    const { candidacy } = this;
+    if (candidacy?.phase !== 'vote' || message.echo !== candidacy.startedAt) return;
+    candidacy.answer(peer.node, message.granted && message.term === candidacy.term);
+    this.maybeWin();
+  }
+
+  // --- following
+
+  private onHeartbeat(peer: Peer, message: MembershipMessageOf<'heartbeat'>): void {
+    const { saving, context } = this;
+    const now = context.now();
+    // the sender learns that its term is over
+    if (message.term < saving.term) return this.answer(peer, 0);
+    if (message.term > saving.term) this.raiseTerm(message.term);
+    if (this.leading !== null) return this.refuse(peer.node, 'second-leader');
+    this.candidacy = null;
+    this.leader = peer.node;
+    this.hasLeader = true;
+    this.isFresh = false;
+    this.standLater(now + stretched(this.options.leaseMicros));
+    const { view, agreed } = message;
+    if (view !== null && view.epoch > saving.acceptedEpoch) saving.change({ accepted: view });
+    if (view !== null && view.epoch === agreed) this.install(view);
+    else if (saving.accepted?.epoch === agreed) this.install(saving.accepted);
+    this.takeLease(message, now);
+    this.answerHeartbeat(peer, message);
+  }
+
+  private takeLease(message: MembershipMessageOf<'heartbeat'>, now: Micros): void {
+    if (this.over || !names(this.installed, this.run)) return;
+    if (!this.ownLease.onGrant(message, now)) this.context.count('membership.lease.refused');
+  }
+
+  /** At once if the term is on disk, and again when something new is. */
+  private answerHeartbeat(peer: Peer, { term, sentAt }: MembershipMessageOf<'heartbeat'>): void {
+    const { saving } = this;
+    const { durableEpoch, durableTerm } = saving;
+    if (durableTerm === term) this.answerNow(peer, sentAt);
+    if (durableTerm === term && durableEpoch === saving.acceptedEpoch) return;
+    saving.whenSaved(() => {
+      if (saving.term === term && this.leading === null) this.answerNow(peer, sentAt);
+    });
+  }
+
+  private answerNow(peer: Peer, echo: Micros): void {
+    this.voting.promise(this.context.now());
+    this.answer(peer, echo);
+  }
+
+  private answer(peer: Peer, echo: Micros): void {
+    this.send(peer, {
+      kind: 'answer',
+      willing: this.isServer && this.willing && !this.over,
+      echo,
+      // 0 means "none": a clock at its very start is told as 1
+      sentAt: Math.max(1, this.context.now()),
+      accepted: this.saving.durableEpoch,
+      installed: this.installed?.epoch ?? 0,
+      recovered: this.recoveredEpoch,
+      unheard: [...this.unheard],
+    });
+  }
+
+  private onAnswer(peer: Peer, message: MembershipMessageOf<'answer'>): void {
+    if (message.term > this.saving.term) return this.raiseTerm(message.term);
+    const { leading } = this;
+    if (leading === null || message.term !== leading.term) return;
+    peer.willing = message.willing;
+    peer.unheard = new Set(message.unheard);
+    peer.accepted = Math.max(peer.accepted, message.accepted);
+    peer.installed = Math.max(peer.installed, message.installed);
+    peer.recovered = Math.max(peer.recovered, message.recovered);
+    leading.onAnswer(peer, message);
+  }
+
+  /** The view is agreed. */
+  private install(view: View): void {
+    if (view.epoch <= (this.installed?.epoch ?? 0)) return;
+    this.installed = view;
+    this.context.count('membership.installed');
+    if (this.over || !this.isServer) return;
+    if (names(view, this.run)) return this.events.view(view);
+    if (isOver(view, this.run)) this.endRun(view);
+  }
+
+  private endRun(view: View): void {
+    this.over = true;
+    this.stepDown('this run is over');
+    this.events.removed(view);
+  }
+}

@@ -1,0 +1,70 @@
+/** What each other configured server said last, and when. Facts only; nothing is decided here. */
+import type { Incarnation, NodeId } from '../../base/ids.js';
+import type { ConfiguredServer, ServerRole } from '../../wire/membership-state.js';
+import type { Micros } from '../effects.js';
+
+export interface Peer {
+  readonly node: NodeId;
+  readonly role: ServerRole;
+  /** Of its newest run that we heard; 0: none. */
+  incarnation: Incarnation;
+  /** When we heard that run last; -Infinity: never. */
+  heardAt: Micros;
+  /** From when its silence counts: as heardAt, but not for time that we slept, or before anything was to be heard. */
+  silentFrom: Micros;
+  /** The newest view that it said to have on disk. */
+  accepted: number;
+  installed: number;
+  recovered: number;
+  /** Whether it can be a member; null: it did not say yet. */
+  willing: boolean | null;
+  unheard: ReadonlySet<NodeId>;
+}
+
+export class Peers {
+  readonly all: readonly Peer[];
+  private readonly byNode: ReadonlyMap<NodeId, Peer>;
+
+  constructor(others: readonly ConfiguredServer[]) {
+    this.all = others.map(({ node, role }) => ({
+      node,
+      role,
+      incarnation: 0 as Incarnation,
+      heardAt: -Infinity,
+      silentFrom: -Infinity,
+      accepted: 0,
+      installed: 0,
+      recovered: 0,
+      willing: null,
+      unheard: new Set<NodeId>(),
+    }));
+    this.byNode = new Map(this.all.map((peer) => [peer.node, peer]));
+  }
+
+  get(node: NodeId): Peer | undefined {
+    return this.byNode.get(node);
+  }
+
+  /** A frame of this run came. Returns whether the run is a new one. */
+  heard(peer: Peer, incarnation: Incarnation, now: Micros): boolean {
+    peer.heardAt = now;
+    peer.silentFrom = now;
+    if (incarnation === peer.incarnation) return false;
+    peer.incarnation = incarnation;
+    peer.installed = 0;
+    peer.recovered = 0;
+    peer.willing = null;
+    peer.unheard = new Set();
+    return true;
+  }
+
+  /** We slept, so frames may wait unread: nobody is judged by that time. */
+  slept(micros: Micros, now: Micros): void {
+    for (const peer of this.all) peer.silentFrom = Math.min(now, peer.silentFrom + micros);
+  }
+
+  /** Nobody but `except` had a reason to talk to us until now. */
+  expectFromNow(now: Micros, except: NodeId | null): void {
+    for (const peer of this.all) if (peer.node !== except) peer.silentFrom = now;
+  }
+}

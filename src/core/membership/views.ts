@@ -1,0 +1,154 @@
+/**
+ * Views as the leader makes them: who leaves, who joins, and what the next view says of those before it. Pure functions
+ * of what the leader knows.
+ */
+import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import { VIEW_BYTES_MAX } from '../../wire/membership-messages.js';
+import type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
+import { FORMER_VIEWS_MAX, viewBytes } from '../../wire/membership-views.js';
+import type { Micros } from '../effects.js';
+
+export type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
+
+export function memberOf(view: View | null, node: NodeId): Member | undefined {
+  return view?.members.find((member) => member.node === node);
+}
+
+/** Whether the view names this run. */
+export function names(view: View | null, run: Run): boolean {
+  return memberOf(view, run.node)?.incarnation === run.incarnation;
+}
+
+/** Whether the view says that this run was a member and is none any more. */
+export function isOver(view: View, run: Run): boolean {
+  const isPast = (other: Run): boolean => other.node === run.node && other.incarnation >= run.incarnation;
+  return !names(view, run) && (view.past.some(isPast) || view.members.some(isPast));
+}
+
+/** What the leader knows of a server (role server, never a witness) when it makes a view. */
+export interface ServerFacts {
+  node: NodeId;
+  /** Of its newest run; 0: never heard. */
+  incarnation: Incarnation;
+  /** Nothing came of it for a lease. */
+  isSilent: boolean;
+  /** It was heard lately; only then it may join. */
+  isHeard: boolean;
+  /** null: it did not say yet. */
+  willing: boolean | null;
+  /** Servers that it does not hear on its links. */
+  unheard: ReadonlySet<NodeId>;
+  /** The newest view whose consequences its present run has behind it; 0: none. */
+  recovered: number;
+  /** When the lease of the member of this number is over by any clock. */
+  leaseOverAt: Micros;
+}
+
+export interface Composition {
+  members: Member[];
+  /** Members that shall leave, also those whose lease is not over yet: they get no lease any more. */
+  leaving: ReadonlySet<NodeId>;
+  joined: NodeId[];
+  left: Run[];
+}
+
+/** Who should be in the next view, which will have this epoch. */
+export function compose(
+  base: View | null,
+  facts: ReadonlyMap<NodeId, ServerFacts>,
+  options: { leader: NodeId; epoch: Epoch; now: Micros; behind: ReadonlySet<NodeId>; mayJoin: boolean },
+): Composition {
+  const { leader, epoch, now, behind, mayJoin } = options;
+  const present = base?.members ?? [];
+  const leaving = new Set<NodeId>();
+  for (const { node, incarnation } of present) {
+    const known = facts.get(node);
+    const isSame = known !== undefined && (known.incarnation === incarnation || known.incarnation === 0);
+    if (!isSame || known.isSilent || known.willing === false || behind.has(node)) leaving.add(node);
+  }
+  const staying = present.map(({ node }) => node).filter((node) => !leaving.has(node) && node !== leader);
+  for (const node of unheardOnes([leader, ...staying], facts, leader)) leaving.add(node);
+  const isOut = ({ node }: Run): boolean => leaving.has(node) && (facts.get(node)?.leaseOverAt ?? -Infinity) <= now;
+  const left = present.filter(isOut);
+  const members = present.filter((member) => !isOut(member));
+  const joined: NodeId[] = [];
+  if (!members.some(({ node }) => node === leader)) {
+    joined.push(leader);
+    members.push({ node: leader, incarnation: facts.get(leader)!.incarnation, since: epoch });
+  }
+  // whoever still has a lease that must run out will leave soon: one view for both
+  if (left.length === leaving.size) {
+    const nodes = members.map(({ node }) => node);
+    for (const { node, incarnation, isHeard, willing } of facts.values()) {
+      const run = { node, incarnation };
+      if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
+      if (!mayJoin || (base !== null && isOver(base, run))) continue;
+      if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
+      nodes.push(node);
+      joined.push(node);
+      members.push({ ...run, since: epoch });
+    }
+  }
+  return { members: members.sort((a, b) => a.node - b.node), leaving, joined, left };
+}
+
+function hearEachOther(a: NodeId, b: NodeId, facts: ReadonlyMap<NodeId, ServerFacts>): boolean {
+  return facts.get(a)?.unheard.has(b) !== true && facts.get(b)?.unheard.has(a) !== true;
+}
+
+/**
+ * Whom to leave out so that all that remain hear each other: again and again the one that belongs to most pairs that do
+ * not, of equals the one with the higher number, the leader last.
+ */
+export function unheardOnes(
+  members: readonly NodeId[],
+  facts: ReadonlyMap<NodeId, ServerFacts>,
+  leader: NodeId,
+): NodeId[] {
+  const out: NodeId[] = [];
+  let rest = [...members];
+  for (;;) {
+    const pairsOf = (node: NodeId): number =>
+      rest.filter((other) => other !== node && !hearEachOther(node, other, facts)).length;
+    const worst = rest
+      .filter((node) => node !== leader && pairsOf(node) > 0)
+      .sort((a, b) => pairsOf(b) - pairsOf(a) || b - a)[0];
+    if (worst === undefined) return out;
+    out.push(worst);
+    rest = rest.filter((node) => node !== worst);
+  }
+}
+
+/** The view of these members that follows `base`; `recovered` is what each member's run has behind it. */
+export function nextView(
+  base: View | null,
+  next: { epoch: Epoch; leader: NodeId; members: Member[] },
+  recovered: (node: NodeId) => number,
+): View {
+  const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));
+  const before: FormerView[] = base === null ? [] : [...base.former, { epoch: base.epoch, members: runsOf(base) }];
+  const isMember = ({ node }: Run): boolean => next.members.some((member) => member.node === node);
+  const ended = new Map<NodeId, Run>();
+  // the newest run of a number wins: members of the base are newer than what the base calls past
+  for (const { node, incarnation } of [...(base?.past ?? []), ...(base?.members ?? [])]) {
+    ended.set(node, { node, incarnation });
+  }
+  const past = [...ended.values()].filter((run) => !isMember(run)).sort((a, b) => a.node - b.node);
+  return { ...next, former: before.filter(({ epoch }) => epoch >= needed), past };
+}
+
+function runsOf(view: View): Run[] {
+  return view.members.map(({ node, incarnation }) => ({ node, incarnation }));
+}
+
+/** Whether the view is small enough to be proposed. */
+export function fits(view: View): boolean {
+  return view.former.length <= FORMER_VIEWS_MAX && viewBytes(view) <= VIEW_BYTES_MAX;
+}
+
+/** Of the members, those that are furthest behind with what views asked of them. */
+export function mostBehind(members: readonly Member[], recovered: (node: NodeId) => number): NodeId[] {
+  const behind = ({ node, since }: Member): number => Math.max(since, recovered(node));
+  const least = Math.min(...members.map(behind));
+  return members.filter((member) => behind(member) === least).map(({ node }) => node);
+}

@@ -1,0 +1,189 @@
+/**
+ * Messages by which servers agree on views (docs/decisions/membership.md). Each is the body of one frame, which may be
+ * lost, doubled and late: none is acknowledged or sent again, the next one says it all once more. Used by
+ * core/membership only. The first byte tells them from the bodies of links (frame.ts). Layout (little endian):
+ *
+ *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
+ *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted; heartbeat: 1 a view follows;
+ *                  answer: 1 willing to be a member
+ *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
+ *  10 u53 term     the sender's; in a pre-vote the one it would stand in
+ *  18 hello:            u53 accepted (epoch on disk, 0: none)
+ *     pre-vote, vote:   u53 accepted, u53 sentAt
+ *     their answers:    u53 accepted, u53 echo (sentAt of the question)
+ *     heartbeat:        u53 sentAt, u53 agreed (epoch, 0: none yet in this term), u53 echo (sentAt of the newest answer
+ *                       of the receiver; 0: no lease), u32 remaining (microseconds of the authority), view
+ *     answer:           u53 echo (sentAt of the heartbeat), u53 sentAt, u53 accepted, u53 installed, u53 recovered,
+ *                       u64 unheard (bit n: server n)
+ */
+import type { ByteReader } from '../base/bytes.js';
+import { ByteWriter, DecodeError } from '../base/bytes.js';
+import { unreachable } from '../base/assert.js';
+import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
+import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
+import type { View } from './membership-views.js';
+import { readView, viewBytes, writeView } from './membership-views.js';
+import { decodeTyped, kindsByType } from './typed-message.js';
+
+/** The first bytes of these bodies; the bodies of links have lower ones. */
+export const MEMBERSHIP_TYPE_MIN = 16;
+export const MEMBERSHIP_TYPE_MAX = 22;
+
+/** An epoch is term * 2^20 + n and below 2^53. */
+export const EPOCHS_PER_TERM = 2 ** 20;
+export const TERM_MAX = 2 ** 33 - 1;
+
+/** A view larger than this is not proposed: with the rest of a heartbeat it must fit into one frame of 1428 bytes. */
+export const VIEW_BYTES_MAX = 1_340;
+
+export type MembershipContent =
+  | { kind: 'hello'; answerWanted: boolean; accepted: number }
+  | { kind: 'pre-vote' | 'vote'; accepted: number; sentAt: number }
+  | { kind: 'pre-vote-answer' | 'vote-answer'; granted: boolean; accepted: number; echo: number }
+  | { kind: 'heartbeat'; sentAt: number; agreed: number; echo: number; remaining: number; view: View | null }
+  | {
+      kind: 'answer';
+      willing: boolean;
+      echo: number;
+      sentAt: number;
+      accepted: number;
+      installed: number;
+      recovered: number;
+      unheard: NodeId[];
+    };
+
+export type MembershipMessage = MembershipContent & { to: Incarnation; term: number };
+export type MembershipMessageOf<Kind extends MembershipContent['kind']> = MembershipMessage & { kind: Kind };
+
+const TYPES = {
+  hello: 16,
+  'pre-vote': 17,
+  'pre-vote-answer': 18,
+  vote: 19,
+  'vote-answer': 20,
+  heartbeat: 21,
+  answer: 22,
+} as const satisfies Record<MembershipContent['kind'], number>;
+
+const KINDS = kindsByType(TYPES);
+
+function flagOf(message: MembershipMessage): boolean {
+  switch (message.kind) {
+    case 'hello':
+      return message.answerWanted;
+    case 'pre-vote-answer':
+    case 'vote-answer':
+      return message.granted;
+    case 'heartbeat':
+      return message.view !== null;
+    case 'answer':
+      return message.willing;
+    default:
+      return false;
+  }
+}
+
+export function encodeMembershipMessage(message: MembershipMessage): Uint8Array {
+  const view = message.kind === 'heartbeat' ? message.view : null;
+  const writer = new ByteWriter(80 + (view === null ? 0 : viewBytes(view)));
+  writer.u8(TYPES[message.kind]).u8(flagOf(message) ? 1 : 0).u53(message.to).u53(message.term);
+  switch (message.kind) {
+    case 'hello':
+      writer.u53(message.accepted);
+      break;
+    case 'pre-vote':
+    case 'vote':
+      writer.u53(message.accepted).u53(message.sentAt);
+      break;
+    case 'pre-vote-answer':
+    case 'vote-answer':
+      writer.u53(message.accepted).u53(message.echo);
+      break;
+    case 'heartbeat':
+      writer.u53(message.sentAt).u53(message.agreed).u53(message.echo).u32(message.remaining);
+      if (message.view !== null) writeView(writer, message.view);
+      break;
+    case 'answer':
+      writer.u53(message.echo).u53(message.sentAt).u53(message.accepted).u53(message.installed);
+      writer.u53(message.recovered).u64(bitsOf(message.unheard));
+      break;
+    default:
+      unreachable(message);
+  }
+  return writer.finish();
+}
+
+/** Throws DecodeError for anything that encodeMembershipMessage would not have made. */
+export function decodeMembershipMessage(bytes: Uint8Array): MembershipMessage {
+  return decodeTyped(bytes, KINDS, (reader, kind): MembershipMessage => {
+    const flags = reader.u8();
+    if (flags > 1 || (flags === 1 && (kind === 'pre-vote' || kind === 'vote'))) throw new DecodeError('unknown-flags');
+    const to = reader.u53() as Incarnation;
+    const term = readTerm(reader);
+    return { ...readContent(reader, kind, flags === 1, term), to, term };
+  });
+}
+
+/** A term; one whose epochs would not be below 2^53 is refused. */
+export function readTerm(reader: ByteReader): number {
+  const term = reader.u53();
+  if (term > TERM_MAX) throw new DecodeError('term-too-large');
+  return term;
+}
+
+function readContent(
+  reader: ByteReader,
+  kind: MembershipContent['kind'],
+  flag: boolean,
+  term: number,
+): MembershipContent {
+  switch (kind) {
+    case 'hello':
+      return { kind, answerWanted: flag, accepted: reader.u53() };
+    case 'pre-vote':
+    case 'vote':
+      return { kind, accepted: reader.u53(), sentAt: reader.u53() };
+    case 'pre-vote-answer':
+    case 'vote-answer':
+      return { kind, granted: flag, accepted: reader.u53(), echo: reader.u53() };
+    case 'heartbeat': {
+      const sentAt = reader.u53();
+      const agreed = reader.u53();
+      const echo = reader.u53();
+      const remaining = reader.u32();
+      const view = flag ? readView(reader) : null;
+      // a leader proposes under its own term only
+      if (view !== null && termOf(view.epoch) !== term) throw new DecodeError('heartbeat-view-term');
+      return { kind, sentAt, agreed, echo, remaining, view };
+    }
+    case 'answer': {
+      const echo = reader.u53();
+      const sentAt = reader.u53();
+      const accepted = reader.u53();
+      const installed = reader.u53();
+      return { kind, willing: flag, echo, sentAt, accepted, installed, recovered: reader.u53(), unheard: readBits(reader) };
+    }
+  }
+}
+
+/** The term under which a view was proposed. */
+export function termOf(epoch: number): number {
+  return Math.floor(epoch / EPOCHS_PER_TERM);
+}
+
+/** The epoch of a leader's proposal number `n`. */
+export function epochOf(term: number, n: number): Epoch {
+  return (term * EPOCHS_PER_TERM + n) as Epoch;
+}
+
+function bitsOf(nodes: readonly NodeId[]): bigint {
+  return nodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
+}
+
+function readBits(reader: ByteReader): NodeId[] {
+  const bits = reader.u64();
+  const nodes: NodeId[] = [];
+  if (bits === 0n) return nodes;
+  for (let node = 0; node < NODE_COUNT_MAX; node++) if ((bits & (1n << BigInt(node))) !== 0n) nodes.push(nodeId(node));
+  return nodes;
+}

@@ -1,0 +1,48 @@
+/**
+ * `node dist/test/sim/membership/main.js [--seed N] [--runs K] [--sabotage KIND]`: simulated runs of the membership,
+ * each from its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines of its trace,
+ * and how to repeat it. At the end the times that were measured.
+ */
+import { Command, InvalidArgumentError } from 'commander';
+import type { Measured } from './run.js';
+import { describeMeasured, simulate } from './run.js';
+import type { Sabotage } from './settings.js';
+import { SABOTAGES, describeSettings, settingsOf } from './settings.js';
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('give a whole number, 0 or more');
+  return value;
+}
+
+const options = new Command('membership')
+  .description('Runs the membership of several servers in a simulated world and checks what must always hold.')
+  .option('--seed <number>', 'seed of the first run; the others follow', wholeNumber, Date.now() % 1_000_000)
+  .option('--runs <number>', 'how many runs', wholeNumber, 1)
+  .option('--sabotage <kind>', `a planted bug: ${SABOTAGES.join(', ')}`, 'none')
+  .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, 60)
+  .option('--keep-going', 'do not stop at the first failed run', false)
+  .parse()
+  .opts<{ seed: number; runs: number; sabotage: Sabotage; trace: number; keepGoing: boolean }>();
+
+const measured: Measured = { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [] };
+let failed = 0;
+let agreements = 0;
+console.log(`seed ${options.seed}, ${options.runs} runs`);
+for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
+  const settings = settingsOf(seed, options.sabotage);
+  const result = simulate(settings);
+  agreements += result.agreements;
+  for (const name of Object.keys(measured) as (keyof Measured)[]) measured[name].push(...result.measured[name]);
+  if (result.violations.length === 0) continue;
+  failed++;
+  console.log(`seed ${seed} FAILED: ${describeSettings(settings)}`);
+  for (const { at, rule, text } of result.violations.slice(0, 5)) console.log(`  ${at / 1000} ms  ${rule}: ${text}`);
+  for (const line of result.trace.tail(options.trace)) console.log(`  ${line}`);
+  const sabotage = options.sabotage === 'none' ? '' : ` --sabotage ${options.sabotage}`;
+  console.log(`  repeat: node dist/test/sim/membership/main.js --seed ${seed}${sabotage}`);
+  if (!options.keepGoing) break;
+}
+for (const line of describeMeasured(measured)) console.log(line);
+console.log(`${agreements} views agreed, ${failed} runs failed`);
+process.exitCode = failed === 0 ? 0 : 1;

@@ -1,0 +1,88 @@
+/** Bugs planted in the membership, which the checker must find: each undoes one rule that safety or liveness needs. */
+import type { Membership } from '../../../src/core/membership/membership.js';
+import type { Micros } from '../../../src/core/effects.js';
+import type { Sabotage } from './settings.js';
+
+type Method = (...given: unknown[]) => unknown;
+
+function partOf(whole: object, name: string): object {
+  const part: unknown = Reflect.get(whole, name);
+  if (typeof part !== 'object' || part === null) throw new TypeError(`the membership has no ${name} to plant a bug in`);
+  return part;
+}
+
+function methodOf(whole: object, name: string): Method {
+  const method: unknown = Reflect.get(whole, name);
+  if (typeof method !== 'function') throw new TypeError(`no ${name} to plant a bug in`);
+  return method.bind(whole) as Method;
+}
+
+export function plant(engine: Membership, sabotage: Sabotage): void {
+  const voting = partOf(engine, 'voting');
+  const saving = partOf(engine, 'saving');
+  const ownLease = partOf(engine, 'ownLease');
+  switch (sabotage) {
+    case 'none':
+      return;
+    case 'vote-unsaved': {
+      const onVote = methodOf(engine, 'onVote');
+      const whenSaved = methodOf(saving, 'whenSaved');
+      Reflect.set(engine, 'onVote', (...given: unknown[]) => {
+        Reflect.set(saving, 'whenSaved', (action: () => void) => action());
+        onVote(...given);
+        Reflect.set(saving, 'whenSaved', whenSaved);
+      });
+      return;
+    }
+    case 'accept-unsaved':
+      Reflect.set(saving, 'whenSaved', (action: () => void) => action());
+      return;
+    case 'no-promise':
+      Reflect.set(voting, 'promise', () => undefined);
+      return;
+    case 'forget-promise':
+      Reflect.set(voting, 'boundUntil', -Infinity);
+      return;
+    case 'lease-from-receipt': {
+      const extend = methodOf(ownLease, 'extend');
+      Reflect.set(ownLease, 'onGrant', ({ echo, remaining }: { echo: Micros; remaining: Micros }, now: Micros) => {
+        if (echo !== 0) extend(now + remaining);
+        return true;
+      });
+      return;
+    }
+    case 'no-pre-vote': {
+      const stand = methodOf(engine, 'stand');
+      Reflect.set(engine, 'stand', (dueAt: Micros) => {
+        stand(dueAt);
+        const candidacy: unknown = Reflect.get(engine, 'candidacy');
+        if (typeof candidacy !== 'object' || candidacy === null) return;
+        if (Reflect.get(candidacy, 'phase') === 'vote') return;
+        Reflect.set(candidacy, 'granted', new Set(Array.from({ length: 64 }, (_, node) => node)));
+        methodOf(engine, 'maybeWin')();
+      });
+      return;
+    }
+    case 'judge-asleep':
+      Reflect.set(partOf(engine, 'peers'), 'slept', () => undefined);
+      return;
+    default:
+      plantInLeader(engine, sabotage);
+  }
+}
+
+function plantInLeader(engine: Membership, sabotage: 'no-lease-wait' | 'old-term-counts'): void {
+  const lead = methodOf(engine, 'lead');
+  Reflect.set(engine, 'lead', (term: number) => {
+    const candidateView: unknown = Reflect.get(partOf(engine, 'saving'), 'accepted');
+    lead(term);
+    const leading: unknown = Reflect.get(engine, 'leading');
+    if (typeof leading !== 'object' || leading === null) return;
+    if (sabotage === 'no-lease-wait') {
+      Reflect.set(partOf(leading, 'authority'), 'leaseOverAt', () => -Infinity);
+    } else if (candidateView !== null) {
+      // what an earlier leader proposed is taken for agreed without being proposed again
+      methodOf(engine, 'install')(candidateView);
+    }
+  });
+}

@@ -1,0 +1,348 @@
+/**
+ * One simulated run of the membership: faults of all kinds for some seconds, then none; the pool must be whole within
+ * a bound. Then, without other faults: a member falls silent, comes back, and the leader falls silent; how long the
+ * others take to agree on a view without it is measured. Everything follows from the seed.
+ */
+import type { NodeId } from '../../../src/base/ids.js';
+import { nodeId } from '../../../src/base/ids.js';
+import { Prng } from '../../../src/base/prng.js';
+import type { Micros } from '../../../src/core/effects.js';
+import { MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
+import type { View } from '../../../src/core/membership/views.js';
+import type { ConfiguredServer } from '../../../src/wire/membership-state.js';
+import { SimulatedTime } from '../../support/simulated-time.js';
+import { PERFECT_WIRE, SimulatedWire } from '../../support/simulated-wire.js';
+import { Trace } from '../trace.js';
+import type { Violation } from './checker.js';
+import { MembershipChecker } from './checker.js';
+import type { Settings } from './settings.js';
+import type { StationWorld } from './station.js';
+import { Station } from './station.js';
+
+/** After the faults have stopped the pool is whole within this time: promises end, an election, two views. */
+export const SETTLE_MICROS_MAX = 3_000_000;
+const LOOK_MICROS = 10_000;
+/** A server that is cut off for less than a lease loses nothing. */
+const BLINK_MICROS_MAX = 200_000;
+const QUIET_MICROS = 500_000;
+
+export interface Measured {
+  formed: Micros[];
+  settled: Micros[];
+  memberSilent: Micros[];
+  leaderSilent: Micros[];
+  leaderCrashed: Micros[];
+}
+
+export interface RunResult {
+  violations: Violation[];
+  trace: Trace;
+  measured: Measured;
+  agreements: number;
+}
+
+class Run {
+  private readonly time = new SimulatedTime();
+  private readonly prng: Prng;
+  private readonly trace = new Trace();
+  private readonly wire: SimulatedWire;
+  private readonly stations: Station[];
+  private readonly checker: MembershipChecker;
+  private readonly measured: Measured = {
+    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [],
+  };
+  private troubled = false;
+
+  constructor(private readonly settings: Settings) {
+    this.prng = new Prng(settings.seed ^ 0x5eed);
+    this.wire = new SimulatedWire(this.time, this.prng, PERFECT_WIRE);
+    const count = settings.servers + (settings.witness ? 1 : 0);
+    const servers = Array.from({ length: count }, (_, node): ConfiguredServer => {
+      return { node: nodeId(node), role: node < settings.servers ? 'server' : 'witness' };
+    });
+    this.checker = new MembershipChecker(() => this.time.now, Math.floor(count / 2) + 1, () => undefined);
+    const { time, wire, prng, trace, checker } = this;
+    const world: StationWorld = {
+      time, wire, prng, trace, checker, settings, servers, troubled: () => this.troubled,
+    };
+    this.stations = servers.map(({ node, role }) => new Station(world, node, role));
+  }
+
+  simulate(): RunResult {
+    try {
+      this.play();
+    } catch (error) {
+      this.checker.fail('no-exception', (error as Error).stack ?? String(error));
+    }
+    const { trace, measured } = this;
+    return { violations: this.checker.violations, trace, measured, agreements: this.checker.agreements };
+  }
+
+  private play(): void {
+    const isSlowStart = this.prng.chance(0.3);
+    for (const station of this.stations) {
+      if (isSlowStart) this.time.after(this.prng.below(1_000_000), () => station.start());
+      else station.start();
+    }
+    if (this.prng.chance(0.3)) this.settle(this.measured.formed);
+    this.makeTrouble();
+    this.settle(this.measured.settled);
+    if (this.failed) return;
+    this.blink();
+    this.leaderSleeps();
+    if (this.stations.length >= 3) {
+      this.silence('member');
+      this.silence('leader');
+      this.crashLeader();
+    }
+  }
+
+  private get failed(): boolean {
+    return this.checker.violations.length > 0;
+  }
+
+  // --- faults
+
+  private makeTrouble(): void {
+    const { settings, time, prng } = this;
+    this.troubled = true;
+    this.wire.faults = settings.wire;
+    const end = time.now + settings.faultMicros;
+    while (time.now < end && !this.failed) {
+      time.advance(1 + prng.below(2 * settings.troubleMicros));
+      this.oneTrouble();
+    }
+    this.troubled = false;
+    this.trace.add(time.now, () => 'faults stop');
+    this.wire.faults = PERFECT_WIRE;
+    this.wire.heal();
+    for (const station of this.stations) {
+      station.unheard = [];
+      station.willing = true;
+      station.input(() => {
+        station.engine?.setUnheard([]);
+        station.engine?.setWilling(true);
+      });
+    }
+  }
+
+  private oneTrouble(): void {
+    const { prng, wire, stations } = this;
+    const station = prng.pick(stations);
+    const other = prng.pick(stations);
+    switch (prng.below(10)) {
+      case 0:
+        return station.crash(prng.chance(0.5) ? 1 + prng.below(5_000) : null);
+      case 1:
+        return station.stop(1_000 + prng.below(prng.pick([100_000, 800_000])));
+      case 2:
+        this.note(`${station.self} is cut off`);
+        return wire.isolate(station.self, stations.map(({ self }) => self));
+      case 3:
+        this.note(`cut ${station.self} > ${other.self}`);
+        return wire.cut(station.self, other.self);
+      case 4:
+        return this.split();
+      case 5:
+        this.note(`${station.self} does not hear ${other.self} on the link`);
+        station.unheard = prng.chance(0.5) ? [] : [other.self];
+        return station.input(() => station.engine?.setUnheard(station.unheard));
+      case 6:
+        station.willing = prng.chance(0.5);
+        this.note(`${station.self} is ${station.willing ? '' : 'un'}willing`);
+        return station.input(() => station.engine?.setWilling(station.willing));
+      case 7:
+        return this.loseThePromiser(station, other);
+      default:
+        this.note('the wire is whole');
+        return wire.heal();
+    }
+  }
+
+  /** Two do not hear each other for a while; then a third, on whom one of them relies, forgets all but its disk. */
+  private loseThePromiser(a: Station, b: Station): void {
+    this.note(`cut ${a.self} - ${b.self}`);
+    this.wire.cut(a.self, b.self);
+    this.wire.cut(b.self, a.self);
+    this.time.after(2 * MEMBERSHIP_LEASE_MICROS, () => {
+      if (!this.troubled) return;
+      for (const station of this.stations) if (station !== a && station !== b) station.crash(1_000);
+    });
+  }
+
+  private note(text: string): void {
+    this.trace.add(this.time.now, () => text);
+  }
+
+  private split(): void {
+    const sides = this.stations.map(() => this.prng.chance(0.5));
+    const oneWay = this.prng.chance(0.3);
+    this.note(`cut into ${sides.map((side) => (side ? 'a' : 'b')).join('')}${oneWay ? ', one way' : ''}`);
+    for (const [i, a] of this.stations.entries()) {
+      for (const [j, b] of this.stations.entries()) {
+        if (sides[i] !== sides[j] && (!oneWay || sides[i] === true)) this.wire.cut(a.self, b.self);
+      }
+    }
+  }
+
+  // --- after the faults
+
+  /** Why the pool is not whole: one leader, one view of all servers, everybody installed it and may serve. */
+  private broken(): string | null {
+    const view = this.checker.newest;
+    if (view === null) return 'no view';
+    for (const { self, role, engine, incarnation, isStopped } of this.stations) {
+      if (engine === null || isStopped) return `${self} is not up`;
+      if (role === 'witness') continue;
+      const status = engine.status();
+      if (view.members.find(({ node }) => node === self)?.incarnation !== incarnation) return `${self} is no member`;
+      if (status.view?.epoch !== view.epoch) return `${self} did not install the newest view`;
+    }
+    for (const station of this.stations) {
+      if (station.role === 'witness') continue;
+      if (station.trueTime(station.engine!.status().leaseUntil) <= this.time.now) return `${station.self} has no lease`;
+    }
+    const leaders = this.stations.filter(({ engine }) => engine?.status().role === 'leader');
+    if (leaders.length !== 1 || leaders[0]!.self !== view.leader) return `${leaders.length} lead`;
+    if (leaders[0]!.engine!.status().leaving.length > 0) return 'somebody is about to be left out';
+    return null;
+  }
+
+  private settle(into: Micros[]): void {
+    const from = this.time.now;
+    // what the last fault left: a process stopped or dead for up to 1.5 s, a save of up to 1 s
+    const bound = SETTLE_MICROS_MAX + 1_500_000;
+    let ready = from;
+    while (this.broken() !== null) {
+      if (this.failed) return;
+      const isUp = this.stations.every(({ engine, isStopped }) => engine !== null && !isStopped);
+      if (!isUp) ready = this.time.now;
+      if (this.time.now - from > bound) {
+        this.checker.fail('settles', `${this.broken()} after ${(this.time.now - from) / 1000} ms`);
+        return;
+      }
+      this.time.advance(LOOK_MICROS);
+    }
+    into.push(Math.max(0, this.time.now - ready));
+  }
+
+  private leader(): Station {
+    return this.stations.find(({ engine }) => engine?.status().role === 'leader')!;
+  }
+
+  private others(node: NodeId): Station[] {
+    return this.stations.filter(({ self, role }) => self !== node && role === 'server');
+  }
+
+  private cutOff(station: Station): void {
+    this.wire.isolate(station.self, this.stations.map(({ self }) => self));
+  }
+
+  /** A server that is cut off or stopped for less than a lease changes nothing at all. */
+  private blink(): void {
+    const leader = this.leader();
+    const candidates = this.others(leader.self);
+    if (candidates.length === 0 || this.stations.length < 3) return;
+    // what was said before the faults stopped is heard and done with
+    this.time.advance(QUIET_MICROS);
+    const { term } = leader.engine!.status();
+    const view = this.checker.newest;
+    const station = this.prng.pick(candidates);
+    this.note(`${station.self} blinks`);
+    if (this.prng.chance(0.5)) this.cutOff(station);
+    else station.stop(1 + this.prng.below(BLINK_MICROS_MAX));
+    this.time.advance(1 + this.prng.below(BLINK_MICROS_MAX));
+    this.wire.heal();
+    this.time.advance(QUIET_MICROS);
+    this.expectSame(term, 'after a blink');
+    if (this.checker.newest !== view) this.checker.fail('blink-changes-nothing', `${station.self} was left out`);
+  }
+
+  /** Of two servers that need each other, one that slept must not leave the other out for its own silence. */
+  private leaderSleeps(): void {
+    if (this.failed || this.stations.length !== 2) return;
+    const runs = (): string => this.stations.map(({ self, incarnation }) => `${self}/${incarnation}`).join(' ');
+    const before = runs();
+    this.leader().stop(MEMBERSHIP_LEASE_MICROS + this.prng.below(2 * MEMBERSHIP_LEASE_MICROS));
+    this.time.advance(3 * MEMBERSHIP_LEASE_MICROS);
+    this.settle([]);
+    if (runs() !== before) this.checker.fail('sleepers-leave-nobody-out', `${before} became ${runs()}`);
+  }
+
+  private expectSame(term: number, when: string): void {
+    const is = Math.max(...this.stations.map(({ engine }) => engine?.status().term ?? 0));
+    if (is !== term) this.checker.fail('returning-changes-no-leader', `term ${term} became ${is} ${when}`);
+  }
+
+  /** Until a view that does not name the run is agreed and somebody may serve under it. */
+  private waitWithout(lost: { node: NodeId; incarnation: number }, into: Micros[]): void {
+    const from = this.time.now;
+    const isOut = (view: View | null): boolean =>
+      view !== null && !view.members.some((run) => run.node === lost.node && run.incarnation === lost.incarnation);
+    const serves = (station: Station): boolean =>
+      isOut(station.engine?.status().view ?? null)
+      && station.trueTime(station.engine!.status().leaseUntil) > this.time.now;
+    while (!this.others(lost.node).some(serves)) {
+      if (this.time.now - from > SETTLE_MICROS_MAX) {
+        this.checker.fail('silent-are-left-out', `${lost.node} is still in after ${SETTLE_MICROS_MAX / 1000} ms`);
+        return;
+      }
+      this.time.advance(1_000);
+    }
+    into.push(this.time.now - from);
+  }
+
+  private silence(who: 'member' | 'leader'): void {
+    if (this.failed) return;
+    this.time.advance(this.prng.below(100_000));
+    const leader = this.leader();
+    const candidates = who === 'leader' ? [leader] : this.others(leader.self);
+    if (candidates.length === 0) return;
+    const station = this.prng.pick(candidates);
+    const { term } = leader.engine!.status();
+    this.note(`${who} ${station.self} falls silent`);
+    this.cutOff(station);
+    const into = who === 'leader' ? this.measured.leaderSilent : this.measured.memberSilent;
+    if (this.others(station.self).length > 0) {
+      this.waitWithout({ node: station.self, incarnation: station.incarnation }, into);
+    }
+    this.time.advance(this.prng.below(2 * MEMBERSHIP_LEASE_MICROS));
+    if (who === 'member') this.expectSame(term, 'while a member was away');
+    this.wire.heal();
+    this.settle([]);
+    if (who === 'member' && !this.failed) this.expectSame(term, 'when a member returned');
+  }
+
+  private crashLeader(): void {
+    if (this.failed) return;
+    this.time.advance(this.prng.below(100_000));
+    const leader = this.leader();
+    const lost = { node: leader.self, incarnation: leader.incarnation as number };
+    leader.crash(this.prng.pick([10_000, 1_000_000]));
+    if (this.others(lost.node).length > 0) this.waitWithout(lost, this.measured.leaderCrashed);
+    this.settle([]);
+  }
+}
+
+export function simulate(settings: Settings): RunResult {
+  return new Run(settings).simulate();
+}
+
+/** "median 0 ms, max 0 ms of 0". */
+export function describeTimes(times: readonly Micros[]): string {
+  if (times.length === 0) return 'none';
+  const sorted = [...times].sort((a, b) => a - b);
+  const ms = (micros: Micros): string => (micros / 1000).toFixed(0);
+  const at = (share: number): string => ms(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!);
+  return `median ${at(0.5)} ms, 99% ${at(0.99)} ms, max ${ms(sorted.at(-1)!)} ms (${sorted.length} times)`;
+}
+
+export function describeMeasured(measured: Measured): string[] {
+  return [
+    `a pool formed: ${describeTimes(measured.formed)}`,
+    `whole again after faults: ${describeTimes(measured.settled)}`,
+    `a silent member to others serving without it: ${describeTimes(measured.memberSilent)}`,
+    `a silent leader to others serving without it: ${describeTimes(measured.leaderSilent)}`,
+    `a crashed leader to others serving without its run: ${describeTimes(measured.leaderCrashed)}`,
+  ];
+}

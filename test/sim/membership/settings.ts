@@ -1,0 +1,81 @@
+/** What a simulated run of the membership is like, drawn from its seed. */
+import { Prng } from '../../../src/base/prng.js';
+import type { Micros } from '../../../src/core/effects.js';
+import type { WireFaults } from '../../support/simulated-wire.js';
+
+/** Bugs that can be planted, to see that the checker finds them. */
+export const SABOTAGES = [
+  'none',
+  'vote-unsaved',
+  'accept-unsaved',
+  'no-lease-wait',
+  'no-promise',
+  'lease-from-receipt',
+  'forget-promise',
+  'old-term-counts',
+  'no-pre-vote',
+  'judge-asleep',
+] as const;
+export type Sabotage = (typeof SABOTAGES)[number];
+
+export interface Settings {
+  seed: number;
+  sabotage: Sabotage;
+  /** Servers, without the witness. */
+  servers: number;
+  witness: boolean;
+  wire: WireFaults;
+  /** How far clocks run fast or slow. */
+  speedDeviation: number;
+  /** Chance that a server crashes at any one effect. */
+  crashProbability: number;
+  /** How often something happens to the whole: a cut, a pause, a crash; mean time between two. */
+  troubleMicros: Micros;
+  saveMicrosMax: Micros;
+  /** Chance that a save takes up to a second, and that one fails. */
+  slowSaveProbability: number;
+  failedSaveProbability: number;
+  faultMicros: Micros;
+}
+
+const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
+
+export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings {
+  const prng = new Prng(seed);
+  const servers = prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5, 5]);
+  const isRough = prng.chance(0.5);
+  const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
+  // needs three crashes around votes: rare in ordinary runs
+  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, ...CRASHES_AT_VOTES };
+  return {
+    seed,
+    sabotage,
+    servers,
+    witness: servers === 2 ? prng.chance(0.7) : prng.chance(0.15),
+    wire: {
+      lossProbability: isRough ? prng.pick([0, 0.01, 0.1, 0.3]) : 0,
+      duplicateProbability: isRough ? prng.pick([0, 0.05, 0.3]) : 0,
+      reorderProbability: isRough ? prng.pick([0, 0.1, 0.5]) : 0,
+      reorderMicrosMax: prng.pick([1_000, 50_000, 400_000]),
+      delayMicrosMin: 30,
+      delayMicrosMax,
+    },
+    speedDeviation: prng.pick([0, 0.0049, 0.0049]),
+    crashProbability: prng.pick([0, 0, 0.0005, 0.003]),
+    troubleMicros: prng.pick([150_000, 400_000, 1_000_000]),
+    saveMicrosMax: prng.pick([500, 5_000, 50_000]),
+    slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
+    failedSaveProbability: prng.pick([0, 0, 0.02]),
+    faultMicros: prng.pick([3_000_000, 6_000_000]),
+  };
+}
+
+export function describeSettings(settings: Settings): string {
+  const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage } = settings;
+  return [
+    `${servers} servers${witness ? ' and a witness' : ''}`,
+    `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
+    `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
+    ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
+  ].join(', ');
+}

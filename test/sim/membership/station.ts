@@ -1,0 +1,282 @@
+/**
+ * One server of the membership's simulator: a clock of its own speed, a disk that takes time, and the engine, which
+ * dies and starts anew, is stopped and goes on.
+ */
+import type { Epoch, Incarnation, NodeId } from '../../../src/base/ids.js';
+import type { Prng } from '../../../src/base/prng.js';
+import type { Effect, Micros } from '../../../src/core/effects.js';
+import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
+import { Membership } from '../../../src/core/membership/membership.js';
+import type { Run, View } from '../../../src/core/membership/views.js';
+import { Timers } from '../../../src/core/timers.js';
+import { decodeMembershipMessage } from '../../../src/wire/membership-messages.js';
+import type { ConfiguredServer, SavedMembership } from '../../../src/wire/membership-state.js';
+import { decodeSaved, encodeSaved } from '../../../src/wire/membership-state.js';
+import type { SimulatedTime } from '../../support/simulated-time.js';
+import type { SimulatedWire } from '../../support/simulated-wire.js';
+import type { Trace } from '../trace.js';
+import type { MembershipChecker } from './checker.js';
+import { plant } from './planted.js';
+import type { Settings } from './settings.js';
+
+/** Thrown through the engine to stop it in the middle of a step. */
+class Crash extends Error {}
+
+export interface StationWorld {
+  time: SimulatedTime;
+  wire: SimulatedWire;
+  prng: Prng;
+  trace: Trace;
+  checker: MembershipChecker;
+  settings: Settings;
+  servers: readonly ConfiguredServer[];
+  /** Faults happen; false once they stopped. */
+  troubled(): boolean;
+}
+
+/** Frames that wait for a stopped process; the rest is lost, as in a full receive ring. */
+const WAITING_FRAMES_MAX = 200;
+/** Saves are rare, and a crash around one is what matters most. */
+const SAVE_CRASH_WEIGHT = 30;
+const RESTART_MICROS_MAX = 60_000;
+const LONG_DOWN_MICROS_MAX = 1_500_000;
+
+export class Station {
+  engine: Membership | null = null;
+  incarnation = 0 as Incarnation;
+  /** The link layer's verdict, given to the engine. */
+  unheard: NodeId[] = [];
+  willing = true;
+  isStopped = false;
+  private disk: SavedMembership | null = null;
+  private timers = new Timers();
+  private localNow: Micros = 0;
+  private wakeAt = Infinity;
+  private waiting: (() => void)[] = [];
+  private readonly speed: number;
+  private readonly origin: Micros;
+
+  constructor(
+    private readonly world: StationWorld,
+    readonly self: NodeId,
+    readonly role: ConfiguredServer['role'],
+  ) {
+    const { speedDeviation } = world.settings;
+    this.speed = 1 + speedDeviation * (world.prng.below(2001) / 1000 - 1);
+    this.origin = world.prng.below(1_000_000_000);
+  }
+
+  private get run(): Run {
+    return { node: this.self, incarnation: this.incarnation };
+  }
+
+  private localTime(): Micros {
+    return Math.floor(this.origin + this.world.time.now * this.speed);
+  }
+
+  trueTime(local: Micros): Micros {
+    return Math.ceil((local - this.origin) / this.speed);
+  }
+
+  // --- life and death
+
+  start(): void {
+    const { time, wire, trace, servers, settings } = this.world;
+    if (this.engine !== null) return;
+    this.incarnation = (this.incarnation + 1) as Incarnation;
+    this.timers = new Timers();
+    this.wakeAt = Infinity;
+    this.isStopped = false;
+    this.waiting = [];
+    const { run } = this;
+    trace.add(time.now, () => `${this.self} starts, run ${run.incarnation}`);
+    this.localNow = this.localTime();
+    const context = {
+      now: () => this.localNow,
+      timers: this.timers,
+      emit: (effect: Effect) => this.perform(run, effect),
+      log: (level: string, event: string, fields = {}) =>
+        trace.add(time.now, () => `${this.self} log ${level} ${event} ${JSON.stringify(fields)}`),
+      count: () => undefined,
+    };
+    const options = {
+      self: this.self,
+      incarnation: run.incarnation,
+      servers,
+      heartbeatMicros: MEMBERSHIP_HEARTBEAT_MICROS,
+      leaseMicros: MEMBERSHIP_LEASE_MICROS,
+      // through its bytes, as on a real disk
+      saved: this.disk === null ? null : decodeSaved(encodeSaved(this.disk)),
+    };
+    const engine = new Membership(context, options, {
+      view: (view) => this.install(view),
+      lease: (until) => this.world.checker.lease(run, this.trueTime(until)),
+      removed: (view) => this.remove(view),
+      send: (peer, body) => this.send(peer, body),
+    });
+    this.engine = engine;
+    plant(engine, settings.sabotage);
+    wire.attach(this.self, (from, of, body) => {
+      const bytes = Uint8Array.prototype.slice.call(body);
+      this.input(() => this.engine?.onFrame(from, of, bytes));
+    });
+    this.input(() => {
+      engine.setUnheard(this.unheard);
+      engine.setWilling(this.willing);
+    });
+  }
+
+  crash(restartMicros: Micros | null = null): void {
+    if (this.engine === null) return;
+    const { time, wire, trace, prng } = this.world;
+    trace.add(time.now, () => `${this.self} crashes`);
+    this.engine = null;
+    wire.detach(this.self);
+    const isLong = this.world.troubled() && prng.chance(0.2);
+    const after = restartMicros ?? 100 + prng.below(isLong ? LONG_DOWN_MICROS_MAX : RESTART_MICROS_MAX);
+    time.after(after, () => this.start());
+  }
+
+  /** The process is stopped: frames and timers wait. */
+  stop(micros: Micros): void {
+    if (this.engine === null || this.isStopped) return;
+    const { time, trace } = this.world;
+    trace.add(time.now, () => `${this.self} is stopped for ${micros / 1000} ms`);
+    this.isStopped = true;
+    const { incarnation } = this;
+    time.after(micros, () => {
+      if (incarnation !== this.incarnation || this.engine === null) return;
+      trace.add(time.now, () => `${this.self} goes on`);
+      this.isStopped = false;
+      // timers first, as a loop that wakes up may do, or frames first
+      const work = this.waiting;
+      this.waiting = [];
+      if (this.world.prng.chance(0.5)) this.input(() => undefined);
+      for (const one of work) this.input(one);
+      this.input(() => undefined);
+    });
+  }
+
+  /** One input of the engine's: timers that are due, then the work. */
+  input(work: () => void): void {
+    if (this.engine === null) return;
+    if (this.isStopped) {
+      if (this.waiting.length < WAITING_FRAMES_MAX) this.waiting.push(work);
+      return;
+    }
+    const { engine } = this;
+    this.localNow = this.localTime();
+    try {
+      this.timers.run(this.localNow);
+      if (this.engine === engine) work();
+    } catch (error) {
+      if (!(error instanceof Crash)) throw error;
+    }
+    if (this.engine !== engine) return;
+    this.watch(engine);
+    this.arm();
+  }
+
+  private watch(engine: Membership): void {
+    const { authorityUntil, term } = engine.status();
+    if (authorityUntil !== null && authorityUntil > -Infinity) {
+      this.world.checker.authority(this.run, term, this.trueTime(authorityUntil));
+    }
+  }
+
+  private arm(): void {
+    const deadline = this.timers.deadline();
+    if (deadline === Infinity) return;
+    const at = Math.max(this.world.time.now, this.trueTime(deadline));
+    if (this.wakeAt <= at && this.wakeAt > this.world.time.now) return;
+    this.wakeAt = at;
+    const { incarnation } = this;
+    this.world.time.after(at - this.world.time.now, () => {
+      if (incarnation !== this.incarnation || this.wakeAt !== at) return;
+      this.wakeAt = Infinity;
+      // a stopped process has this as its first work
+      if (this.isStopped) this.waiting.unshift(() => undefined);
+      else this.input(() => undefined);
+    });
+  }
+
+  private maybeCrash(weight = 1): void {
+    const { prng, settings } = this.world;
+    if (!this.world.troubled() || !prng.chance(weight * settings.crashProbability)) return;
+    this.crash();
+    throw new Crash();
+  }
+
+  // --- what the engine does
+
+  private send(peer: NodeId, body: Uint8Array): void {
+    this.maybeCrash();
+    const { checker, wire } = this.world;
+    const message = decodeMembershipMessage(body);
+    if (message.kind === 'vote-answer' && message.granted) checker.voted(this.self, message.term, peer, 'told');
+    if (message.kind === 'answer' && message.accepted > (this.disk?.accepted?.epoch ?? 0)) {
+      checker.fail('told-is-on-disk', `${this.self} says it accepted ${message.accepted}`);
+    }
+    wire.send(this.self, this.incarnation, peer, body);
+    this.maybeCrash();
+  }
+
+  private perform(run: Run, effect: Effect): void {
+    if (effect.kind !== 'membership-save') throw new Error(`unexpected effect ${effect.kind}`);
+    const { time, prng, settings, checker, trace } = this.world;
+    this.maybeCrash(SAVE_CRASH_WEIGHT);
+    const { token, state } = effect;
+    const slow = this.world.troubled() && prng.chance(settings.slowSaveProbability);
+    const micros = 100 + prng.below(slow ? 1_000_000 : settings.saveMicrosMax);
+    const fails = this.world.troubled() && prng.chance(settings.failedSaveProbability);
+    // a crash or a failure in between may find either state on the disk
+    const reachesAt = micros - prng.below(micros);
+    const reaches = !fails || prng.chance(0.5);
+    time.after(reachesAt, () => {
+      if (this.incarnation !== run.incarnation || !reaches) return;
+      if (this.engine === null && prng.chance(0.5)) return;
+      this.disk = state;
+      trace.add(time.now, () => `${this.self} has on disk: ${describeState(state)}`);
+      checker.saved(this.self, state);
+    });
+    time.after(micros, () => {
+      if (this.incarnation === run.incarnation) this.input(() => this.engine?.onSaved(token, !fails));
+    });
+    if (this.world.troubled() && prng.chance(SAVE_CRASH_WEIGHT * settings.crashProbability)) {
+      time.after(prng.below(micros), () => {
+        if (this.incarnation === run.incarnation) this.crash(prng.chance(0.5) ? 1_000 : null);
+      });
+    }
+  }
+
+  private install(view: View): void {
+    const { checker, trace, time, prng } = this.world;
+    trace.add(time.now, () => `${this.self} installs ${describeView(view)}`);
+    checker.installed(this.run, view);
+    const { incarnation } = this;
+    time.after(1_000 + prng.below(300_000), () => {
+      if (incarnation !== this.incarnation || this.engine === null) return;
+      checker.recover(this.run, view.epoch);
+      this.input(() => this.engine?.recovered(view.epoch as Epoch));
+    });
+  }
+
+  private remove(view: View): void {
+    const { checker, trace, time } = this.world;
+    trace.add(time.now, () => `${this.self} is out by ${describeView(view)}`);
+    checker.removed(this.run, view);
+    const { incarnation } = this;
+    time.after(500, () => {
+      if (incarnation === this.incarnation) this.crash();
+    });
+  }
+}
+
+export function describeView(view: View): string {
+  const members = view.members.map(({ node, incarnation }) => `${node}/${incarnation}`).join(' ');
+  return `${Math.floor(view.epoch / 2 ** 20)}.${view.epoch % 2 ** 20} by ${view.leader}: ${members}`;
+}
+
+function describeState({ term, votedFor, accepted }: SavedMembership): string {
+  return `term ${term}, vote ${votedFor ?? 'none'}, ${accepted === null ? 'no view' : describeView(accepted)}`;
+}
