@@ -188,6 +188,11 @@ export class PoolNode {
     return this.counters.get(name)?.value ?? 0;
   }
 
+  /** The view that was installed last. */
+  get installed(): View | null {
+    return this.view;
+  }
+
   /** Nobody waits for a record that an emptied one among the next inputs could let go. */
   isPatient(): boolean {
     return this.records.isPatient();

@@ -79,6 +79,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     recordAnswer: (token) => void story.push(`answer ${token}`),
     witnessAnswer: (token) => void story.push(`witness ${token}`),
     traceEvent: (token) => void story.push(`trace ${token}`),
+    saveMembership: () => Promise.resolve(true),
     startAnew: (reason) => void story.push(`start anew: ${reason}`),
   };
   return { loop: new CoreLoop(core, ports), story, later, time, resolvePersistent };

@@ -65,6 +65,8 @@ export class Checker {
     private readonly now: () => Micros,
     private readonly stores: ReadonlyMap<NodeId, SimulatedStore>,
     private readonly name: (database: DatabaseId) => string,
+    /** The module lets no smbd of the server do anything. */
+    private readonly isFenced: (server: NodeId) => boolean = () => false,
   ) {}
 
   fail(rule: string, text: string, record = ''): void {
@@ -145,7 +147,7 @@ export class Checker {
     const readable: NodeId[] = [];
     for (const [node, store] of this.stores) {
       const header = store.get(database, key)?.header;
-      if (header === undefined) continue;
+      if (header === undefined || this.isFenced(node)) continue;
       if (usableBySmbd(header, node, 'write')) writable.push(node);
       if (usableBySmbd(header, node, 'read')) readable.push(node);
     }

@@ -29,7 +29,7 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const chosen = (['restarts', 'modules', 'rough', 'leases', 'watches'] as const).filter((name) => options[name]);
+  const chosen = (['restarts', 'modules', 'rough', 'leases', 'watches', 'membership'] as const).filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
   console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
 }
@@ -45,6 +45,7 @@ const program = new Command('sim')
   .option('--rough', 'smbds are stopped, stores refuse, listings run, faults may last', false)
   .option('--leases', 'clients cache files under leases', false)
   .option('--watches', 'clients watch folders', false)
+  .option('--membership', 'servers agree on views themselves', false)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();
@@ -60,14 +61,15 @@ const options = program.opts<{
   rough: boolean;
   leases: boolean;
   watches: boolean;
+  membership: boolean;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const { restarts, modules, rough, leases, watches, sabotage } = options;
-    const settings = settingsOf(seed, { restarts, modules, rough, leases, watches, sabotage });
+    const { restarts, modules, rough, leases, watches, membership, sabotage } = options;
+    const settings = settingsOf(seed, { restarts, modules, rough, leases, watches, membership, sabotage });
     const result = simulate(settings, nodeFactory(options.node, sabotage));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
     console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);

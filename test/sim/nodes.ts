@@ -24,6 +24,7 @@ export function makePoolNode(options: NodeOptions, sabotage: Sabotage = 'none'):
     step: (input, now) => node.step(input, now),
     deadline: () => node.deadline(),
     waiting: () => node.status().waitingRequests,
+    view: () => node.installed,
   };
 }
 

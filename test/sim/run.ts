@@ -24,6 +24,10 @@ import { SimulatedSmbd } from './smbd.js';
 import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
+import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/core/membership/limits.js';
+import type { View } from '../../src/core/membership/views.js';
+import type { EmbeddedMembership } from '../../src/core/node.js';
+import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { ViewOracle } from './view-oracle.js';
 import { WatchChecker } from './watch-checker.js';
 import { WatchWorld, watch } from './watches.js';
@@ -42,6 +46,8 @@ const LOOK_MICROS = 200_000;
 const LOOKS_AGAIN_MICROS = 7_000_000;
 /** Ticks in a quiet second: twenty heartbeats, and some slack for a straggler. */
 const QUIET_TICKS_MAX = 25;
+/** The engine of membership has heartbeats of its own. */
+const MEMBERSHIP_TICKS_MAX = 100;
 
 const WATCHERS_PER_SERVER = 2;
 /** Apart from those of the other smbds. */
@@ -75,7 +81,14 @@ class Run {
   private readonly world: ServerWorld;
   /** Servers that died and do not come back. */
   private lost = 0;
-  private readonly views: ViewOracle;
+  private readonly oracle: ViewOracle | null;
+  /** What each server's disk has of the membership. */
+  private readonly disks = new Map<NodeId, SavedMembership>();
+  private readonly runs = new Map<Incarnation, SimulatedServer>();
+  /** Runs that were members of a view, and those that are out. */
+  private readonly buried = new Set<SimulatedServer>();
+  private readonly members = new Set<Incarnation>();
+  private readonly out = new Set<Incarnation>();
   private readonly restarts: (() => void)[] = [];
   private nextIncarnation = 1;
   private nextPid = 1000;
@@ -91,6 +104,7 @@ class Run {
       () => this.time.now,
       this.stores,
       (database) => this.name(database),
+      (server) => this.servers[server]?.isFenced() ?? true,
     );
     const { sabotage } = settings;
     this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
@@ -120,9 +134,7 @@ class Run {
       turnMicrosMax: settings.turnMicrosMax,
       socketMicrosMax: settings.socketMicrosMax,
     };
-    this.views = new ViewOracle(this.time, this.prng, settings.servers, ({ epoch, members }) => {
-      this.trace.add(this.time.now, () => `view ${epoch}: ${members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ')}`);
-    });
+    this.oracle = settings.membership ? null : new ViewOracle(this.time, this.prng, settings.servers);
     this.wire.onSend = (from, to, body, fate) => {
       if (!isDataFrame(body)) return;
       this.trace.add(this.time.now, () => {
@@ -148,7 +160,10 @@ class Run {
   private makeServer(self: NodeId, members: readonly NodeId[]): void {
     const { settings } = this;
     const incarnation = (this.nextIncarnation++) as Incarnation;
-    const server = new SimulatedServer({ self, servers: members, incarnation }, this.world, this.makeNode);
+    const options = { self, servers: members, incarnation, ...this.membershipOf(self, members) };
+    const server = new SimulatedServer(options, this.world, this.makeNode);
+    server.onView = (view) => this.viewInstalled(view);
+    server.onSaved = (state) => void this.disks.set(self, state);
     server.onDeath = () => this.serverDied(server, members);
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
@@ -156,7 +171,8 @@ class Run {
     if (settings.sabotage === 'quiet-store') server.store.quiet = () => true;
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
-    this.views.started(server);
+    this.runs.set(incarnation, server);
+    this.oracle?.started(server);
     this.stores.set(self, server.store);
     if (this.shared.watches !== null) this.makeNotifyd(server, this.shared.watches);
     // smbd comes up some time after the daemon; until then the databases are not open here
@@ -165,6 +181,46 @@ class Run {
         if (!server.dead && !this.faultsOver) this.makeSmbd(server, i);
       });
     }
+  }
+
+  private membershipOf(self: NodeId, members: readonly NodeId[]): { membership?: EmbeddedMembership } {
+    if (!this.settings.membership) return {};
+    const servers = members.map((node) => ({ node, role: 'server' as const }));
+    return {
+      membership: {
+        servers,
+        heartbeatMicros: MEMBERSHIP_HEARTBEAT_MICROS,
+        leaseMicros: MEMBERSHIP_LEASE_MICROS,
+        saved: this.disks.get(self) ?? null,
+      },
+    };
+  }
+
+  /** Some server has installed the view. Whoever it leaves out must not serve any more: its records are taken over. */
+  private viewInstalled({ epoch, members, former }: View): void {
+    const text = (): string => members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ');
+    for (const list of [...former.map((view) => view.members), members]) {
+      for (const { incarnation } of list) this.members.add(incarnation);
+    }
+    for (const incarnation of this.members) {
+      if (this.out.has(incarnation) || members.some((member) => member.incarnation === incarnation)) continue;
+      this.out.add(incarnation);
+      const server = this.runs.get(incarnation);
+      if (server === undefined || server.dead) continue;
+      this.trace.add(this.time.now, () => `view ${epoch}: ${text()} leaves ${server.self}#${incarnation} out`);
+      if (this.settings.membership && !server.isFenced()) {
+        this.checker.fail('no-server-without-lease', `server ${server.self} serves, and view ${epoch} is without it`);
+      }
+      this.lostToPool(server);
+    }
+  }
+
+  /** It died, or others take over what it had. */
+  private lostToPool(server: SimulatedServer): void {
+    if (this.buried.has(server)) return;
+    this.buried.add(server);
+    this.checker.serverDied(server.self);
+    if (this.stores.get(server.self) === server.store) this.stores.delete(server.self);
   }
 
   /** It comes with the server's smbds, just before those whose clients watch. */
@@ -201,12 +257,11 @@ class Run {
   /** A daemon died: so do its smbds; after a while it is started anew. */
   private serverDied(server: SimulatedServer, members: readonly NodeId[]): void {
     const { settings } = this;
-    this.checker.serverDied(server.self);
-    this.views.died(server);
+    this.lostToPool(server);
+    this.oracle?.died(server);
     this.watchChecker.serverDied(server.self);
     this.shared.watches?.notifyds.delete(server.self);
     this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
-    this.stores.delete(server.self);
     for (const smbd of [...this.smbds]) {
       if (smbd.server !== server) continue;
       this.kill(smbd);
@@ -215,7 +270,7 @@ class Run {
     const start = (): void => {
       if (this.servers[server.self] === server) this.makeServer(server.self, members);
     };
-    if (settings.losses > this.lost && this.stores.size > settings.servers / 2) {
+    if (settings.losses > this.lost && settings.servers > 2) {
       this.lost += 1;
       return;
     }
@@ -418,7 +473,7 @@ class Run {
     this.advance(1_000_000);
     this.servers.forEach((server, i) => {
       const ticks = server.counters.ticks - before[i]!;
-      if (ticks > QUIET_TICKS_MAX) this.checker.fail('quiet-in-the-end', `server ${i} ticks ${ticks} times a second`);
+      if (ticks > QUIET_TICKS_MAX + (this.settings.membership ? MEMBERSHIP_TICKS_MAX : 0)) this.checker.fail('quiet-in-the-end', `server ${i} ticks ${ticks} times a second`);
     });
   }
 

@@ -8,6 +8,9 @@ import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src
 import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
+import type { View } from '../../src/core/membership/views.js';
+import type { EmbeddedMembership } from '../../src/core/node.js';
+import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedWire } from '../support/simulated-wire.js';
@@ -16,18 +19,26 @@ import type { PinChecker } from './pin-checker.js';
 import { SimulatedStore, describeOp } from './store.js';
 import type { Trace } from './trace.js';
 
+/** How long the disk takes, mostly, and now and then. */
+const SAVE_MICROS_MAX = 3_000;
+const SLOW_SAVE_MICROS_MAX = 60_000;
+
 /** The core as a host sees it. */
 export interface SteppedNode {
   step(input: Input, now: Micros): Effect[];
   deadline(): Micros;
   /** Requests of local processes not answered yet, if the node can tell. */
   waiting?(): number;
+  /** The view that it installed, if it can tell. */
+  view?(): View | null;
 }
 
 export interface NodeOptions {
   self: NodeId;
   servers: readonly NodeId[];
   incarnation: Incarnation;
+  /** The engine in the core agrees on views; absent: they come from an oracle. */
+  membership?: EmbeddedMembership;
 }
 
 export type NodeFactory = (options: NodeOptions) => SteppedNode;
@@ -81,6 +92,14 @@ export class SimulatedServer {
   onDeath: (() => void) | null = null;
   /** Hears which views' recovery the core has behind it. */
   onRecovered: ((epoch: Epoch) => void) | null = null;
+  /** A view was installed. */
+  onView: ((view: View) => void) | null = null;
+  /** What the disk holds of the membership; `onSaved` hears of each write. */
+  onSaved: ((state: SavedMembership) => void) | null = null;
+  /** Until when the module lets its smbds do anything. */
+  leaseUntil: Micros = Infinity;
+  private readonly fenced: (() => void)[] = [];
+  private lastView: View | null = null;
   private effectsUntilDeath = Infinity;
   /** For scenarios: every packet takes exactly this long. */
   socketMicrosFixed: Micros | null = null;
@@ -91,6 +110,7 @@ export class SimulatedServer {
     makeNode: NodeFactory,
   ) {
     this.store = new SimulatedStore(options.self);
+    if (options.membership !== undefined) this.leaseUntil = 0;
     this.node = makeNode(options);
     world.wire.attach(options.self, (peer, incarnation, body) => {
       this.input({ kind: 'frame', peer, incarnation, body: Uint8Array.prototype.slice.call(body) });
@@ -101,6 +121,15 @@ export class SimulatedServer {
   /** Stuck now, or so lately that others may still take it for dead. */
   stuckLately(): boolean {
     return this.stuckUntil > 0 && this.world.time.now < this.stuckUntil + SILENCE_MICROS_MAX;
+  }
+
+  isFenced(): boolean {
+    return this.world.time.now >= this.leaseUntil;
+  }
+
+  /** Runs the action when there is a lease again. */
+  whenServing(action: () => void): void {
+    this.fenced.push(action);
   }
 
   get self(): NodeId {
@@ -245,6 +274,7 @@ export class SimulatedServer {
       this.counters.steps++;
       this.pins?.input(input);
       const effects = this.node.step(input, this.world.time.now);
+      this.noteView();
       if (input.kind === 'frame') input.body.fill(0xee);
       if (input.kind === 'client-packet') input.packet.fill(0xee);
       if (input.kind === 'ring-message') input.payload.fill(0xee);
@@ -254,6 +284,24 @@ export class SimulatedServer {
         if (this.dead) return;
       }
     }
+  }
+
+  /** A crash before the answer leaves the old state or the new one. */
+  private saveMembership({ token, state }: Extract<Effect, { kind: 'membership-save' }>): void {
+    const { time, prng } = this.world;
+    const micros = prng.chance(0.05) ? prng.below(SLOW_SAVE_MICROS_MAX) : 100 + prng.below(SAVE_MICROS_MAX);
+    const written = prng.below(micros);
+    time.after(written, () => {
+      if (!this.dead || prng.chance(0.5)) this.onSaved?.(state);
+    });
+    time.after(micros, () => this.input({ kind: 'membership-saved', token, ok: true }));
+  }
+
+  private noteView(): void {
+    const view = this.node.view?.() ?? null;
+    if (view === null || view === this.lastView) return;
+    this.lastView = view;
+    this.onView?.(view);
   }
 
   private perform(effect: Effect, inputs: Input[]): void {
@@ -305,14 +353,17 @@ export class SimulatedServer {
       case 'ring-send':
         return this.performRing(effect);
       case 'lease':
+        this.leaseUntil = effect.until;
+        if (!this.isFenced()) for (const action of this.fenced.splice(0)) time.after(0, action);
         return;
+      case 'membership-save':
+        return this.saveMembership(effect);
       case 'recovered':
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
       // nobody asks here, and modules have no pages to look at
       case 'record-answer':
-      case 'membership-save':
       case 'home':
       case 'latency':
       case 'witness-answer':

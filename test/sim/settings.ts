@@ -57,6 +57,8 @@ export interface Settings {
   restarts: number;
   /** How many of those that die never come back, as far as a majority stays. */
   losses: number;
+  /** Servers agree on views themselves; otherwise they come from somebody who knows who lives. */
+  membership: boolean;
   /** smbds have the VFS module, and open files by way of it. */
   modules: boolean;
   /** How often a smbd is stopped for a while, and perhaps killed then. */
@@ -85,6 +87,8 @@ export interface Extras {
   leases?: boolean;
   /** Clients watch folders. */
   watches?: boolean;
+  /** Servers agree on views themselves. */
+  membership?: boolean;
   sabotage?: Sabotage;
 }
 
@@ -116,6 +120,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     stalls: prng.pick([0, 0, 1, 3]),
     restarts: extras.restarts === true ? prng.pick([0, 1, 2]) : 0,
     losses: extras.restarts === true ? prng.pick([0, 0, 1]) : 0,
+    membership: false,
     modules: extras.modules ?? false,
     stops: 0,
     storeFailures: 0,
@@ -125,7 +130,8 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     watches: extras.watches ?? false,
     sabotage: extras.sabotage ?? 'none',
   };
-  return extras.rough === true ? roughen(settings, prng) : settings;
+  const rough = extras.rough === true ? roughen(settings, prng) : settings;
+  return extras.membership === true ? withMembership(rough, prng) : rough;
 }
 
 function roughen(settings: Settings, prng: Prng): Settings {
@@ -138,6 +144,17 @@ function roughen(settings: Settings, prng: Prng): Settings {
     longFaults,
     restarts: settings.restarts * prng.pick([1, 1, 2, 4]),
     ...(longFaults ? { activeMicros: 4_000_000, thinkMicrosMax: 20_000 } : {}),
+  };
+}
+
+/** A lease is long, so these runs are too, and their smbds take their time. */
+function withMembership(settings: Settings, prng: Prng): Settings {
+  const { activeMicros, thinkMicrosMax } = settings;
+  return {
+    ...settings,
+    membership: true,
+    activeMicros: Math.max(activeMicros, 800_000 + prng.below(2_000_000)),
+    thinkMicrosMax: Math.max(thinkMicrosMax, prng.pick([2_000, 10_000, 20_000])),
   };
 }
 
@@ -160,6 +177,7 @@ export function describeSettings(settings: Settings): string {
     ...(settings.storeFailures > 0 ? [`${settings.storeFailures} store failures`] : []),
     ...(settings.listings ? ['listings'] : []),
     ...(settings.longFaults ? ['long faults'] : []),
+    ...(settings.membership ? ['with membership'] : []),
     ...(settings.modules ? ['with modules'] : []),
     ...(settings.leases ? ['with leases'] : []),
     ...(settings.watches ? ['with watches'] : []),

@@ -162,6 +162,8 @@ export class SimulatedSmbd {
 
   private resume(value: CtdbPacket | undefined): void {
     if (this.dead || this.steps === null) return;
+    // the module looks at the lease before each operation
+    if (this.server.isFenced()) return this.server.whenServing(() => this.whenRunning(() => this.resume(value)));
     const steps = this.steps;
     const next = steps.next(value);
     if (next.done === true) {
