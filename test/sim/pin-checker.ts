@@ -8,6 +8,7 @@ import { databaseIdOf } from '../../src/base/jenkins.js';
 import type { AccessMode, Effect, Input, Micros, RecordOutcome } from '../../src/core/effects.js';
 import { PIN_MICROS } from '../../src/core/records/pins.js';
 import { decodeFrame } from '../../src/wire/frame.js';
+import { MEMBERSHIP_TYPE_MIN } from '../../src/wire/membership-messages.js';
 import { decodeRecordMessage } from '../../src/wire/record-messages.js';
 import { OPEN_FLAG, RING_OP, decodeRingMessage } from '../../src/wire/ring-ops.js';
 import type { SimulatedStore } from './store.js';
@@ -204,6 +205,7 @@ export class PinChecker {
   }
 
   private frame(body: Uint8Array): void {
+    if ((body[0] ?? 0) >= MEMBERSHIP_TYPE_MIN) return;
     const frame = decodeFrame(body);
     if (frame.kind !== 'data') return;
     for (const { first, last, bytes } of frame.records) {

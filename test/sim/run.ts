@@ -86,6 +86,7 @@ class Run {
   private readonly disks = new Map<NodeId, SavedMembership>();
   private readonly runs = new Map<Incarnation, SimulatedServer>();
   /** Runs that were members of a view, and those that are out. */
+  private newestEpoch = 0;
   private readonly buried = new Set<SimulatedServer>();
   private readonly members = new Set<Incarnation>();
   private readonly out = new Set<Incarnation>();
@@ -198,6 +199,9 @@ class Run {
 
   /** Some server has installed the view. Whoever it leaves out must not serve any more: its records are taken over. */
   private viewInstalled({ epoch, members, former }: View): void {
+    // one that was stuck installs what others have left behind
+    if (epoch <= this.newestEpoch) return;
+    this.newestEpoch = epoch;
     const text = (): string => members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ');
     for (const list of [...former.map((view) => view.members), members]) {
       for (const { incarnation } of list) this.members.add(incarnation);
