@@ -161,7 +161,8 @@ function readContent(
       const sentAt = reader.u53();
       const accepted = reader.u53();
       const installed = reader.u53();
-      return { kind, willing: flag, echo, sentAt, accepted, installed, recovered: reader.u53(), unheard: readBits(reader) };
+      const recovered = reader.u53();
+      return { kind, willing: flag, echo, sentAt, accepted, installed, recovered, unheard: readBits(reader) };
     }
   }
 }

@@ -109,7 +109,8 @@ export class MembershipChecker {
     if ((this.acceptedBy.get(view.epoch)?.size ?? 0) < this.majority) {
       this.fail('installed-is-agreed', `${key(run)} installs ${view.epoch}, which no majority accepted`);
     }
-    if (view.epoch <= (this.installedBy.get(key(run)) ?? 0)) this.fail('installed-ascends', `${key(run)} ${view.epoch}`);
+    const isNewer = view.epoch > (this.installedBy.get(key(run)) ?? 0);
+    if (!isNewer) this.fail('installed-ascends', `${key(run)} ${view.epoch}`);
     this.installedBy.set(key(run), view.epoch);
     if (!names(view, run)) this.fail('installed-names-us', `${key(run)} ${view.epoch}`);
   }

@@ -257,7 +257,7 @@ export class Station {
     time.after(1_000 + prng.below(300_000), () => {
       if (incarnation !== this.incarnation || this.engine === null) return;
       checker.recover(this.run, view.epoch);
-      this.input(() => this.engine?.recovered(view.epoch as Epoch));
+      this.input(() => this.engine?.recovered(view.epoch));
     });
   }
 
