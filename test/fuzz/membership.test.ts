@@ -60,7 +60,10 @@ function randomMessage(prng: Prng): MembershipMessage {
   const content = prng.pick<MembershipContent>([
     { kind: 'hello', answerWanted: flag, accepted: number() },
     { kind: prng.pick(['pre-vote', 'vote'] as const), accepted: number(), sentAt: number() },
-    { kind: prng.pick(['pre-vote-answer', 'vote-answer'] as const), granted: flag, accepted: number(), echo: number() },
+    {
+      kind: prng.pick(['pre-vote-answer', 'vote-answer'] as const), granted: flag, accepted: number(), echo: number(),
+      view,
+    },
     { kind: 'heartbeat', sentAt: number(), agreed: view?.epoch ?? number(), echo: number(), remaining, view },
     {
       kind: 'answer', willing: flag, echo: number(), sentAt: number(), accepted: number(), installed: number(),

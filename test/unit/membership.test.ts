@@ -92,9 +92,9 @@ class Stage {
   elect(by: NodeId): number {
     this.pass(2 * L);
     const ask = this.last(by, 'pre-vote')!;
-    this.frame(by, { kind: 'pre-vote-answer', granted: true, accepted: 0, echo: ask.sentAt, term: ask.term - 1 });
+    this.frame(by, { kind: 'pre-vote-answer', granted: true, accepted: 0, echo: ask.sentAt, view: null, term: ask.term - 1 });
     const vote = this.last(by, 'vote')!;
-    this.frame(by, { kind: 'vote-answer', granted: true, accepted: 0, echo: vote.sentAt, term: vote.term });
+    this.frame(by, { kind: 'vote-answer', granted: true, accepted: 0, echo: vote.sentAt, view: null, term: vote.term });
     assert.equal(this.engine.status().role, 'leader');
     return vote.term;
   }
@@ -229,6 +229,17 @@ test('a run that a newer view leaves out is over; one that never was a member is
   const other = new Stage({ incarnation: 6 });
   other.frame(B, { ...heartbeat(1, { view: second, agreed: second.epoch }), to: 6 });
   assert.deepEqual(other.removals, []);
+});
+
+test('a candidate takes over a newer view that a voter has, which may be the only one left with it', () => {
+  const stage = new Stage({ saved: saved(2) });
+  const newer = view(epochOf(2, 3), B, [[B, 7], [C, 7]]);
+  stage.pass(L + 4 * H);
+  const ask = stage.last(C, 'pre-vote')!;
+  const refusal = { kind: 'pre-vote-answer', granted: false, accepted: newer.epoch, view: newer } as const;
+  stage.frame(C, { ...refusal, echo: ask.sentAt, term: 2 });
+  stage.pass(4 * H);
+  assert.equal(stage.last(C, 'pre-vote')!.accepted, newer.epoch);
 });
 
 test('a leader whose majority is silent steps down', () => {

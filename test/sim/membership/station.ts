@@ -2,7 +2,7 @@
  * One server of the membership's simulator: a clock of its own speed, a disk that takes time, and the engine, which
  * dies and starts anew, is stopped and goes on.
  */
-import type { Epoch, Incarnation, NodeId } from '../../../src/base/ids.js';
+import type { Incarnation, NodeId } from '../../../src/base/ids.js';
 import type { Prng } from '../../../src/base/prng.js';
 import type { Effect, Micros } from '../../../src/core/effects.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
