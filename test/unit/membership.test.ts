@@ -92,9 +92,10 @@ class Stage {
   elect(by: NodeId): number {
     this.pass(2 * L);
     const ask = this.last(by, 'pre-vote')!;
-    this.frame(by, { kind: 'pre-vote-answer', granted: true, accepted: 0, echo: ask.sentAt, view: null, term: ask.term - 1 });
+    const yes = { granted: true, accepted: 0, view: null };
+    this.frame(by, { kind: 'pre-vote-answer', ...yes, echo: ask.sentAt, term: ask.term - 1 });
     const vote = this.last(by, 'vote')!;
-    this.frame(by, { kind: 'vote-answer', granted: true, accepted: 0, echo: vote.sentAt, view: null, term: vote.term });
+    this.frame(by, { kind: 'vote-answer', ...yes, echo: vote.sentAt, term: vote.term });
     assert.equal(this.engine.status().role, 'leader');
     return vote.term;
   }
