@@ -4,13 +4,13 @@
  * core/membership only. The first byte tells them from the bodies of links (frame.ts). Layout (little endian):
  *
  *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
- *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted; heartbeat: 1 a view follows;
- *                  answer: 1 willing to be a member
+ *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
+ *                  follows; answer: 1 willing to be a member
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
  *  18 hello:            u53 accepted (epoch on disk, 0: none)
  *     pre-vote, vote:   u53 accepted, u53 sentAt
- *     their answers:    u53 accepted, u53 echo (sentAt of the question)
+ *     their answers:    u53 accepted, u53 echo (sentAt of the question), the accepted view if the asker's is older
  *     heartbeat:        u53 sentAt, u53 agreed (epoch, 0: none yet in this term), u53 echo (sentAt of the newest answer
  *                       of the receiver; 0: no lease), u32 remaining (microseconds of the authority), view
  *     answer:           u53 echo (sentAt of the heartbeat), u53 sentAt, u53 accepted, u53 installed, u53 recovered,
@@ -39,7 +39,7 @@ export const VIEW_BYTES_MAX = 1_340;
 export type MembershipContent =
   | { kind: 'hello'; answerWanted: boolean; accepted: number }
   | { kind: 'pre-vote' | 'vote'; accepted: number; sentAt: number }
-  | { kind: 'pre-vote-answer' | 'vote-answer'; granted: boolean; accepted: number; echo: number }
+  | { kind: 'pre-vote-answer' | 'vote-answer'; granted: boolean; accepted: number; echo: number; view: View | null }
   | { kind: 'heartbeat'; sentAt: number; agreed: number; echo: number; remaining: number; view: View | null }
   | {
       kind: 'answer';
@@ -67,26 +67,33 @@ const TYPES = {
 
 const KINDS = kindsByType(TYPES);
 
-function flagOf(message: MembershipMessage): boolean {
+const FLAG_ANSWER_VIEW = 2;
+
+/** The flags that each kind may have; 1 means something else in each. */
+const FLAGS_KNOWN: Record<MembershipContent['kind'], number> = {
+  hello: 1, 'pre-vote': 0, 'pre-vote-answer': 3, vote: 0, 'vote-answer': 3, heartbeat: 1, answer: 1,
+};
+
+function flagsOf(message: MembershipMessage): number {
   switch (message.kind) {
     case 'hello':
-      return message.answerWanted;
+      return message.answerWanted ? 1 : 0;
     case 'pre-vote-answer':
     case 'vote-answer':
-      return message.granted;
+      return (message.granted ? 1 : 0) | (message.view === null ? 0 : FLAG_ANSWER_VIEW);
     case 'heartbeat':
-      return message.view !== null;
+      return message.view === null ? 0 : 1;
     case 'answer':
-      return message.willing;
+      return message.willing ? 1 : 0;
     default:
-      return false;
+      return 0;
   }
 }
 
 export function encodeMembershipMessage(message: MembershipMessage): Uint8Array {
-  const view = message.kind === 'heartbeat' ? message.view : null;
+  const view = 'view' in message ? message.view : null;
   const writer = new ByteWriter(80 + (view === null ? 0 : viewBytes(view)));
-  writer.u8(TYPES[message.kind]).u8(flagOf(message) ? 1 : 0).u53(message.to).u53(message.term);
+  writer.u8(TYPES[message.kind]).u8(flagsOf(message)).u53(message.to).u53(message.term);
   switch (message.kind) {
     case 'hello':
       writer.u53(message.accepted);
@@ -98,6 +105,7 @@ export function encodeMembershipMessage(message: MembershipMessage): Uint8Array 
     case 'pre-vote-answer':
     case 'vote-answer':
       writer.u53(message.accepted).u53(message.echo);
+      if (message.view !== null) writeView(writer, message.view);
       break;
     case 'heartbeat':
       writer.u53(message.sentAt).u53(message.agreed).u53(message.echo).u32(message.remaining);
@@ -117,10 +125,10 @@ export function encodeMembershipMessage(message: MembershipMessage): Uint8Array 
 export function decodeMembershipMessage(bytes: Uint8Array): MembershipMessage {
   return decodeTyped(bytes, KINDS, (reader, kind): MembershipMessage => {
     const flags = reader.u8();
-    if (flags > 1 || (flags === 1 && (kind === 'pre-vote' || kind === 'vote'))) throw new DecodeError('unknown-flags');
+    if ((flags & ~FLAGS_KNOWN[kind]) !== 0) throw new DecodeError('unknown-flags');
     const to = reader.u53() as Incarnation;
     const term = readTerm(reader);
-    return { ...readContent(reader, kind, flags === 1, term), to, term };
+    return { ...readContent(reader, kind, flags, term), to, term };
   });
 }
 
@@ -134,9 +142,10 @@ export function readTerm(reader: ByteReader): number {
 function readContent(
   reader: ByteReader,
   kind: MembershipContent['kind'],
-  flag: boolean,
+  flags: number,
   term: number,
 ): MembershipContent {
+  const flag = (flags & 1) !== 0;
   switch (kind) {
     case 'hello':
       return { kind, answerWanted: flag, accepted: reader.u53() };
@@ -144,8 +153,13 @@ function readContent(
     case 'vote':
       return { kind, accepted: reader.u53(), sentAt: reader.u53() };
     case 'pre-vote-answer':
-    case 'vote-answer':
-      return { kind, granted: flag, accepted: reader.u53(), echo: reader.u53() };
+    case 'vote-answer': {
+      const accepted = reader.u53();
+      const echo = reader.u53();
+      const view = (flags & FLAG_ANSWER_VIEW) === 0 ? null : readView(reader);
+      if (view !== null && termOf(view.epoch) > term) throw new DecodeError('answer-view-term');
+      return { kind, granted: flag, accepted, echo, view };
+    }
     case 'heartbeat': {
       const sentAt = reader.u53();
       const agreed = reader.u53();
@@ -161,7 +175,8 @@ function readContent(
       const sentAt = reader.u53();
       const accepted = reader.u53();
       const installed = reader.u53();
-      return { kind, willing: flag, echo, sentAt, accepted, installed, recovered: reader.u53(), unheard: readBits(reader) };
+      const recovered = reader.u53();
+      return { kind, willing: flag, echo, sentAt, accepted, installed, recovered, unheard: readBits(reader) };
     }
   }
 }

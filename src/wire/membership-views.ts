@@ -120,7 +120,8 @@ export function readView(reader: ByteReader): View {
   const former: FormerView[] = [];
   for (let i = 0; i < formerCount; i++) {
     const before = readFormer(reader, runs);
-    if (before.epoch >= epoch || before.epoch <= (former.at(-1)?.epoch ?? 0)) throw new DecodeError('view-former-order');
+    const isInOrder = before.epoch < epoch && before.epoch > (former.at(-1)?.epoch ?? 0);
+    if (!isInOrder) throw new DecodeError('view-former-order');
     former.push(before);
   }
   onePerNode(members);

@@ -30,6 +30,14 @@ test('docs/protocol.md lists every message type of the codecs, and no other', ()
   assert.deepEqual(inDocs.filter((row) => !inCode.includes(row)), []);
 });
 
+test('docs/protocol.md lists the bodies about views', () => {
+  const inCode = [...typesIn('src/wire/membership-messages.ts')].map(([type, kind]) => `${type} ${kind}`);
+  const [, bodies = ''] = read('docs/protocol.md').split('### Bodies about views');
+  const rows = (bodies.split('## 3. Records')[0] ?? '').matchAll(/^\| (\d+) \| ([a-z-]+) \|/gm);
+  assert.equal(inCode.length, 7);
+  assert.deepEqual([...rows].map(([, type, kind]) => `${type} ${kind}`), inCode);
+});
+
 function documents(): string[] {
   const inFolder = (folder: string) =>
     readdirSync(join(root, folder)).filter((name) => name.endsWith('.md')).map((name) => join(folder, name));

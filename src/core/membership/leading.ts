@@ -52,6 +52,7 @@ export class Leading {
   private authorityMissedFrom: Micros;
   private hasEnded = false;
   private hasComplained = false;
+  private readonly electedAt: Micros;
 
   constructor(
     private readonly context: MembershipContext,
@@ -66,12 +67,6 @@ export class Leading {
     this.authority = new Authority(options.leaseMicros, options.majority);
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
-  }
-
-  private readonly electedAt: Micros;
-
-  get agreedView(): View | null {
-    return this.agreed;
   }
 
   /** After the election: says so, and proposes. */
@@ -89,7 +84,8 @@ export class Leading {
   tick(): void {
     const now = this.context.now();
     const missedFrom = Math.max(this.authorityMissedFrom, this.authority.until);
-    if (now - missedFrom > STEP_DOWN_LEASES * this.options.leaseMicros) return this.ports.stepDown('no majority answers');
+    const isAlone = now - missedFrom > STEP_DOWN_LEASES * this.options.leaseMicros;
+    if (isAlone) return this.ports.stepDown('no majority answers');
     this.beatAll();
     this.judge();
   }
@@ -214,7 +210,8 @@ export class Leading {
   private composeNext(base: View | null, behind: ReadonlySet<NodeId>): Composition {
     const mayJoin = (base?.former.length ?? 0) < FORMER_VIEWS_FOR_JOINS;
     const epoch = this.nextEpoch();
-    return compose(base, this.facts(), { leader: this.options.self.node, epoch, now: this.context.now(), behind, mayJoin });
+    const now = this.context.now();
+    return compose(base, this.facts(), { leader: this.options.self.node, epoch, now, behind, mayJoin });
   }
 
   private nextEpoch(): Epoch {

@@ -15,7 +15,7 @@ export const MEMBERSHIP_LEASE_MICROS = 300_000;
 /** Clocks of two servers differ by no more in speed. Quartz is a hundred times better; a steered clock is slewed. */
 export const CLOCK_SPEED_DIFFERENCE = 0.01;
 
-/** A save that failed is tried again after this time: a full disk is not asked all the time, and is seldom full long. */
+/** A save that failed is tried again after this time: a full disk is not asked all the time, and may soon have room. */
 export const SAVE_AGAIN_MICROS = 200_000;
 
 /** A leader without authority for so many leases steps down: by then others may have been elected. */

@@ -425,7 +425,7 @@ export class Membership {
 
   private onPreVote(peer: Peer, { term, accepted, sentAt }: MembershipMessageOf<'pre-vote' | 'vote'>): void {
     const granted = !this.leads() && this.voting.wouldVote({ node: peer.node, term, accepted }, this.context.now());
-    this.send(peer, { kind: 'pre-vote-answer', granted, accepted: this.saving.durableEpoch, echo: sentAt });
+    this.answerVote(peer, 'pre-vote-answer', granted, { echo: sentAt, accepted });
   }
 
   /** A live leader is not voted out, not even by itself. */
@@ -435,6 +435,7 @@ export class Membership {
 
   private onPreVoteAnswer(peer: Peer, message: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): void {
     peer.accepted = message.accepted;
+    if (this.adopt(message)) return;
     if (message.term > this.saving.term && !message.granted) return this.learnTerm(message.term);
     const { candidacy } = this;
     if (candidacy?.phase !== 'pre-vote' || message.echo !== candidacy.startedAt) return;
@@ -459,21 +460,41 @@ export class Membership {
         this.standLater(now + this.options.leaseMicros);
         saving.whenSaved(() => {
           if (saving.term !== term || saving.votedFor !== peer.node) return;
-          this.answerVote(peer, true, sentAt);
+          this.answerVote(peer, 'vote-answer', true, { echo: sentAt, accepted });
         });
         return;
       }
       if (term > saving.term) this.raiseTerm(term);
     }
-    this.answerVote(peer, false, sentAt);
+    this.answerVote(peer, 'vote-answer', false, { echo: sentAt, accepted });
   }
 
-  private answerVote(peer: Peer, granted: boolean, echo: Micros): void {
-    this.send(peer, { kind: 'vote-answer', granted, accepted: this.saving.durableEpoch, echo });
+  private answerVote(
+    peer: Peer,
+    kind: 'pre-vote-answer' | 'vote-answer',
+    granted: boolean,
+    asked: { echo: Micros; accepted: number },
+  ): void {
+    const { saving } = this;
+    // a witness, or whoever cannot stand, may be the only one left that has the newest view
+    const view = asked.accepted < saving.acceptedEpoch ? saving.accepted : null;
+    this.send(peer, { kind, granted, accepted: saving.durableEpoch, echo: asked.echo, view });
+  }
+
+  /** A voter has a newer view than we: we take it over, with the voter's term, and stand again soon. */
+  private adopt({ term, view }: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): boolean {
+    const { saving } = this;
+    if (view === null || this.candidacy === null || view.epoch <= saving.acceptedEpoch) return false;
+    this.candidacy = null;
+    if (term > saving.term) saving.change({ term, votedFor: null, accepted: view });
+    else saving.change({ accepted: view });
+    this.standLater(this.context.now());
+    return true;
   }
 
   private onVoteAnswer(peer: Peer, message: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): void {
     peer.accepted = message.accepted;
+    if (this.adopt(message)) return;
     if (message.term > this.saving.term) return this.learnTerm(message.term);
     const { candidacy } = this;
     if (candidacy?.phase !== 'vote' || message.echo !== candidacy.startedAt) return;

@@ -10,12 +10,12 @@ import type { Micros } from '../effects.js';
 
 export type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
 
-export function memberOf(view: View | null, node: NodeId): Member | undefined {
+export function memberOf(view: Pick<View, 'members'> | null, node: NodeId): Member | undefined {
   return view?.members.find((member) => member.node === node);
 }
 
 /** Whether the view names this run. */
-export function names(view: View | null, run: Run): boolean {
+export function names(view: Pick<View, 'members'> | null, run: Run): boolean {
   return memberOf(view, run.node)?.incarnation === run.incarnation;
 }
 
@@ -82,7 +82,7 @@ export function compose(
     for (const { node, incarnation, isHeard, willing } of facts.values()) {
       const run = { node, incarnation };
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
-      if (!mayJoin || (base !== null && isOver(base, run))) continue;
+      if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
       nodes.push(node);
       joined.push(node);

@@ -6,6 +6,7 @@ import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';
 import type { Run, View } from '../../../src/core/membership/views.js';
 import { names } from '../../../src/core/membership/views.js';
+import { termOf } from '../../../src/wire/membership-messages.js';
 import type { SavedMembership } from '../../../src/wire/membership-state.js';
 
 export interface Violation {
@@ -53,6 +54,8 @@ export class MembershipChecker {
     if (accepted.epoch < (this.onDisk.get(node) ?? 0)) this.fail('accepted-ascends', `server ${node}`);
     this.onDisk.set(node, accepted.epoch);
     this.content(accepted);
+    // taken over from a voter under a later term: that is known, but its leader never counts it
+    if (term !== termOf(accepted.epoch)) return;
     const by = this.acceptedBy.get(accepted.epoch) ?? new Set<NodeId>();
     this.acceptedBy.set(accepted.epoch, by.add(node));
     if (by.size === this.majority) this.agree(accepted);
@@ -109,7 +112,8 @@ export class MembershipChecker {
     if ((this.acceptedBy.get(view.epoch)?.size ?? 0) < this.majority) {
       this.fail('installed-is-agreed', `${key(run)} installs ${view.epoch}, which no majority accepted`);
     }
-    if (view.epoch <= (this.installedBy.get(key(run)) ?? 0)) this.fail('installed-ascends', `${key(run)} ${view.epoch}`);
+    const isNewer = view.epoch > (this.installedBy.get(key(run)) ?? 0);
+    if (!isNewer) this.fail('installed-ascends', `${key(run)} ${view.epoch}`);
     this.installedBy.set(key(run), view.epoch);
     if (!names(view, run)) this.fail('installed-names-us', `${key(run)} ${view.epoch}`);
   }

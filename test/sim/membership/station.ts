@@ -2,7 +2,7 @@
  * One server of the membership's simulator: a clock of its own speed, a disk that takes time, and the engine, which
  * dies and starts anew, is stopped and goes on.
  */
-import type { Epoch, Incarnation, NodeId } from '../../../src/base/ids.js';
+import type { Incarnation, NodeId } from '../../../src/base/ids.js';
 import type { Prng } from '../../../src/base/prng.js';
 import type { Effect, Micros } from '../../../src/core/effects.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
@@ -257,7 +257,7 @@ export class Station {
     time.after(1_000 + prng.below(300_000), () => {
       if (incarnation !== this.incarnation || this.engine === null) return;
       checker.recover(this.run, view.epoch);
-      this.input(() => this.engine?.recovered(view.epoch as Epoch));
+      this.input(() => this.engine?.recovered(view.epoch));
     });
   }
 

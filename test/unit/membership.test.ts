@@ -1,0 +1,268 @@
+/**
+ * The membership as a whole: one engine whose peers and disk the test plays, and a few engines that hear each other.
+ * What random runs find is in test/sim/membership.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { NodeId } from '../../src/base/ids.js';
+import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
+import type { Effect } from '../../src/core/effects.js';
+import type { View } from '../../src/core/membership/membership.js';
+import { Membership } from '../../src/core/membership/membership.js';
+import { Timers } from '../../src/core/timers.js';
+import type {
+  MembershipContent, MembershipMessage, MembershipMessageOf,
+} from '../../src/wire/membership-messages.js';
+import { decodeMembershipMessage, encodeMembershipMessage, epochOf } from '../../src/wire/membership-messages.js';
+import type { SavedMembership, ServerRole } from '../../src/wire/membership-state.js';
+
+const H = 40_000;
+const L = 300_000;
+const [A, B, C] = [0, 1, 2].map(nodeId) as [NodeId, NodeId, NodeId];
+
+interface Setup {
+  self?: NodeId;
+  roles?: ServerRole[];
+  saved?: SavedMembership | null;
+  incarnation?: number;
+}
+
+/** One engine, in the middle of what the test plays. */
+class Stage {
+  now = 1_000_000;
+  readonly timers = new Timers();
+  readonly views: View[] = [];
+  readonly removals: View[] = [];
+  readonly sent: { to: NodeId; message: MembershipMessage }[] = [];
+  readonly saves: { token: number; state: SavedMembership }[] = [];
+  readonly counts = new Map<string, number>();
+  lease = 0;
+  diskAnswers = true;
+  readonly engine: Membership;
+
+  constructor({ self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 }: Setup = {}) {
+    const context = {
+      now: () => this.now,
+      timers: this.timers,
+      emit: (effect: Effect) => void (effect.kind === 'membership-save' && this.saves.push(effect)),
+      log: () => undefined,
+      count: (name: string) => void this.counts.set(name, (this.counts.get(name) ?? 0) + 1),
+    };
+    const servers = roles.map((role, node) => ({ node: nodeId(node), role }));
+    const options = { self, incarnation: incarnation(run), servers, heartbeatMicros: H, leaseMicros: L, saved };
+    this.engine = new Membership(context, options, {
+      view: (view) => this.views.push(view),
+      lease: (until) => (this.lease = until),
+      removed: (view) => this.removals.push(view),
+      send: (to, body) => this.sent.push({ to, message: decodeMembershipMessage(body) }),
+    });
+    this.pass(0);
+  }
+
+  pass(micros: number): void {
+    const end = this.now + micros;
+    for (;;) {
+      const next = this.timers.deadline();
+      if (next > end) break;
+      this.now = Math.max(this.now, next);
+      this.timers.run(this.now);
+      this.disk();
+    }
+    this.now = end;
+  }
+
+  disk(): void {
+    while (this.diskAnswers && this.saves.length > 0) this.engine.onSaved(this.saves.shift()!.token, true);
+  }
+
+  frame(from: NodeId, content: MembershipContent & { term?: number; to?: number; run?: number }): void {
+    const { term = 0, to = 5, run = 7, ...rest } = content;
+    const message = { ...rest, term, to: incarnation(to) };
+    this.engine.onFrame(from, incarnation(run), encodeMembershipMessage(message));
+    this.disk();
+  }
+
+  /** The newest message of a kind to a peer. */
+  last<Kind extends MembershipContent['kind']>(to: NodeId, kind: Kind): MembershipMessageOf<Kind> | undefined {
+    const found = this.sent.filter((one) => one.to === to && one.message.kind === kind).at(-1);
+    return found?.message as MembershipMessageOf<Kind> | undefined;
+  }
+
+  /** Lets it be elected with the voice of this peer. */
+  elect(by: NodeId): number {
+    this.pass(2 * L);
+    const ask = this.last(by, 'pre-vote')!;
+    const yes = { granted: true, accepted: 0, view: null };
+    this.frame(by, { kind: 'pre-vote-answer', ...yes, echo: ask.sentAt, term: ask.term - 1 });
+    const vote = this.last(by, 'vote')!;
+    this.frame(by, { kind: 'vote-answer', ...yes, echo: vote.sentAt, term: vote.term });
+    assert.equal(this.engine.status().role, 'leader');
+    return vote.term;
+  }
+
+  answer(from: NodeId, change: { accepted?: number; run?: number; willing?: boolean } = {}): void {
+    const heartbeat = this.last(from, 'heartbeat')!;
+    const { accepted = heartbeat.view?.epoch ?? 0, run = 7, willing = true } = change;
+    this.frame(from, {
+      kind: 'answer', willing, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0, recovered: 0,
+      unheard: [], term: heartbeat.term, run,
+    });
+  }
+}
+
+function saved(term: number, accepted: View | null = null): SavedMembership {
+  const servers = [A, B, C].map((node) => ({ node, role: 'server' as const }));
+  return { term, votedFor: null, accepted, servers };
+}
+
+function view(number: number, leader: NodeId, runs: [NodeId, number][]): View {
+  const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(number) }));
+  return { epoch: epoch(number), leader, members, former: [], past: [] };
+}
+
+const heartbeat = (term: number, change: Partial<MembershipMessageOf<'heartbeat'>> = {}) =>
+  ({ kind: 'heartbeat', sentAt: 10, agreed: 0, echo: 0, remaining: 0, view: null, term, ...change }) as const;
+
+test('a server alone leads at once and renews its own lease', () => {
+  const stage = new Stage({ roles: ['server'] });
+  assert.equal(stage.views.length, 1);
+  stage.pass(3 * H);
+  assert.ok(stage.lease > stage.now + L - 2 * H);
+  const before = stage.lease;
+  stage.pass(H);
+  assert.equal(stage.lease, before + H);
+});
+
+test('a frame for another run only teaches the sender, and is answered', () => {
+  const stage = new Stage();
+  stage.sent.length = 0;
+  stage.frame(B, { ...heartbeat(9), to: 4, run: 7 });
+  assert.deepEqual(stage.sent.map(({ message }) => [message.kind, message.to]), [['hello', 7]]);
+  assert.equal(stage.engine.status().term, 0);
+  stage.frame(B, { ...heartbeat(9), run: 6 });
+  assert.equal(stage.counts.get('membership.frame.refused.incarnation-old'), 1);
+  assert.equal(stage.engine.status().term, 0);
+});
+
+test('a heartbeat is answered, which is a promise, when its term is on disk', () => {
+  const stage = new Stage();
+  stage.diskAnswers = false;
+  stage.frame(B, heartbeat(9));
+  assert.equal(stage.last(B, 'answer'), undefined);
+  assert.ok(stage.engine.status().promisedUntil < stage.now);
+  stage.diskAnswers = true;
+  stage.disk();
+  assert.equal(stage.last(B, 'answer')!.echo, 10);
+  assert.equal(stage.engine.status().promisedUntil, stage.now + Math.ceil(L * 1.01));
+  stage.frame(C, { kind: 'vote', accepted: 0, sentAt: 3, term: 10 });
+  assert.equal(stage.last(C, 'vote-answer')!.granted, false);
+  assert.equal(stage.engine.status().term, 9, 'a live leader is never voted out');
+});
+
+test('a vote is told when it is on disk, a view that is accepted too', () => {
+  const stage = new Stage();
+  stage.diskAnswers = false;
+  stage.frame(B, { kind: 'vote', accepted: 0, sentAt: 3, term: 1 });
+  assert.equal(stage.last(B, 'vote-answer'), undefined);
+  stage.diskAnswers = true;
+  stage.disk();
+  assert.equal(stage.last(B, 'vote-answer')!.granted, true);
+  stage.diskAnswers = false;
+  const proposal = view(epochOf(1, 1), B, [[A, 5], [B, 7]]);
+  stage.frame(B, heartbeat(1, { view: proposal }));
+  assert.equal(stage.last(B, 'answer')!.accepted, 0);
+  stage.diskAnswers = true;
+  stage.disk();
+  assert.equal(stage.last(B, 'answer')!.accepted, proposal.epoch);
+  assert.equal(stage.views.length, 0, 'not agreed yet');
+  stage.frame(B, heartbeat(1, { view: proposal, agreed: proposal.epoch, echo: stage.now - 10, remaining: 200_000 }));
+  assert.deepEqual(stage.views, [proposal]);
+  assert.equal(stage.lease, stage.now - 10 + 198_000);
+});
+
+test('a restarted server that ever saved anything does not vote for a lease', () => {
+  const stage = new Stage({ saved: saved(3) });
+  stage.frame(B, { kind: 'vote', accepted: 0, sentAt: 3, term: 4 });
+  assert.equal(stage.last(B, 'vote-answer')!.granted, false);
+  stage.pass(Math.ceil(L * 1.01));
+  stage.frame(B, { kind: 'vote', accepted: 0, sentAt: 4, term: 4 });
+  assert.equal(stage.last(B, 'vote-answer')!.granted, true);
+});
+
+test('what an earlier leader proposed does not count before it is proposed again', () => {
+  const old = view(epochOf(1, 5), B, [[A, 4], [B, 7]]);
+  const stage = new Stage({ saved: saved(2, old) });
+  const term = stage.elect(C);
+  // what C says of itself first; then all say that they have the old view
+  stage.answer(C, { accepted: old.epoch });
+  stage.answer(B, { accepted: old.epoch });
+  assert.equal(stage.engine.status().view, null);
+  assert.equal(stage.views.length, 0);
+  stage.pass(3 * H);
+  const proposal = stage.last(C, 'heartbeat')!.view!;
+  assert.equal(Math.floor(proposal.epoch / 2 ** 20), term);
+  assert.deepEqual(proposal.former.map((one) => one.epoch), [old.epoch], 'B joined with it');
+  stage.answer(C);
+  assert.equal(stage.views.at(-1)?.epoch, proposal.epoch);
+});
+
+test('a leader that was elected keeps members it has not heard yet until they are silent', () => {
+  const old = view(epochOf(1, 5), B, [[A, 4], [B, 7], [C, 7]]);
+  const stage = new Stage({ saved: saved(2, old) });
+  stage.elect(C);
+  assert.deepEqual(stage.last(C, 'heartbeat')!.view!.members.map(({ node }) => node), [A, B, C]);
+  stage.answer(C);
+  for (let i = 0; i < 9; i++) {
+    stage.pass(H);
+    stage.answer(C);
+  }
+  assert.deepEqual(stage.views.at(-1)!.members.map(({ node }) => node), [A, C]);
+});
+
+test('a run that a newer view leaves out is over; one that never was a member is not', () => {
+  const stage = new Stage();
+  const first = view(epochOf(1, 1), B, [[A, 5], [B, 7]]);
+  stage.frame(B, heartbeat(1, { view: first, agreed: first.epoch }));
+  const second = { ...view(epochOf(1, 2), B, [[B, 7]]), past: [{ node: A, incarnation: incarnation(5) }] };
+  stage.frame(B, heartbeat(1, { view: second, agreed: second.epoch }));
+  assert.deepEqual(stage.removals, [second]);
+  assert.equal(stage.last(B, 'answer')!.willing, false);
+  const other = new Stage({ incarnation: 6 });
+  other.frame(B, { ...heartbeat(1, { view: second, agreed: second.epoch }), to: 6 });
+  assert.deepEqual(other.removals, []);
+});
+
+test('a candidate takes over a newer view that a voter has, which may be the only one left with it', () => {
+  const stage = new Stage({ saved: saved(2) });
+  const newer = view(epochOf(2, 3), B, [[B, 7], [C, 7]]);
+  stage.pass(L + 4 * H);
+  const ask = stage.last(C, 'pre-vote')!;
+  const refusal = { kind: 'pre-vote-answer', granted: false, accepted: newer.epoch, view: newer } as const;
+  stage.frame(C, { ...refusal, echo: ask.sentAt, term: 2 });
+  stage.pass(4 * H);
+  assert.equal(stage.last(C, 'pre-vote')!.accepted, newer.epoch);
+});
+
+test('a leader whose majority is silent steps down', () => {
+  const stage = new Stage();
+  stage.elect(C);
+  stage.pass(H);
+  stage.answer(C);
+  stage.pass(3 * L + 2 * H);
+  assert.notEqual(stage.engine.status().role, 'leader');
+  assert.ok(stage.lease < stage.now);
+});
+
+test('a witness votes and accepts, and neither stands nor serves', () => {
+  const stage = new Stage({ self: C, roles: ['server', 'server', 'witness'] });
+  stage.pass(3 * L);
+  assert.equal(stage.last(A, 'pre-vote'), undefined);
+  stage.frame(B, { kind: 'vote', accepted: 0, sentAt: 3, term: 1 });
+  assert.equal(stage.last(B, 'vote-answer')!.granted, true);
+  const proposal = view(epochOf(1, 1), B, [[A, 5], [B, 7]]);
+  stage.frame(B, heartbeat(1, { view: proposal, agreed: proposal.epoch, echo: stage.now, remaining: 200_000 }));
+  assert.equal(stage.last(B, 'answer')!.accepted, proposal.epoch);
+  assert.equal(stage.last(B, 'answer')!.willing, false);
+  assert.deepEqual([stage.views.length, stage.lease], [0, 0]);
+  assert.equal(stage.engine.status().role, 'witness');
+});
