@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # npm test [-- PART...]: sets up what is missing, then runs all tests, or those of the parts named: unit scenarios sim
-# native fuzz integration suites fresh. Ends with one line of counts; fails when a test failed, or when there was none
-# to run.
+# model native fuzz integration suites fresh. Ends with one line of counts; fails when a test failed, or when there was
+# none to run.
 # The part "fresh" tries the README on bare machines (scripts/fresh-machine.sh); on such a machine it is skipped.
 # The part "kernel" runs only when it is named: real Linux kernel clients in small virtual machines (test/kernel,
 # whose turns.test.ts has its variables).
@@ -10,6 +10,7 @@
 #   SMBPOOL_LEASE_SECONDS how long the load of clients that cache lasts (default 60)
 #   SMBPOOL_FULL=1        Samba's whole list also over UDP, on one and five servers, with losses (20 minutes more)
 #   SMBPOOL_SHORT=1       only the quick ones of Samba's suites, only on three servers (two minutes)
+#   SMBPOOL_MODEL_FULL=1  the models of views also with larger bounds (ten minutes more, 2 GB)
 #   SMBPOOL_KILLS         how many smbds are killed under load (default 60)
 #   SMBPOOL_DAEMON_KILLS  how many daemons are killed under load (default 5)
 #   SMBPOOL_NO_MODULE=1   without the VFS module
@@ -17,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usual_parts=(unit scenarios sim native fuzz integration suites fresh)
+usual_parts=(unit scenarios sim model native fuzz integration suites fresh)
 all_parts=("${usual_parts[@]}" kernel)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${usual_parts[@]}")
