@@ -280,8 +280,9 @@ void TheLeaseOutlivesTheDaemon() {
   f.Attach();
   CHECK(smbpool_link_lease_deadline(&f.link) == 0);
   f.server->SetLeaseDeadline(12345);
-  CHECK(smbpool_link_lease_deadline(&f.link) == 12345);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345 && !smbpool_link_ended(&f.link));
   f.server.reset();
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345 && smbpool_link_ended(&f.link));
   CHECK(smbpool_link_readable(&f.link) == ECONNRESET);
   smbpool_link_close(&f.link);
   CHECK(smbpool_link_lease_deadline(&f.link) == 12345);

@@ -263,6 +263,10 @@ static bool socket_ended(const struct smbpool_link *link) {
   return poll(&look, 1, 0) != 0;
 }
 
+bool smbpool_link_ended(const struct smbpool_link *link) {
+  return link->state != SMBPOOL_LINK_UP || socket_ended(link);
+}
+
 bool smbpool_link_wait(struct smbpool_link *link, uint32_t timeout_ms) {
   uint64_t deadline = now_ms() + timeout_ms;
   bool there = false;

@@ -57,6 +57,9 @@ void smbpool_link_close(struct smbpool_link *link);
 /* Closes, and forgets the lease too: the end. */
 void smbpool_link_end(struct smbpool_link *link);
 
+/* The daemon that we were attached to has ended, or has sent us away: nothing comes of it any more. Never blocks. */
+bool smbpool_link_ended(const struct smbpool_link *link);
+
 /* Until when this server may serve, by the page mapped last; 0: no lease is in use, or there was never a page. */
 uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link);
 

@@ -3,7 +3,9 @@
  * it had. smbpoold writes into the node page until when the server may serve; each smbd compares that with the clock by
  * itself, so that it holds while the daemon is stopped, stuck or dead. Here is the look, the wait for a lease that comes
  * back, and the hooks that do nothing else; open.c, write.c, lock.c and durable.c look too. Reads of open handles go on.
- * Must be as cheap as a look at the clock while the lease is valid, and must never wait below a record of smbd's locks.
+ * Must be as cheap as a look at the clock while the lease is valid, and must not need anything of the daemon. A rename,
+ * or a delete at a close, waits while smbd has the file's record locked: it keeps others of this server from opening the
+ * file, who are fenced as well.
  */
 #include "module.h"
 
@@ -34,15 +36,18 @@ static bool refuse(struct smbpool_tree *tree) {
   smbpool_link_count(&process->link, SMBPOOL_CLIENT_FENCE_REFUSED);
   if (!process->fence.told) {
     process->fence.told = true;
-    DBG_ERR("smbpool: this server's lease in the pool is over and did not come back in %u ms: opens and changes are "
-            "refused until it does, because other servers may have taken over. Is smbpoold running here, and does it "
-            "reach the others? See \"smbpool page\", \"smbpool status\" and its log\n", tree->config.fence_wait_ms);
+    DBG_ERR("smbpool: this server's lease in the pool is over: opens and changes are refused until it is back, because "
+            "other servers may have taken over. Does smbpoold run here, and does it reach the others? See \"smbpool "
+            "page\", \"smbpool status\" and its log\n");
   }
   errno = FENCED_ERRNO;
   return false;
 }
 
-/* The whole smbd waits: it serves one client, and that one is fenced. */
+/*
+ * The whole smbd waits: it serves one client, and that one is fenced. Not for a daemon that has ended: smbd ends behind
+ * it as soon as it is back in its event loop, and the daemon's next run waits for that.
+ */
 static enum smbpool_fence_step wait_for_lease(struct smbpool_tree *tree) {
   uint64_t began_us = smbpool_now_us();
   enum smbpool_fence_step step;
@@ -51,6 +56,7 @@ static enum smbpool_fence_step wait_for_lease(struct smbpool_tree *tree) {
   do {
     struct timespec pause = {.tv_nsec = LOOK_AGAIN_US * 1000l};
 
+    if (smbpool_link_ended(&tree->process->link)) return SMBPOOL_FENCE_REFUSE;
     clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
     step = look(tree);
     /* A lease that comes and goes between the looks begins new episodes: bounded all the same. */
