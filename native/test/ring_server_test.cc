@@ -81,7 +81,7 @@ struct Fixture {
     CHECK(RingServer::Open(options, &server).ok());
     smbpool_link_init(&link);
   }
-  ~Fixture() { smbpool_link_close(&link); }
+  ~Fixture() { smbpool_link_end(&link); }
   void Turn() {
     // Also what became readable by the turn itself: a hello right behind its connect.
     do {

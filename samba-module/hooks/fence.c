@@ -1,19 +1,16 @@
 /*
  * Fencing: a server whose lease is over opens and changes nothing, because the others may already have taken over what
  * it had. smbpoold writes into the node page until when the server may serve; each smbd compares that with the clock by
- * itself, so that it holds while the daemon is stopped, stuck or dead. Here is the look, the wait for a lease that comes
- * back, and the hooks that do nothing else; open.c, write.c, lock.c and durable.c look too. Reads of open handles go on.
- * Must be as cheap as a look at the clock while the lease is valid, and must not need anything of the daemon. A rename,
- * or a delete at a close, waits while smbd has the file's record locked: it keeps others of this server from opening the
- * file, who are fenced as well.
+ * itself, so that it holds while the daemon is stopped, stuck or dead. Here is the look, the wait for a lease that
+ * comes back, and the hooks that do nothing else; open.c, write.c, lock.c and durable.c look too. Reads of open handles
+ * go on. Must be as cheap as a look at the clock while the lease is valid, and must not need anything of the daemon. A
+ * rename, or a delete at a close, waits while smbd has the file's record locked: it keeps others of this server from
+ * opening the file, who are fenced as well.
  */
 #include "module.h"
 
 /* Between two looks of a request that waits; a tenth of the time between two renewals. */
 #define LOOK_AGAIN_US 4000
-
-/* What a client gets: it sees a broken connection, tries again or goes to another server, and believes no success. */
-#define FENCED_ERRNO EPIPE /* smbd makes NT_STATUS_CONNECTION_DISCONNECTED of it */
 
 static struct smbpool_tree *tree_of(struct vfs_handle_struct *handle) {
   struct smbpool_tree *tree = handle->data;
@@ -40,7 +37,7 @@ static bool refuse(struct smbpool_tree *tree) {
             "other servers may have taken over. Does smbpoold run here, and does it reach the others? See \"smbpool "
             "page\", \"smbpool status\" and its log\n");
   }
-  errno = FENCED_ERRNO;
+  errno = SMBPOOL_ERRNO_FENCED;
   return false;
 }
 

@@ -78,7 +78,7 @@ NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lo
 bool smbpool_kernel_lock(struct vfs_handle_struct *handle, struct files_struct *fsp, int op, off_t offset,
                          off_t count, int type) {
   if (type != F_UNLCK && smbpool_fence_look(handle) != SMBPOOL_FENCE_PASS) {
-    errno = EPIPE;
+    errno = SMBPOOL_ERRNO_FENCED;
     return false;
   }
   return SMB_VFS_NEXT_LOCK(handle, fsp, op, offset, count, type);

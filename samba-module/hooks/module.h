@@ -1,8 +1,8 @@
 /*
  * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
- * report, wait, lease, break, fence; attach; connect, open and the other hooks. Rules for every hook: never block on the
- * daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by smbd's own functions for
- * share modes: open.c, write.c), be right with no daemon at all.
+ * report, wait, lease, break, fence; attach; connect, open and the other hooks. Rules for every hook: never block on
+ * the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by smbd's own
+ * functions for share modes: open.c, write.c), be right with no daemon at all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H
@@ -20,7 +20,9 @@ int smbpool_connect(struct vfs_handle_struct *handle, const char *service, const
 void smbpool_disconnect(struct vfs_handle_struct *handle);
 
 /* fence.c */
+/* What a client gets: it sees a broken connection, tries again or goes to another server, and believes no success. */
 #define SMBPOOL_STATUS_FENCED NT_STATUS_CONNECTION_DISCONNECTED
+#define SMBPOOL_ERRNO_FENCED EPIPE /* smbd makes that status of it */
 /*
  * Before and, where time passes in between, after whatever opens or changes something: true while this server has its
  * lease; waits for it to come back. False: errno is set, the request is to be refused.

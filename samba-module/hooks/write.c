@@ -3,8 +3,8 @@
  * before the write is done. Who is granted a read lease in between and reads what was there goes by that for ever;
  * with a write in a thread, and an opener on another server, that is not rare. So they are told once more when the
  * write is done, before its client is answered. Costs nothing while nobody opened anything meanwhile: smbd compares
- * the sequence number of its database first. And a server whose lease is over writes nothing; what was under way when it
- * ran out is not told as written.
+ * the sequence number of its database first. And a server whose lease is over writes nothing; what was under way when
+ * it ran out is not told as written.
  */
 #include "module.h"
 

@@ -1,8 +1,8 @@
 /*
- * What a look at the lease costs a write, in nanoseconds: what smbpool_fence_pass does while the lease is valid, without
- * smbd around it. As the module is compiled (-O2, position independent), with the word in a shared mapping that another
- * thread renews as smbpoold would. Built and run by scripts/test-module.sh; fails when it is not what is asked for, with
- * much room for busy machines: the figure is for docs/measurements.md.
+ * What a look at the lease costs a write, in nanoseconds: what smbpool_fence_pass does while the lease is valid,
+ * without smbd around it. As the module is compiled (-O2, position independent), with the word in a shared mapping that
+ * another thread renews as smbpoold would. Built and run by scripts/test-module.sh; fails when it is not what is asked
+ * for, with much room for busy machines: the figure is for docs/measurements.md.
  *   fence_cost [LOOKS]
  */
 #ifndef _GNU_SOURCE
