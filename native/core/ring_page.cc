@@ -61,7 +61,19 @@ void RingServer::Count(uint32_t counter, uint64_t by) noexcept {
   Store(&page_->counters[counter], page_->counters[counter] + by);
 }
 
+// What clients count of fencing, into the page. A client may write anything there: it misleads people, nobody else.
+void RingServer::SumUp(Client* client) noexcept {
+  if (client->ring == nullptr) return;
+  const uint64_t waits = Load(&client->ring->counters[SMBPOOL_CLIENT_FENCE_WAITS]);
+  const uint64_t refused = Load(&client->ring->counters[SMBPOOL_CLIENT_FENCE_REFUSED]);
+  if (waits > client->fence_waits) Count(SMBPOOL_NODE_FENCE_WAITS, waits - client->fence_waits);
+  if (refused > client->fence_refused) Count(SMBPOOL_NODE_FENCE_REFUSED, refused - client->fence_refused);
+  client->fence_waits = waits;
+  client->fence_refused = refused;
+}
+
 void RingServer::Beat(const double* values, size_t count) noexcept {
+  for (auto& [attachment, client] : clients_) SumUp(client.get());
   for (size_t i = 0; i < std::min<size_t>(count, SMBPOOL_NODE_COUNTERS - SMBPOOL_NODE_FREE); i++) {
     Store(&page_->counters[SMBPOOL_NODE_FREE + i], static_cast<uint64_t>(std::max(0.0, values[i])));
   }

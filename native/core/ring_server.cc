@@ -422,6 +422,7 @@ void RingServer::Bury(RingSink* sink) noexcept {
       Count(SMBPOOL_NODE_BAD_RINGS);
       client->reason = RingEnd::kBadRing;
     }
+    SumUp(client);
     if (client->ring != nullptr) Count(SMBPOOL_NODE_DETACHED);
     if (client->announced) sink->Detached(attachment, client->reason);
     by_slot_[client->slot] = nullptr;

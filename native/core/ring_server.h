@@ -111,6 +111,8 @@ class RingServer {
     bool queued = false;
     bool ended = false;
     RingEnd reason = RingEnd::kGone;
+    uint64_t fence_waits = 0;  // as summed up so far
+    uint64_t fence_refused = 0;
     ~Client();
   };
   enum class DrainEnd { kEmpty, kMore, kBad };
@@ -125,6 +127,7 @@ class RingServer {
   void Refuse(Client* client, uint32_t refusal) noexcept;
   void CollectReady(bool all) noexcept;
   DrainEnd DrainClient(Client* client, RingSink* sink, size_t* budget) noexcept;
+  void SumUp(Client* client) noexcept;
   void Queue(Client* client) noexcept;
   void End(Client* client, RingEnd reason) noexcept;
   void Bury(RingSink* sink) noexcept;

@@ -68,6 +68,8 @@ enum smbpool_client_counter {
   SMBPOOL_CLIENT_OPENS_CHANGED = 11,  /* opens whose file changed while they waited for its share modes */
   SMBPOOL_CLIENT_BREAKS_REPEATED = 12, /* leases broken once more, because a handle of theirs closed meanwhile */
   SMBPOOL_CLIENT_NOTIFIES_LATE = 13, /* watched folders of which another server may have heard too late */
+  SMBPOOL_CLIENT_FENCE_WAITS = 14,   /* requests that waited because this server's lease was over */
+  SMBPOOL_CLIENT_FENCE_REFUSED = 15, /* requests refused for that */
 };
 
 /*
@@ -144,7 +146,10 @@ enum smbpool_node_counter {
   SMBPOOL_NODE_HOME_ADDED = 12,
   SMBPOOL_NODE_HOME_EVICTED = 13,
   SMBPOOL_NODE_HOME_REMOVED = 14,
-  /* 15..63 for the ring server; 64..255 belong to the daemon's core and are named by it. */
+  /* Sums over all clients, as they count: twice a second, and when one ends. */
+  SMBPOOL_NODE_FENCE_WAITS = 15,
+  SMBPOOL_NODE_FENCE_REFUSED = 16,
+  /* 17..63 for the ring server; 64..255 belong to the daemon's core and are named by it. */
   SMBPOOL_NODE_FREE = 64,
 };
 
@@ -196,7 +201,7 @@ struct smbpool_node_page {
   /* Line 1: 1 = the daemon sleeps or is about to: ring the bell. Only the daemon writes it. */
   uint32_t daemon_sleeps;
   uint32_t reserved1[31];
-  /* Line 2: CLOCK_MONOTONIC microseconds until which this node may serve; 0 = no lease is used. */
+  /* Line 2: CLOCK_MONOTONIC microseconds until which this node may serve; 0 = no lease is used. Smbds compare it. */
   uint64_t lease_deadline_us;
   uint64_t reserved2[15];
   /* Line 3: CLOCK_MONOTONIC microseconds; the daemon's loop writes it twice a second. 0 = it never did. */

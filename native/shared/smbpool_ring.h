@@ -145,6 +145,16 @@ static inline uint32_t smbpool_client_state(const struct smbpool_ring *ring) {
   return __atomic_load_n(&ring->client_state, __ATOMIC_SEQ_CST);
 }
 
+/* Until when this server may serve; 0: no lease is in use. The clock is to be read after it. */
+static inline uint64_t smbpool_lease_deadline(const struct smbpool_node_page *page) {
+  return __atomic_load_n(&page->lease_deadline_us, __ATOMIC_ACQUIRE);
+}
+
+/* Both in microseconds of CLOCK_MONOTONIC. At the deadline it is over. */
+static inline int smbpool_lease_over(uint64_t deadline_us, uint64_t now_us) {
+  return deadline_us != 0 && now_us >= deadline_us;
+}
+
 /* 64-bit fingerprint of a key: FNV-1a over kind and bytes, then a finalizer so that any bits may choose the bucket. */
 static inline uint64_t smbpool_fingerprint(uint8_t kind, const void *key, size_t key_bytes) {
   const uint8_t *bytes = (const uint8_t *)key;

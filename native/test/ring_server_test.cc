@@ -81,7 +81,7 @@ struct Fixture {
     CHECK(RingServer::Open(options, &server).ok());
     smbpool_link_init(&link);
   }
-  ~Fixture() { smbpool_link_close(&link); }
+  ~Fixture() { smbpool_link_end(&link); }
   void Turn() {
     // Also what became readable by the turn itself: a hello right behind its connect.
     do {
@@ -273,6 +273,50 @@ void DeathOfTheDaemonIsSeen() {
   CHECK(smbpool_link_start(&f.link, SocketPath().c_str(), "test") == ENOENT);
 }
 
+// What the page says of the lease holds when the daemon is gone, until there is a page of its next run.
+void TheLeaseOutlivesTheDaemon() {
+  Fixture f;
+  CHECK(smbpool_link_lease_deadline(&f.link) == 0);
+  f.Attach();
+  CHECK(smbpool_link_lease_deadline(&f.link) == 0);
+  f.server->SetLeaseDeadline(12345);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345 && !smbpool_link_ended(&f.link));
+  f.server.reset();
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345 && smbpool_link_ended(&f.link));
+  CHECK(smbpool_link_readable(&f.link) == ECONNRESET);
+  smbpool_link_close(&f.link);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345);
+  CHECK(smbpool_link_start(&f.link, SocketPath().c_str(), "test") == ENOENT);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345);
+  Fixture next;
+  next.server->SetLeaseDeadline(67890);
+  CHECK(smbpool_link_start(&f.link, SocketPath().c_str(), "test") == 0);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 12345);
+  next.Turn();
+  next.Turn();
+  CHECK(smbpool_link_readable(&f.link) == 0);
+  CHECK(f.link.state == SMBPOOL_LINK_UP && smbpool_link_lease_deadline(&f.link) == 67890);
+  smbpool_link_end(&f.link);
+  CHECK(smbpool_link_lease_deadline(&f.link) == 0);
+}
+
+void WhatClientsCountOfFencingIsSummedUp() {
+  Fixture f;
+  f.Attach();
+  smbpool_link_count(&f.link, SMBPOOL_CLIENT_FENCE_WAITS);
+  smbpool_link_count_by(&f.link, SMBPOOL_CLIENT_FENCE_REFUSED, 2);
+  f.server->Beat(nullptr, 0);
+  f.server->Beat(nullptr, 0);
+  const uint64_t* counters = f.server->page()->counters;
+  CHECK(counters[SMBPOOL_NODE_FENCE_WAITS] == 1 && counters[SMBPOOL_NODE_FENCE_REFUSED] == 2);
+  smbpool_link_count(&f.link, SMBPOOL_CLIENT_FENCE_REFUSED);
+  smbpool_link_close(&f.link);
+  f.Turn();
+  f.Turn();
+  CHECK(counters[SMBPOOL_NODE_DETACHED] == 1);
+  CHECK(counters[SMBPOOL_NODE_FENCE_WAITS] == 1 && counters[SMBPOOL_NODE_FENCE_REFUSED] == 3);
+}
+
 void TheHomeTableForgetsButNeverInvents() {
   Fixture f;
   uint32_t present = 0;
@@ -330,6 +374,8 @@ int main() {
   AClearedBitOnlyDelays();
   HellosAreRefusedWithAReason();
   DeathOfTheDaemonIsSeen();
+  TheLeaseOutlivesTheDaemon();
+  WhatClientsCountOfFencingIsSummedUp();
   TheHomeTableForgetsButNeverInvents();
   ThePageCanBeReadFromItsFile();
   AnotherDaemonOnThePathIsRefused();

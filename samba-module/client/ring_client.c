@@ -35,17 +35,33 @@ void smbpool_link_init(struct smbpool_link *link) {
   *link = (struct smbpool_link){.state = SMBPOOL_LINK_DOWN, .socket_fd = -1, .bell_fd = -1, .wake_fd = -1};
 }
 
+static void unmap_page(const struct smbpool_node_page *page) {
+  if (page != NULL) munmap((void *)(uintptr_t)page, sizeof(*page));
+}
+
 void smbpool_link_close(struct smbpool_link *link) {
+  const struct smbpool_node_page *lease_page = link->lease_page;
   bool draining = link->draining;
 
   if (link->ring != NULL) munmap(link->ring, sizeof(*link->ring));
-  if (link->page != NULL) munmap((void *)(uintptr_t)link->page, sizeof(*link->page));
+  if (link->page != lease_page) unmap_page(link->page);
   if (link->ready != NULL) munmap(link->ready, sizeof(*link->ready));
   close_fd(&link->socket_fd);
   close_fd(&link->bell_fd);
   close_fd(&link->wake_fd);
   smbpool_link_init(link);
+  link->lease_page = lease_page;
   link->draining = draining;
+}
+
+void smbpool_link_end(struct smbpool_link *link) {
+  smbpool_link_close(link);
+  unmap_page(link->lease_page);
+  link->lease_page = NULL;
+}
+
+uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link) {
+  return link->lease_page == NULL ? 0 : smbpool_lease_deadline(link->lease_page);
 }
 
 int smbpool_link_start(struct smbpool_link *link, const char *socket_path, const char *module_version) {
@@ -96,6 +112,9 @@ static int accept_welcome(struct smbpool_link *link, const struct smbpool_welcom
   if (link->ring == NULL || link->page == NULL || link->ready == NULL) return EPROTO;
   if (link->ring->magic != SMBPOOL_RING_MAGIC || link->page->magic != SMBPOOL_PAGE_MAGIC) return EPROTO;
 
+  /* From here on the word of this run of the daemon counts. */
+  unmap_page(link->lease_page);
+  link->lease_page = link->page;
   link->bell_fd = fds[SMBPOOL_FD_BELL];
   link->wake_fd = fds[SMBPOOL_FD_WAKE];
   fds[SMBPOOL_FD_BELL] = -1;
@@ -242,6 +261,10 @@ static bool socket_ended(const struct smbpool_link *link) {
   struct pollfd look = {.fd = link->socket_fd, .events = POLLIN};
 
   return poll(&look, 1, 0) != 0;
+}
+
+bool smbpool_link_ended(const struct smbpool_link *link) {
+  return link->state != SMBPOOL_LINK_UP || socket_ended(link);
 }
 
 bool smbpool_link_wait(struct smbpool_link *link, uint32_t timeout_ms) {

@@ -23,6 +23,8 @@ struct smbpool_link {
   int wake_fd; /* wakes us */
   struct smbpool_ring *ring;
   const struct smbpool_node_page *page;
+  /* The page mapped last. It outlives the link: what it says of the lease holds when the daemon is gone, too. */
+  const struct smbpool_node_page *lease_page;
   struct smbpool_ready_map *ready;
   struct smbpool_channel requests;
   struct smbpool_channel replies;
@@ -49,8 +51,17 @@ int smbpool_link_start(struct smbpool_link *link, const char *socket_path, const
  */
 int smbpool_link_readable(struct smbpool_link *link);
 
-/* Unmaps and closes everything. Safe in any state. */
+/* Unmaps and closes everything but the lease's page. Safe in any state. */
 void smbpool_link_close(struct smbpool_link *link);
+
+/* Closes, and forgets the lease too: the end. */
+void smbpool_link_end(struct smbpool_link *link);
+
+/* The daemon that we were attached to has ended, or has sent us away: nothing comes of it any more. Never blocks. */
+bool smbpool_link_ended(const struct smbpool_link *link);
+
+/* Until when this server may serve, by the page mapped last; 0: no lease is in use, or there was never a page. */
+uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link);
 
 /* Publishes one message and rings when the daemon sleeps. SMBPOOL_RING_BAD also marks the link broken. */
 enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t op, const void *fixed,

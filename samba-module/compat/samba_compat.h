@@ -31,4 +31,15 @@ struct notify_change_buf {
   uint32_t subdir_filter;
 };
 
+/* A rename has a last parameter, how, in 4.22 and not in 4.17. */
+#if SMB_VFS_INTERFACE_VERSION < 50
+#define SMBPOOL_RENAME_HOW
+#define SMBPOOL_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to) \
+  SMB_VFS_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to)
+#else
+#define SMBPOOL_RENAME_HOW , const struct vfs_rename_how *how
+#define SMBPOOL_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to) \
+  SMB_VFS_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to, how)
+#endif
+
 #endif

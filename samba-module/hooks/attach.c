@@ -268,6 +268,7 @@ void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree 
 static int process_destructor(struct smbpool_process *process) {
   smbpool_notify_stop();
   close_link(process);
+  smbpool_link_end(&process->link);
   the_process = NULL;
   return 0;
 }

@@ -12,13 +12,17 @@
 #define NOTIFY_WAIT_MS_DEFAULT 1500
 /* Above this a waiting create would outlive the client's own timeout. */
 #define WAIT_MS_MAX 30000
+/* Some thirty leases, and less than a client's patience. */
+#define FENCE_WAIT_MS_DEFAULT 10000
+/* A client's patience: after about a minute it gives the connection up. */
+#define FENCE_WAIT_MS_MAX 60000
 
-static uint32_t option_ms(int snum, const char *name, uint32_t fallback) {
+static uint32_t option_ms(int snum, const char *name, uint32_t fallback, uint32_t value_max) {
   unsigned long value = lp_parm_ulong(snum, "smbpool", name, fallback);
 
-  if (value > WAIT_MS_MAX) {
-    DBG_WARNING("smbpool: \"smbpool:%s = %lu\" is more than %u: using %u\n", name, value, WAIT_MS_MAX, WAIT_MS_MAX);
-    value = WAIT_MS_MAX;
+  if (value > value_max) {
+    DBG_WARNING("smbpool: \"smbpool:%s = %lu\" is more than %u: using %u\n", name, value, value_max, value_max);
+    value = value_max;
   }
   return (uint32_t)value;
 }
@@ -27,10 +31,11 @@ static bool read_config(struct smbpool_config *config, int snum) {
   const char *volume = lp_parm_const_string(snum, "smbpool", "volume id", NULL);
 
   config->socket_path = lp_parm_const_string(snum, "smbpool", "socket", SOCKET_PATH_DEFAULT);
-  config->wait_ms = option_ms(snum, "wait ms", WAIT_MS_DEFAULT);
-  config->connect_wait_ms = option_ms(snum, "connect wait ms", CONNECT_WAIT_MS_DEFAULT);
-  config->notify_wait_ms = option_ms(snum, "notify wait ms", NOTIFY_WAIT_MS_DEFAULT);
-  config->delay_ms = option_ms(snum, "delay ms", 0);
+  config->wait_ms = option_ms(snum, "wait ms", WAIT_MS_DEFAULT, WAIT_MS_MAX);
+  config->connect_wait_ms = option_ms(snum, "connect wait ms", CONNECT_WAIT_MS_DEFAULT, WAIT_MS_MAX);
+  config->notify_wait_ms = option_ms(snum, "notify wait ms", NOTIFY_WAIT_MS_DEFAULT, WAIT_MS_MAX);
+  config->fence_wait_ms = option_ms(snum, "fence wait ms", FENCE_WAIT_MS_DEFAULT, FENCE_WAIT_MS_MAX);
+  config->delay_ms = option_ms(snum, "delay ms", 0, WAIT_MS_MAX);
   config->defer = lp_parm_bool(snum, "smbpool", "defer", true);
   if (volume != NULL && !smbpool_map_volume(volume, &config->volume)) {
     DBG_ERR("smbpool: \"smbpool:volume id = %s\" must be a number above 0 or a name, the same everywhere\n", volume);

@@ -24,9 +24,10 @@ NTSTATUS smbpool_durable_reconnect(struct vfs_handle_struct *handle, struct smb_
   struct smbpool_tree *tree = handle->data;
   uint64_t began_us = smbpool_now_us();
   struct smbpool_open *open = NULL;
-  NTSTATUS status =
-      SMB_VFS_NEXT_DURABLE_RECONNECT(handle, smb1req, op, old_cookie, mem_ctx, fsp, new_cookie);
+  NTSTATUS status;
 
+  if (!smbpool_fence_pass(handle)) return SMBPOOL_STATUS_FENCED;
+  status = SMB_VFS_NEXT_DURABLE_RECONNECT(handle, smb1req, op, old_cookie, mem_ctx, fsp, new_cookie);
   if (!NT_STATUS_IS_OK(status) || tree == NULL || tree->process == NULL) return status;
   open = smbpool_open_add(tree, *fsp);
   if (open != NULL) {

@@ -48,9 +48,20 @@ NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lo
   struct smbpool_open *open = smbpool_open_of(handle, brl_fsp(br_lck));
   uint32_t type = plock->lock_type == READ_LOCK ? SMBPOOL_LOCK_READ : SMBPOOL_LOCK_WRITE;
   uint64_t own_context = plock->context.smblctx;
-  NTSTATUS status = SMB_VFS_NEXT_BRL_LOCK_WINDOWS(handle, br_lck, plock);
   uint64_t blocker = 0;
+  NTSTATUS status;
 
+  switch (smbpool_fence_look(handle)) {
+    case SMBPOOL_FENCE_PASS:
+      break;
+    case SMBPOOL_FENCE_WAIT:
+      /* smbd lets go of the records and asks again a little later, by a timer. */
+      plock->context.smblctx = UINT64_MAX;
+      return NT_STATUS_RETRY;
+    case SMBPOOL_FENCE_REFUSE:
+      return SMBPOOL_STATUS_FENCED;
+  }
+  status = SMB_VFS_NEXT_BRL_LOCK_WINDOWS(handle, br_lck, plock);
   if (open == NULL) return status;
   if (NT_STATUS_IS_OK(status)) {
     struct smbpool_lock lock = {.start = plock->start, .size = plock->size, .type = type};
@@ -61,6 +72,16 @@ NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lo
   }
   report_lock(open, SMBPOOL_OP_LOCK, plock, type, blocker, status);
   return status;
+}
+
+/* The kernel's locks, with "posix locking = yes". */
+bool smbpool_kernel_lock(struct vfs_handle_struct *handle, struct files_struct *fsp, int op, off_t offset,
+                         off_t count, int type) {
+  if (type != F_UNLCK && smbpool_fence_look(handle) != SMBPOOL_FENCE_PASS) {
+    errno = SMBPOOL_ERRNO_FENCED;
+    return false;
+  }
+  return SMB_VFS_NEXT_LOCK(handle, fsp, op, offset, count, type);
 }
 
 /*

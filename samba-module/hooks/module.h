@@ -1,8 +1,8 @@
 /*
  * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
- * report, wait, lease, break; attach; connect, open and the other hooks. Rules for every hook: never block on the
- * daemon (but in connect.c and notify.c, for a bounded time), never touch a tdb record (but by smbd's own functions for
- * share modes: open.c, write.c), be right with no daemon at all.
+ * report, wait, lease, break, fence; attach; connect, open and the other hooks. Rules for every hook: never block on
+ * the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by smbd's own
+ * functions for share modes: open.c, write.c), be right with no daemon at all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H
@@ -18,6 +18,51 @@ void smbpool_wait_for_tree(struct smbpool_process *process, struct smbpool_tree 
 /* connect.c */
 int smbpool_connect(struct vfs_handle_struct *handle, const char *service, const char *user);
 void smbpool_disconnect(struct vfs_handle_struct *handle);
+
+/* fence.c */
+/* What a client gets: it sees a broken connection, tries again or goes to another server, and believes no success. */
+#define SMBPOOL_STATUS_FENCED NT_STATUS_CONNECTION_DISCONNECTED
+#define SMBPOOL_ERRNO_FENCED EPIPE /* smbd makes that status of it */
+/*
+ * Before and, where time passes in between, after whatever opens or changes something: true while this server has its
+ * lease; waits for it to come back. False: errno is set, the request is to be refused.
+ */
+bool smbpool_fence_pass(struct vfs_handle_struct *handle);
+/* The same without waiting, for hooks below a lock: REFUSE is counted and told. */
+enum smbpool_fence_step smbpool_fence_look(struct vfs_handle_struct *handle);
+int smbpool_mkdirat(struct vfs_handle_struct *handle, struct files_struct *dirfsp,
+                    const struct smb_filename *smb_fname, mode_t mode);
+int smbpool_unlinkat(struct vfs_handle_struct *handle, struct files_struct *dirfsp,
+                     const struct smb_filename *smb_fname, int flags);
+int smbpool_renameat(struct vfs_handle_struct *handle, struct files_struct *from_dirfsp,
+                     const struct smb_filename *from, struct files_struct *to_dirfsp,
+                     const struct smb_filename *to SMBPOOL_RENAME_HOW);
+int smbpool_symlinkat(struct vfs_handle_struct *handle, const struct smb_filename *contents,
+                      struct files_struct *dirfsp, const struct smb_filename *smb_fname);
+int smbpool_linkat(struct vfs_handle_struct *handle, struct files_struct *from_dirfsp,
+                   const struct smb_filename *from, struct files_struct *to_dirfsp, const struct smb_filename *to,
+                   int flags);
+int smbpool_mknodat(struct vfs_handle_struct *handle, struct files_struct *dirfsp,
+                    const struct smb_filename *smb_fname, mode_t mode, SMB_DEV_T device);
+NTSTATUS smbpool_create_dfs_pathat(struct vfs_handle_struct *handle, struct files_struct *dirfsp,
+                                   const struct smb_filename *smb_fname, const struct referral *referrals,
+                                   size_t count);
+int smbpool_fchmod(struct vfs_handle_struct *handle, struct files_struct *fsp, mode_t mode);
+int smbpool_fchown(struct vfs_handle_struct *handle, struct files_struct *fsp, uid_t uid, gid_t gid);
+int smbpool_lchown(struct vfs_handle_struct *handle, const struct smb_filename *smb_fname, uid_t uid, gid_t gid);
+int smbpool_fntimes(struct vfs_handle_struct *handle, struct files_struct *fsp, struct smb_file_time *times);
+int smbpool_fchflags(struct vfs_handle_struct *handle, struct files_struct *fsp, unsigned int flags);
+int smbpool_fsetxattr(struct vfs_handle_struct *handle, struct files_struct *fsp, const char *name, const void *value,
+                      size_t size, int flags);
+int smbpool_fremovexattr(struct vfs_handle_struct *handle, struct files_struct *fsp, const char *name);
+int smbpool_sys_acl_set_fd(struct vfs_handle_struct *handle, struct files_struct *fsp, SMB_ACL_TYPE_T type,
+                           SMB_ACL_T acl);
+int smbpool_sys_acl_delete_def_fd(struct vfs_handle_struct *handle, struct files_struct *fsp);
+NTSTATUS smbpool_fset_nt_acl(struct vfs_handle_struct *handle, struct files_struct *fsp, uint32_t parts,
+                             const struct security_descriptor *descriptor);
+NTSTATUS smbpool_fset_dos_attributes(struct vfs_handle_struct *handle, struct files_struct *fsp, uint32_t dosmode);
+NTSTATUS smbpool_set_compression(struct vfs_handle_struct *handle, TALLOC_CTX *context, struct files_struct *fsp,
+                                 uint16_t format);
 
 /* fileid.c */
 struct smbpool_file_id smbpool_id_of(const struct file_id *id);
@@ -85,6 +130,8 @@ NTSTATUS smbpool_brl_lock(struct vfs_handle_struct *handle, struct byte_range_lo
 bool smbpool_brl_unlock(struct vfs_handle_struct *handle, struct byte_range_lock *br_lck,
                         const struct lock_struct *plock);
 bool smbpool_strict_lock_check(struct vfs_handle_struct *handle, struct files_struct *fsp, struct lock_struct *plock);
+bool smbpool_kernel_lock(struct vfs_handle_struct *handle, struct files_struct *fsp, int op, off_t offset,
+                         off_t count, int type);
 
 /* lease.c: oplock and lease changes, which smbd makes without any hook */
 void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_file_id *id, uint32_t watch_ms);

@@ -206,6 +206,12 @@ static bool look_again(struct files_struct *fsp, int action, SMB_STRUCT_STAT *no
   return true;
 }
 
+/* An open that must not be granted after all. What it created stays: this server changes nothing any more. */
+static NTSTATUS take_back(struct smb_request *req, files_struct **result) {
+  close_file_free(req, result, ERROR_CLOSE);
+  return SMBPOOL_STATUS_FENCED;
+}
+
 NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_request *req, struct files_struct *dirfsp,
                              struct smb_filename *smb_fname, uint32_t access_mask, uint32_t share_access,
                              uint32_t create_disposition, uint32_t create_options, uint32_t file_attributes,
@@ -229,6 +235,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   uint64_t own_ns = 0;
   SMB_STRUCT_STAT now = {0};
   bool home = false, changed = false;
+  bool fenced = !smbpool_fence_pass(handle);
   int info = FILE_WAS_OPENED;
   NTSTATUS status;
 
@@ -242,20 +249,26 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
       operation = wait->operation;
       began_us = wait->began_us;
       smbpool_wait_leave(wait, req);
-    } else if (begin(&create, &operation, &home)) {
+    } else if (!fenced && begin(&create, &operation, &home)) {
       return NT_STATUS_RETRY; /* smbd sees that the create was deferred; the status goes nowhere */
     }
+    /* Deferred by smbd itself before: with its mark the request would be parked for ever. */
+    if (fenced) remove_deferred_open_message_smb(req->xconn, req->mid);
     outer_operation = tree->process->running_operation;
     tree->process->running_operation = operation;
     own_ns = smbpool_now_ns() - own_ns;
   }
 
   if (tree != NULL) tree->creates_running++;
-  status = SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access, create_disposition,
-                                    create_options, file_attributes, oplock_request, lease, allocation_size,
-                                    private_flags, sd, ea_list, result, &info, in_context_blobs, out_context_blobs);
+  status = fenced ? SMBPOOL_STATUS_FENCED
+                  : SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access,
+                                             create_disposition, create_options, file_attributes, oplock_request,
+                                             lease, allocation_size, private_flags, sd, ea_list, result, &info,
+                                             in_context_blobs, out_context_blobs);
   if (tree != NULL) tree->creates_running--;
   if (pinfo != NULL) *pinfo = info;
+  /* Records come from other servers in there: by now the lease may be over. */
+  if (NT_STATUS_IS_OK(status) && !smbpool_fence_pass(handle)) status = take_back(req, result);
   if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info, &now);
 
   if (ours) {
@@ -267,7 +280,10 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
       wait->asked = false; /* the end is reported below, it was not cancelled */
       smbpool_wait_finish(wait, req);
     }
-    send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, &now, info);
+    /* The daemon never heard of a create that did not begin. */
+    if (!fenced || operation != 0) {
+      send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, &now, info);
+    }
     own_ns += smbpool_now_ns() - back_ns;
     if (home) smbpool_link_count_by(&tree->process->link, SMBPOOL_CLIENT_HOME_NS, own_ns);
   }
@@ -277,10 +293,12 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
 int smbpool_openat(struct vfs_handle_struct *handle, const struct files_struct *dirfsp,
                    const struct smb_filename *smb_fname, struct files_struct *fsp, const struct vfs_open_how *how) {
   struct smbpool_tree *tree = handle->data;
-  int fd = SMB_VFS_NEXT_OPENAT(handle, dirfsp, smb_fname, fsp, how);
-  int saved_errno = errno;
   struct stat made;
+  int fd, saved_errno;
 
+  if ((how->flags & (O_CREAT | O_TRUNC)) != 0 && !smbpool_fence_pass(handle)) return -1;
+  fd = SMB_VFS_NEXT_OPENAT(handle, dirfsp, smb_fname, fsp, how);
+  saved_errno = errno;
   if (fd == -1 || tree == NULL || tree->process == NULL || !smbpool_process_up(tree->process)) return fd;
   /* smbd makes files with O_EXCL: success means that nobody had this inode before. */
   if ((how->flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL) || fsp->fsp_flags.is_pathref) return fd;

@@ -31,6 +31,7 @@ struct smbpool_config {
   uint32_t wait_ms;         /* an open goes on by itself after so long */
   uint32_t connect_wait_ms; /* a tree connect goes on after so long without an answer */
   uint32_t notify_wait_ms;  /* a client that watches a folder goes on after so long without an answer */
+  uint32_t fence_wait_ms;   /* an open or change waits so long for this server's lease, then it is refused */
   uint32_t delay_ms;        /* fault option: each create waits so long */
   bool defer;
 };
@@ -143,6 +144,7 @@ struct smbpool_process {
   uint64_t next_operation;
   uint64_t next_tree;
   uint64_t running_operation; /* the create smbd is inside of, for openat; 0: none */
+  struct smbpool_fence fence;
   /* For notify.c: folders that are not watched, and answers of the daemon that are missing. */
   struct smbpool_folder *folders;
   uint64_t next_notify;

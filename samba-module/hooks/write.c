@@ -3,7 +3,8 @@
  * before the write is done. Who is granted a read lease in between and reads what was there goes by that for ever;
  * with a write in a thread, and an opener on another server, that is not rare. So they are told once more when the
  * write is done, before its client is answered. Costs nothing while nobody opened anything meanwhile: smbd compares
- * the sequence number of its database first.
+ * the sequence number of its database first. And a server whose lease is over writes nothing; what was under way when
+ * it ran out is not told as written.
  */
 #include "module.h"
 
@@ -21,31 +22,45 @@ static void tell_readers(struct vfs_handle_struct *handle, struct files_struct *
 
 ssize_t smbpool_pwrite(struct vfs_handle_struct *handle, struct files_struct *fsp, const void *data, size_t bytes,
                        off_t offset) {
-  ssize_t written = SMB_VFS_NEXT_PWRITE(handle, fsp, data, bytes, offset);
+  ssize_t written;
 
+  if (!smbpool_fence_pass(handle)) return -1;
+  written = SMB_VFS_NEXT_PWRITE(handle, fsp, data, bytes, offset);
   tell_readers(handle, fsp, LEVEL2_CONTEND_WRITE);
   return written;
 }
 
 ssize_t smbpool_recvfile(struct vfs_handle_struct *handle, int from, struct files_struct *fsp, off_t offset,
                          size_t bytes) {
-  ssize_t written = SMB_VFS_NEXT_RECVFILE(handle, from, fsp, offset, bytes);
+  ssize_t written;
 
+  if (!smbpool_fence_pass(handle)) {
+    int saved_errno = errno;
+    /* What the client sent is still in its socket, before its next request. */
+    if (drain_socket(from, bytes) != (ssize_t)bytes) return -1;
+    errno = saved_errno;
+    return -1;
+  }
+  written = SMB_VFS_NEXT_RECVFILE(handle, from, fsp, offset, bytes);
   tell_readers(handle, fsp, LEVEL2_CONTEND_WRITE);
   return written;
 }
 
 int smbpool_ftruncate(struct vfs_handle_struct *handle, struct files_struct *fsp, off_t size) {
-  int result = SMB_VFS_NEXT_FTRUNCATE(handle, fsp, size);
+  int result;
 
+  if (!smbpool_fence_pass(handle)) return -1;
+  result = SMB_VFS_NEXT_FTRUNCATE(handle, fsp, size);
   tell_readers(handle, fsp, LEVEL2_CONTEND_SET_FILE_LEN);
   return result;
 }
 
 int smbpool_fallocate(struct vfs_handle_struct *handle, struct files_struct *fsp, uint32_t mode, off_t offset,
                       off_t bytes) {
-  int result = SMB_VFS_NEXT_FALLOCATE(handle, fsp, mode, offset, bytes);
+  int result;
 
+  if (!smbpool_fence_pass(handle)) return -1;
+  result = SMB_VFS_NEXT_FALLOCATE(handle, fsp, mode, offset, bytes);
   tell_readers(handle, fsp, LEVEL2_CONTEND_ALLOC_GROW);
   return result;
 }
@@ -64,6 +79,11 @@ static void pwrite_done(struct tevent_req *subreq) {
   state->written = SMB_VFS_PWRITE_RECV(subreq, &state->aio);
   TALLOC_FREE(subreq);
   tell_readers(state->handle, state->fsp, LEVEL2_CONTEND_WRITE);
+  /* It waited for a thread: by then the lease may have been over. */
+  if (state->written != -1 && !smbpool_fence_pass(state->handle)) {
+    state->written = -1;
+    state->aio.error = errno;
+  }
   tevent_req_done(req);
 }
 
@@ -77,6 +97,10 @@ struct tevent_req *smbpool_pwrite_send(struct vfs_handle_struct *handle, TALLOC_
   if (req == NULL) return NULL;
   state->handle = handle;
   state->fsp = fsp;
+  if (!smbpool_fence_pass(handle)) {
+    tevent_req_error(req, errno);
+    return tevent_req_post(req, ev);
+  }
   subreq = SMB_VFS_NEXT_PWRITE_SEND(state, ev, handle, fsp, data, bytes, offset);
   if (tevent_req_nomem(subreq, req)) return tevent_req_post(req, ev);
   tevent_req_set_callback(subreq, pwrite_done, req);
@@ -110,6 +134,7 @@ static void offload_done(struct tevent_req *subreq) {
 
   TALLOC_FREE(subreq);
   tell_readers(state->handle, state->fsp, LEVEL2_CONTEND_WRITE);
+  if (NT_STATUS_IS_OK(status) && !smbpool_fence_pass(state->handle)) status = SMBPOOL_STATUS_FENCED;
   if (tevent_req_nterror(req, status)) return;
   tevent_req_done(req);
 }
@@ -124,6 +149,10 @@ struct tevent_req *smbpool_offload_write_send(struct vfs_handle_struct *handle, 
   if (req == NULL) return NULL;
   state->handle = handle;
   state->fsp = fsp;
+  if (!smbpool_fence_pass(handle)) {
+    tevent_req_nterror(req, SMBPOOL_STATUS_FENCED);
+    return tevent_req_post(req, ev);
+  }
   subreq = SMB_VFS_NEXT_OFFLOAD_WRITE_SEND(handle, state, ev, fsctl, token, from, fsp, to, bytes);
   if (tevent_req_nomem(subreq, req)) return tevent_req_post(req, ev);
   tevent_req_set_callback(subreq, offload_done, req);

@@ -57,6 +57,18 @@ enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *fa
   return facts->link_up ? SMBPOOL_PLAN_TELL : SMBPOOL_PLAN_GO;
 }
 
+enum smbpool_fence_step smbpool_map_fence(struct smbpool_fence *fence, uint64_t deadline_us, uint64_t now_us,
+                                          uint32_t wait_ms) {
+  if (!smbpool_lease_over(deadline_us, now_us)) return SMBPOOL_FENCE_PASS;
+  /* Later than the last look: it was valid in between. */
+  if (deadline_us > fence->seen_us) {
+    fence->since_us = now_us;
+    fence->told = false;
+  }
+  fence->seen_us = now_us;
+  return now_us - fence->since_us < (uint64_t)wait_ms * 1000u ? SMBPOOL_FENCE_WAIT : SMBPOOL_FENCE_REFUSE;
+}
+
 uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms) {
   uint32_t next = previous_ms == 0 ? WATCH_FIRST_MS : previous_ms * 2u;
 

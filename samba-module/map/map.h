@@ -49,6 +49,24 @@ enum smbpool_open_plan {
 };
 enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *facts);
 
+/*
+ * What becomes of a request that opens or changes something, by this server's lease. An episode is a time in which the
+ * lease was over at every look and can have been valid at no moment in between: an smbd waits once in each, so that
+ * requests that queue up behind a waiting one do not wait one after the other.
+ */
+struct smbpool_fence {
+  uint64_t since_us; /* the episode's first look that found the lease over */
+  uint64_t seen_us;  /* and its last one */
+  bool told;         /* somebody was told of this episode */
+};
+enum smbpool_fence_step {
+  SMBPOOL_FENCE_PASS = 0,
+  SMBPOOL_FENCE_WAIT = 1, /* a server that was only slow has its lease back in a moment */
+  SMBPOOL_FENCE_REFUSE = 2,
+};
+enum smbpool_fence_step smbpool_map_fence(struct smbpool_fence *fence, uint64_t deadline_us, uint64_t now_us,
+                                          uint32_t wait_ms);
+
 /* Next interval of a watch on a breaking oplock: doubles from 2 ms up to 50 ms. */
 uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms);
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "../map/map.h"
+#include "smbpool_ring.h"
 
 static void volume_takes_numbers_and_names(void **state) {
   uint64_t volume = 0, other = 0;
@@ -136,6 +137,52 @@ static void watch_interval_doubles_up_to_its_bound(void **state) {
   assert_int_equal(smbpool_map_watch_interval_ms(50), 50);
 }
 
+static void lease_is_over_from_its_deadline_on(void **state) {
+  (void)state;
+
+  assert_false(smbpool_lease_over(0, 0));
+  assert_false(smbpool_lease_over(0, UINT64_MAX));
+  assert_false(smbpool_lease_over(1000, 999));
+  assert_true(smbpool_lease_over(1000, 1000));
+  assert_true(smbpool_lease_over(1, UINT64_MAX));
+  assert_false(smbpool_lease_over(UINT64_MAX, UINT64_MAX - 1));
+}
+
+static void fence_waits_once_and_then_refuses(void **state) {
+  struct smbpool_fence fence = {0};
+  (void)state;
+
+  assert_int_equal(smbpool_map_fence(&fence, 0, 500, 10), SMBPOOL_FENCE_PASS);
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 999, 10), SMBPOOL_FENCE_PASS);
+  /* First found over long after its end: the wait counts from there. */
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 900000, 10), SMBPOOL_FENCE_WAIT);
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 909999, 10), SMBPOOL_FENCE_WAIT);
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 910000, 10), SMBPOOL_FENCE_REFUSE);
+  fence.told = true;
+  /* Requests that queued up behind the first, and all later ones: at once. */
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 910001, 10), SMBPOOL_FENCE_REFUSE);
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 90000000, 10), SMBPOOL_FENCE_REFUSE);
+  /* A renewal that was over before it came is none. */
+  assert_int_equal(smbpool_map_fence(&fence, 90000000, 90000001, 10), SMBPOOL_FENCE_REFUSE);
+  assert_true(fence.told);
+}
+
+static void fence_begins_anew_when_the_lease_was_valid_between(void **state) {
+  struct smbpool_fence fence = {0};
+  (void)state;
+
+  assert_int_equal(smbpool_map_fence(&fence, 1000, 2000, 0), SMBPOOL_FENCE_REFUSE);
+  fence.told = true;
+  /* Seen to be valid, then over. */
+  assert_int_equal(smbpool_map_fence(&fence, 5000, 3000, 10), SMBPOOL_FENCE_PASS);
+  assert_int_equal(smbpool_map_fence(&fence, 5000, 5000, 10), SMBPOOL_FENCE_WAIT);
+  assert_false(fence.told);
+  assert_int_equal(smbpool_map_fence(&fence, 5000, 15000, 10), SMBPOOL_FENCE_REFUSE);
+  /* Nobody looked while it was valid. */
+  assert_int_equal(smbpool_map_fence(&fence, 15001, 20000, 10), SMBPOOL_FENCE_WAIT);
+  assert_int_equal(fence.since_us, 20000);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(volume_takes_numbers_and_names),
@@ -147,6 +194,9 @@ int main(void) {
       cmocka_unit_test(texts_fit_one_message),
       cmocka_unit_test(plan_never_waits_in_vain),
       cmocka_unit_test(watch_interval_doubles_up_to_its_bound),
+      cmocka_unit_test(lease_is_over_from_its_deadline_on),
+      cmocka_unit_test(fence_waits_once_and_then_refuses),
+      cmocka_unit_test(fence_begins_anew_when_the_lease_was_valid_between),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

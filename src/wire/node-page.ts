@@ -36,6 +36,7 @@ const ERROR_TEXT_AT = 32;
 export const RING_COUNTER_NAMES = [
   'attached', 'detached', 'bad-rings', 'refused', 'messages', 'replies', 'replies-full', 'wakes.futex',
   'wakes.eventfd', 'scans', 'scan-found', 'late-generation', 'home.added', 'home.evicted', 'home.removed',
+  'fence.waits', 'fence.refused',
 ] as const;
 
 /** The core's counters in the page, from number 64 on; a new one goes to the end. */

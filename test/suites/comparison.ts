@@ -12,8 +12,7 @@ import { runSuite } from './smbtorture.js';
 
 /**
  * Some tests depend on timing and now and then fail on any smbd. A test that fails only in the pool is tried again on
- * both, in the pool with the servers dealt in another order;
- * every attempt is reported.
+ * both, in the pool with the servers dealt in another order; every attempt is reported.
  */
 const ATTEMPTS_MAX = 3;
 
