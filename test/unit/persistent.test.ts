@@ -372,6 +372,49 @@ describe('another leader', () => {
     assertSame(pool, [0, 1, 2]);
   });
 
+  test('a commit that no majority took is not answered as done by the former one', () => {
+    const pool = new GatePool(3);
+    const client = attach(pool, 0);
+    const other = attach(pool, 1);
+    // the former leader hears nobody, and has not heard of the view without it
+    pool.cut(0, 1);
+    pool.cut(0, 2);
+    const request = commit(pool, 0, client, 'user', 'lost');
+    pool.settle();
+    pool.agree(1, [pool.ids[1]!, pool.ids[2]!]);
+    pool.advance(1_000_000);
+    assert.equal(client.reply(request), undefined);
+    const done = commit(pool, 1, other, 'user', 'kept');
+    pool.settle();
+    assert.equal(other.answer(done).status, 0);
+    pool.install(0);
+    pool.heal(0, 1);
+    pool.heal(0, 2);
+    pool.advance(5_000_000);
+    // made on an old state: refused, so that smbd does not take it for done
+    assert.equal(client.answer(request).status, -1);
+    assert.ok(pool.server(0).sequence(DB) >= 2, 'smbd sees that it is not its own commit that is there');
+    for (const id of [0, 1, 2]) assert.equal(valueAt(pool, id, 'user'), 'kept');
+  });
+
+  test('hears a member that was silent when it began to lead', () => {
+    const pool = new GatePool(3);
+    for (const id of [0, 1, 2]) attach(pool, id);
+    pool.cut(1, 2);
+    // without server 0 it needs the silent one for a majority
+    pool.stop(0);
+    pool.agree(1, [pool.ids[1]!, pool.ids[2]!]);
+    pool.advance(1_000_000);
+    assert.notEqual(pool.server(1).persistent.status()[0]?.leader?.phase, 'serving');
+    pool.heal(1, 2);
+    pool.advance(5_000_000);
+    assert.equal(pool.server(1).persistent.status()[0]?.leader?.phase, 'serving');
+    const client = attach(pool, 2);
+    const request = commit(pool, 2, client, 'user', 'x');
+    pool.advance(1_000_000);
+    assert.equal(client.answer(request).status, 0);
+  });
+
   test('is the only one whose word counts: a member does nothing that another says', () => {
     const pool = new GatePool(3);
     const client = attach(pool, 0);
