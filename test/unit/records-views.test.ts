@@ -275,3 +275,48 @@ test('a random key that nobody but its lost maker had is gone, and granted fresh
   pool.advance(10_000);
   assert.equal(use(pool, 2, key, 'on', OPENS), 'anew');
 });
+
+test('a server without its lease gives nothing, takes nothing and answers nothing until it is renewed', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const [given, taken, wanted] = keysWithHome(pool, 1, 3) as [RecordKey, RecordKey, RecordKey];
+  use(pool, 0, given, 'given');
+  use(pool, 2, taken, 'taken');
+  const server = pool.server(0);
+  const take = migrate(pool, 0, taken);
+  ['0>1', '1>2'].forEach((wire) => pool.deliver(wire));
+  server.isFenced = true;
+  const give = migrate(pool, 2, given);
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, give), undefined);
+  assert.equal(pool.find(0, LOCKING, given)?.dmaster, 0);
+  assert.equal(answered(pool, 0, take), undefined);
+  const none = 'nowhere' as RecordKey;
+  const own = fetch(pool, 0, given);
+  const fresh = migrate(pool, 0, wanted);
+  const unknown = [migrate(pool, 0, none, OPENS), fetch(pool, 0, 'nor this' as RecordKey, OPENS)];
+  let isReady: boolean | null = null;
+  const needed = [{ database: LOCKING, key: given, mode: 'write' as const }];
+  server.act((records) => records.beginOperation(1, needed, (all) => (isReady = all)));
+  const looks = [look(pool, 0, given), look(pool, 0, keyWithHome(pool, 0))];
+  const seen = look(pool, 2, given);
+  pool.advance(20_000);
+  for (const token of [own, fresh, ...unknown, ...looks]) assert.equal(answered(pool, 0, token), undefined);
+  assert.equal(answered(pool, 2, seen), undefined);
+  assert.equal(isReady, null);
+
+  server.isFenced = false;
+  server.act((records) => records.leaseRenewed());
+  pool.advance(100_000);
+  assert.equal(answered(pool, 0, own), 'fetched given');
+  for (const token of [take, fresh, unknown[0]!]) assert.equal(answered(pool, 0, token), 'migrated');
+  for (const token of [unknown[1]!, looks[1]!]) assert.equal(answered(pool, 0, token), 'fetched');
+  assert.equal(isReady, true);
+  server.act((records) => records.endOperation(1));
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, give), 'migrated');
+  assert.equal(pool.find(2, LOCKING, given)?.data, 'given');
+  assert.equal(pool.find(0, LOCKING, taken)?.data, 'taken');
+  for (const [id, token] of [[0, looks[0]!], [2, seen]] as const) {
+    assert.match(answered(pool, id, token) ?? '', /^(fetched given|migrated)$/);
+  }
+});
