@@ -320,3 +320,25 @@ test('a server without its lease gives nothing, takes nothing and answers nothin
     assert.match(answered(pool, id, token) ?? '', /^(fetched given|migrated)$/);
   }
 });
+
+test('a home that gives lower turns than the one before it is obeyed', () => {
+  const pool = new RecordsPool(3);
+  // turns of later runs are higher
+  restart(pool, 1);
+  const key = keyThatMoves(pool, 1, 0);
+  use(pool, 0, key, 'v1');
+  fetch(pool, 2, key);
+  pool.advance(3_000);
+  migrate(pool, 0, key);
+  pool.deliver('0>1');
+  const wanted = migrate(pool, 2, key);
+  // the copy goes, in a turn of which the next home will not hear
+  deliverTo(pool, 2);
+  pool.passTime(2_000);
+  assert.equal(pool.find(2, LOCKING, key), undefined);
+  lose(pool, 1);
+  assert.equal(homeOf(pool, 2, key), 0);
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, wanted), 'migrated');
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'v1');
+});
