@@ -342,3 +342,18 @@ test('a home that gives lower turns than the one before it is obeyed', () => {
   assert.equal(answered(pool, 2, wanted), 'migrated');
   assert.equal(pool.find(2, LOCKING, key)?.data, 'v1');
 });
+
+test('what was asked of a home that died, for a random key that is gone, is asked again', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  pool.advance(5_000);
+  const token = migrate(pool, 1, key, OPENS);
+  empty(pool, 0, key, OPENS);
+  for (let i = 0; i < 5; i++) pool.passTime(10_000);
+  deliverTo(pool, 1);
+  lose(pool, 0);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 1, token), 'migrated');
+  assert.equal(pool.find(1, OPENS, key)?.data, '');
+});

@@ -248,6 +248,18 @@ export class Holdings {
     if (holding.state === 'none' && holding.arrived === null) holding.turn = toTurn(0);
   }
 
+  /** A run is out of the view. */
+  runGone(server: NodeId): void {
+    for (const holdings of this.databases.values()) {
+      for (const holding of holdings.values()) if (holding.askedOf === server) holding.askedOf = null;
+    }
+  }
+
+  /** It was asked of a run that is out: where keys are random, we may not know any more that it was the home. */
+  isAskLost({ asked, askedOf }: Holding): boolean {
+    return asked !== null && askedOf === null;
+  }
+
   /** The key has another home: what was asked of the former one is asked again, unless the answer came after all. */
   askAgain(holding: Holding): void {
     if (holding.asked === null || holding.arrived !== null) return;

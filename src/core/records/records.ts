@@ -309,6 +309,7 @@ export class Records {
       this.gone.add(node);
       this.directory.runLeft(node);
       this.recovery.runGone(node);
+      this.holdings.runGone(node);
       this.barriers.peerGone(node);
       const run = runs.get(node);
       if (run !== undefined) this.randomKeys.makerGone(node, this.homes.goneSince(node, run));

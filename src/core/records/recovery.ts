@@ -120,9 +120,9 @@ export class Recovery {
     const moved: Holding[] = [];
     for (const database of this.databases()) {
       for (const holding of this.holdings.all(database)) {
-        if (!isNews(database, holding.key)) continue;
-        this.holdings.forgetTurn(holding);
-        moved.push(holding);
+        const isMoved = isNews(database, holding.key);
+        if (isMoved) this.holdings.forgetTurn(holding);
+        if (isMoved || this.holdings.isAskLost(holding)) moved.push(holding);
       }
     }
     this.claimed = this.installed;
