@@ -357,3 +357,22 @@ test('what was asked of a home that died, for a random key that is gone, is aske
   assert.equal(answered(pool, 1, token), 'migrated');
   assert.equal(pool.find(1, OPENS, key)?.data, '');
 });
+
+test('what is asked before the random keys are known is not forgotten when another view comes meanwhile', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 2, key, 'v1', OPENS);
+  pool.advance(5_000);
+  pool.restart(0);
+  pool.install(0);
+  const token = migrate(pool, 0, key, OPENS);
+  pool.install(2);
+  deliverTo(pool, 0);
+  // it knows the maker by now, and waits for server 1 still
+  assert.equal(homeOf(pool, 0, key, OPENS), 2);
+  pool.restart(1);
+  installAll(pool);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 0, token), 'migrated');
+  assert.equal(pool.find(0, OPENS, key)?.data, 'v1');
+});

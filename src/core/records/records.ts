@@ -334,8 +334,9 @@ export class Records {
     }
     const isOurs = (database: DatabaseId, key: RecordKey): boolean => this.homeOf(database, key) === this.context.self;
     this.directory.forgetMoved((database, key) => isKept(database, key) && isOurs(database, key));
+    // whoever asked us for a key that moved asks its new home; a random key's maker may have become known meanwhile
     this.heldAsks = this.heldAsks.filter(({ asker, run, database, key }) => {
-      return this.runOf(asker) === run && isOurs(database, key);
+      return this.runOf(asker) === run && (isOurs(database, key) || isKept(database, key));
     });
   }
 
