@@ -407,15 +407,16 @@ export class PoolNode {
 
   private makeContext(): CoreContext {
     const { self } = this.options;
-    const node = this;
+    const view = (): View | null => this.view;
+    const members = (): readonly NodeId[] => this.members;
     return {
       self,
       servers: this.servers,
       get epoch() {
-        return node.view?.epoch ?? toEpoch(0);
+        return view()?.epoch ?? toEpoch(0);
       },
       get members() {
-        return node.members;
+        return members();
       },
       timers: this.timers,
       now: () => this.time,

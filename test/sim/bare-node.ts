@@ -2,7 +2,7 @@
  * Links and Records with the smallest gate that serves simulated smbds: attach, migrate, fetch, schedule for deletion.
  * The simulator runs it besides the whole PoolNode, so that a fault can be told to lie in records or in the gate.
  */
-import type { ClientId, DatabaseId, Epoch } from '../../src/base/ids.js';
+import type { ClientId, DatabaseId, Epoch, NodeId } from '../../src/base/ids.js';
 import { databaseId, keyOf } from '../../src/base/ids.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
@@ -29,12 +29,12 @@ export class BareNode implements SteppedNode {
 
   constructor(private readonly options: NodeOptions) {
     const { self, servers, incarnation } = options;
-    const node = this;
+    const members = (): NodeId[] => this.members.map((member) => member.node);
     const context: CoreContext = {
       self,
       servers,
       get members() {
-        return node.members.map((member) => member.node);
+        return members();
       },
       epoch: 0 as Epoch,
       timers: this.timers,

@@ -12,15 +12,18 @@
  *   hold S DB KEY TIME        locks the record and keeps the chain for a while, then unlocks
  *   begin COMMAND             starts one of the above and goes on at once
  *   lose N FROM TO            the next N data frames from server FROM to server TO are lost
+ *   kill S                    server S dies for good, with its smbds and its stores; nobody has noticed yet
+ *   view                      the servers that live agree on a view, and all install it at once
  *   advance TIME              lets time pass: 200us, 5ms, 2s
  *   stores                    what the tdbs of all servers hold
  *
  * Databases: locking, brlock, opens (random keys).
  */
-import type { DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros } from '../../src/core/effects.js';
+import type { View } from '../../src/core/membership/views.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
@@ -68,6 +71,7 @@ export class Scenario {
   private output: string[] = [];
   private startedAt: Micros = 0;
   private listening = false;
+  private view: View | null = null;
   private losses: { from: number; to: number; left: number }[] = [];
   private readonly newestSequence = new Map<string, number>();
   private extraSmbds = 0;
@@ -138,6 +142,12 @@ export class Scenario {
       case 'lose':
         this.losses.push({ left: Number(first), from: Number(second), to: Number(third) });
         return true;
+      case 'kill':
+        this.kill(Number(first));
+        return true;
+      case 'view':
+        this.agree();
+        return true;
       case 'advance':
         this.time.advance(parseTime(first ?? ''));
         return true;
@@ -174,8 +184,28 @@ export class Scenario {
       this.smbds.push(smbd);
       smbd.run(this.attach(smbd));
     }
-    for (const server of this.servers) server.input({ kind: 'view', view: fixedView(this.servers) });
+    this.view = fixedView(this.servers);
+    for (const server of this.servers) server.input({ kind: 'view', view: this.view });
     this.time.advance(SETUP_MICROS);
+  }
+
+  private kill(number: number): void {
+    const server = this.servers[number];
+    if (server === undefined || server.dead) throw new Error(`no server "${number}"`);
+    this.checker.serverDied(server.self);
+    this.stores.delete(server.self);
+    this.smbds[number]?.die();
+    server.die();
+  }
+
+  /** Those that live, by the view before: all of them know that one. */
+  private agree(): void {
+    const before = this.view;
+    if (before === null) throw new Error('"servers" was not said yet');
+    const members = before.members.filter(({ node }) => this.stores.has(node));
+    this.view = { epoch: (before.epoch + 1) as Epoch, leader: members[0]!.node, members, former: [before] };
+    for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view: this.view });
+    this.time.advance(10 * TRIP_MICROS);
   }
 
   private *attach(smbd: SimulatedSmbd): Steps<void> {

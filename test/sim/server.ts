@@ -141,7 +141,7 @@ export class SimulatedServer {
     this.effectsUntilDeath = effects;
   }
 
-  private die(): void {
+  die(): void {
     this.dead = true;
     this.world.trace.add(this.world.time.now, () => `server ${this.self} dies`);
     this.world.wire.detach(this.self);

@@ -1,15 +1,18 @@
 /**
  * A few servers' Gate and Persistent on a perfect in-memory network, with a fake record engine, fake disks and local
- * clients that speak the real protocol. A server can be cut off, heal, or start anew with its disk. For tests of
- * core/gate and core/persistent without links, records or host.
+ * clients that speak the real protocol. A server can be cut off, heal, start anew with its disk, or be left out of the
+ * view. A view needs a majority of the configured servers; all install it at once unless a test says otherwise. For
+ * tests of core/gate and core/persistent without links, records or host.
  */
-import type { ClientId, DatabaseId, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { clientId, epoch, incarnation, keyOf, nodeId } from '../../src/base/ids.js';
 import { DecodeError } from '../../src/base/bytes.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects.js';
 import { Gate } from '../../src/core/gate/gate.js';
 import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
+import type { Member, View } from '../../src/core/membership/views.js';
+import { EPOCHS_PER_TERM, changes, runOf } from '../../src/core/membership/views.js';
 import { Persistent } from '../../src/core/persistent/persistent.js';
 import { Timers } from '../../src/core/timers.js';
 import { DESTINATION, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
@@ -132,6 +135,11 @@ export class TestGate {
   readonly up = new Set<NodeId>();
   /** Those whose present run was up once. */
   readonly met = new Set<NodeId>();
+  /** The run of each for which peerUp was called last. */
+  private readonly announced = new Map<NodeId, Incarnation>();
+  /** The view that it installed last. */
+  view: View | null = null;
+  private members: readonly NodeId[] = [];
   readonly gate: Gate;
   readonly persistent: Persistent;
   /** While true, opened databases and disk work are not reported. */
@@ -160,6 +168,46 @@ export class TestGate {
       ...(pool.samba === undefined ? {} : { samba: pool.samba }),
     }, run);
     this.records.events = this.gate;
+  }
+
+  /** As PoolNode does it. */
+  install(view: View): void {
+    const { left, joined } = changes(this.view?.members ?? [], view.members);
+    this.act(() => {
+      this.view = view;
+      this.members = view.members.map(({ node }) => node);
+      for (const peer of left) this.gate.peerLeft(peer);
+      for (const peer of left) if (peer !== this.id) this.sayDown(peer);
+      for (const peer of joined) if (this.up.has(peer)) this.sayUp(peer);
+      this.persistent.install(view, left);
+    });
+  }
+
+  /** The link to the peer works. */
+  comeUp(peer: NodeId): void {
+    this.up.add(peer);
+    this.met.add(peer);
+    this.act(() => this.sayUp(peer));
+  }
+
+  goDown(peer: NodeId): void {
+    if (!this.up.delete(peer)) return;
+    this.act(() => this.sayDown(peer));
+  }
+
+  /** First contact with a member's run, if it is that. */
+  private sayUp(peer: NodeId): void {
+    const run = runOf(this.view?.members ?? [], peer);
+    if (run === undefined || this.announced.get(peer) === run || this.pool.runOf(peer) !== run) return;
+    this.announced.set(peer, run);
+    this.gate.peerUp(peer, run);
+    this.persistent.peerUp(peer, run);
+  }
+
+  private sayDown(peer: NodeId): void {
+    if (!this.announced.has(peer)) return;
+    this.gate.peerDown(peer);
+    this.persistent.peerDown(peer);
   }
 
   connect(pid: number): TestClient {
@@ -250,24 +298,39 @@ export class TestGate {
   }
 
   private context(): CoreContext {
+    const view = (): View | null => this.view;
+    const members = (): readonly NodeId[] => this.members;
     return {
       self: this.id,
-      members: this.pool.ids,
-      epoch: epoch(1),
+      servers: this.pool.ids,
+      get members() {
+        return members();
+      },
+      get epoch() {
+        return view()?.epoch ?? epoch(0);
+      },
       timers: this.timers,
       now: () => this.pool.time,
       emit: (effect) => this.effects.push(effect),
       send: (peer, message, mode) => {
         if (mode === 'drop' && !this.up.has(peer)) return false;
         if (mode === 'met' && !this.met.has(peer)) return false;
-        this.pool.send(this.id, peer, Uint8Array.from(message));
-        return true;
+        return this.pool.send(this, peer, Uint8Array.from(message));
       },
-      isUp: (peer) => peer === this.id || this.up.has(peer),
+      isUp: (peer) => peer === this.id || (this.up.has(peer) && this.members.includes(peer)),
+      isFenced: () => false,
       log: (level, event, fields = {}) => this.effects.push({ kind: 'log', level, event, fields }),
       count: (name, by = 1) => this.counters.set(name, (this.counters.get(name) ?? 0) + by),
     };
   }
+}
+
+/** A message under way between two runs, and the view under which it was sent. */
+interface Letter {
+  fromRun: Incarnation;
+  toRun: Incarnation;
+  epoch: Epoch;
+  bytes: Uint8Array;
 }
 
 export class GatePool {
@@ -278,9 +341,11 @@ export class GatePool {
   readonly ids: NodeId[];
   private readonly servers = new Map<NodeId, TestGate>();
   private readonly disks = new Map<NodeId, Disk>();
-  private readonly wires = new Map<string, Uint8Array[]>();
+  private readonly wires = new Map<string, Letter[]>();
   private readonly cuts = new Set<string>();
   private runs = 0;
+  /** The newest view; null: there never was a majority. */
+  view: View | null = null;
   /** Bytes of each message delivered, for leak checks of tests. */
   delivered = 0;
 
@@ -296,7 +361,7 @@ export class GatePool {
     return server;
   }
 
-  /** Starts a server, with the disk of its earlier run. */
+  /** Starts a server, with the disk of its earlier run; a view says so, if there is a majority. */
   start(id: number): TestGate {
     const node = nodeId(id);
     const disk: Disk = this.disks.get(node) ?? new Map<DatabaseId, Map<string, Uint8Array>>();
@@ -305,23 +370,52 @@ export class GatePool {
     this.servers.set(node, server);
     for (const peer of this.servers.values()) {
       if (peer === server || this.cuts.has(pair(peer.id, node))) continue;
-      this.meet(peer, server);
+      peer.comeUp(node);
+      server.comeUp(peer.id);
     }
+    this.agree();
     return server;
   }
 
-  private meet(a: TestGate, b: TestGate): void {
-    this.comeUp(a, b);
-    this.comeUp(b, a);
+  runOf(node: NodeId): Incarnation | undefined {
+    return this.servers.get(node)?.run;
   }
 
-  private comeUp(at: TestGate, peer: TestGate): void {
-    at.up.add(peer.id);
-    at.met.add(peer.id);
-    at.act(() => {
-      at.gate.peerUp(peer.id, peer.run);
-      at.persistent.peerUp(peer.id, peer.run);
-    });
+  /**
+   * The servers that run agree on a view, and `installing` install it. The leader stays while it runs; one that starts
+   * anew leads again, in a new term.
+   */
+  agree(leader?: number, installing: readonly NodeId[] = [...this.servers.keys()]): void {
+    const before = this.view;
+    const members = [...this.servers.values()].sort((a, b) => a.id - b.id);
+    if (members.length * 2 <= this.ids.length) return;
+    const former = before === null ? undefined : this.servers.get(before.leader);
+    const leads = leader === undefined ? (former ?? members[0]!) : this.server(leader);
+    const isSame = before !== null && runOf(before.members, before.leader) === leads.run && before.leader === leads.id;
+    const term = Math.floor((before?.epoch ?? 0) / EPOCHS_PER_TERM);
+    const next = epoch(isSame ? before.epoch + 1 : (term + 1) * EPOCHS_PER_TERM + 1);
+    const named = members.map(({ id, run }): Member => ({ node: id, incarnation: run, since: next }));
+    this.view = { epoch: next, leader: leads.id, members: named, former: [] };
+    for (const id of installing) this.install(id);
+  }
+
+  /** The server installs the newest view; what was under way from and to runs that are out is lost. */
+  install(id: number): void {
+    const { view } = this;
+    if (view === null) return;
+    for (const [name, letters] of this.wires) {
+      const [from, to] = name.split('>').map((each) => nodeId(Number(each))) as [NodeId, NodeId];
+      const isOut = ({ fromRun, toRun }: Letter): boolean =>
+        runOf(view.members, from) !== fromRun || runOf(view.members, to) !== toRun;
+      if (from === id || to === id) this.wires.set(name, letters.filter((letter) => !isOut(letter)));
+    }
+    this.server(id).install(view);
+  }
+
+  /** The server's process ends, and the others agree on a view without it. */
+  lose(id: number, leader?: number): void {
+    this.stop(id);
+    this.agree(leader);
   }
 
   /** The server's process ends; what was under way to and from it is lost. Its disk stays, but what it held is lost. */
@@ -335,24 +429,16 @@ export class GatePool {
       if (Number(from) === id || Number(to) === id) messages.length = 0;
     }
     for (const peer of this.servers.values()) {
-      this.goDown(peer, node);
+      peer.goDown(node);
       peer.met.delete(node);
     }
-  }
-
-  private goDown(at: TestGate, peer: NodeId): void {
-    if (!at.up.delete(peer)) return;
-    at.act(() => {
-      at.gate.peerDown(peer);
-      at.persistent.peerDown(peer);
-    });
   }
 
   /** Silence between two servers: both call each other down; messages wait. */
   cut(a: number, b: number): void {
     this.cuts.add(pair(nodeId(a), nodeId(b)));
-    this.goDown(this.server(a), nodeId(b));
-    this.goDown(this.server(b), nodeId(a));
+    this.server(a).goDown(nodeId(b));
+    this.server(b).goDown(nodeId(a));
   }
 
   /** A server stands still, for no time of its own: only its peers call it down. `heal` with each of them ends it. */
@@ -361,22 +447,27 @@ export class GatePool {
     for (const peer of this.servers.values()) {
       if (peer.id === node) continue;
       this.cuts.add(pair(peer.id, node));
-      this.goDown(peer, node);
+      peer.goDown(node);
     }
   }
 
   /** They hear each other again; nothing was lost. */
   heal(a: number, b: number): void {
     this.cuts.delete(pair(nodeId(a), nodeId(b)));
-    this.server(a).up.add(nodeId(b));
-    this.server(b).up.add(nodeId(a));
+    this.server(a).comeUp(nodeId(b));
+    this.server(b).comeUp(nodeId(a));
   }
 
-  send(from: NodeId, to: NodeId, message: Uint8Array): void {
-    const name = `${from}>${to}`;
+  /** What is said to a run that the sender's view does not name is lost. */
+  send(from: TestGate, to: NodeId, bytes: Uint8Array): boolean {
+    const toRun = runOf(from.view?.members ?? [], to);
+    if (toRun === undefined) return false;
+    const name = `${from.id}>${to}`;
+    const letter = { fromRun: from.run, toRun, epoch: from.view!.epoch, bytes };
     const wire = this.wires.get(name);
-    if (wire === undefined) this.wires.set(name, [message]);
-    else wire.push(message);
+    if (wire === undefined) this.wires.set(name, [letter]);
+    else wire.push(letter);
+    return true;
   }
 
   /** Lets messages, disk work and due timers run until nothing is left to do now. */
@@ -402,8 +493,12 @@ export class GatePool {
       const target = to === undefined ? undefined : this.servers.get(to);
       if (from === undefined || to === undefined || target === undefined || this.cuts.has(pair(from, to))) continue;
       if (!target.up.has(from)) continue;
-      for (let message = messages.shift(); message !== undefined; message = messages.shift()) {
-        const bytes = message;
+      for (let letter = messages[0]; letter !== undefined; letter = messages[0]) {
+        const { toRun, bytes } = letter;
+        // of a later view: it is not taken, and comes again
+        if (letter.epoch > (target.view?.epoch ?? 0)) break;
+        messages.shift();
+        if (toRun !== target.run) continue;
         busy = true;
         this.delivered++;
         target.act(() => this.deliver(target, from, bytes));

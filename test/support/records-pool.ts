@@ -1,12 +1,15 @@
 /**
  * A few servers' Records on a perfect network whose messages wait until a test lets them go: per pair of servers in
- * order, between pairs in any order. Stores are maps; a chain can be held. For unit and random tests of core/records
- * without links, gate or smbd.
+ * order, between pairs in any order. Servers die, start anew and join; the view that says so is agreed at once, and
+ * each server installs it when the test says. Stores are maps; a chain can be held. For unit and random tests of
+ * core/records without links, gate or smbd.
  */
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects.js';
-import type { DatabaseId, NodeId, RecordKey } from '../../src/base/ids.js';
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
+import type { FormerView, Member, View } from '../../src/core/membership/views.js';
+import { EPOCHS_PER_TERM, changes, runOf } from '../../src/core/membership/views.js';
 import { Records } from '../../src/core/records/records.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
@@ -25,25 +28,38 @@ export class TestServer {
   readonly counters = new Map<string, number>();
   readonly answers = new Map<number, { what: 'migrated' | 'fetched' | 'failed'; data: string }>();
   readonly timers = new Timers();
-  /** The runs of its peers that this server has met. */
-  readonly met = new Map<NodeId, number>();
-  records: Records;
+  readonly records: Records;
+  /** The view that it installed last. */
+  view: View | null = null;
+  private members: readonly NodeId[] = [];
+  /** The view whose recovery it has behind it; 0: none yet. */
+  recovered = epoch(0);
+  /** Its lease ran out. */
+  isFenced = false;
   private effects: Effect[] = [];
 
   constructor(
     readonly id: NodeId,
     private readonly pool: RecordsPool,
-    run: number,
+    readonly run: Incarnation,
   ) {
-    this.records = new Records(this.context(), incarnation(run));
+    this.records = new Records(this.context(), run);
     this.records.listen({
       migrated: (token) => this.answers.set(token, { what: 'migrated', data: '' }),
       fetched: (token, data) =>
         this.answers.set(token, { what: 'fetched', data: Buffer.from(data).toString('latin1') }),
       failed: (token, why) => this.answers.set(token, { what: 'failed', data: why }),
       described: () => {},
+      recovered: (of) => (this.recovered = of),
     });
     for (const [database, name] of pool.databases) this.records.addDatabase(database, name);
+  }
+
+  install(view: View): void {
+    const { left, joined } = changes(this.view?.members ?? [], view.members);
+    this.view = view;
+    this.members = view.members.map(({ node }) => node);
+    this.act((records) => records.install(view, left, joined));
   }
 
   /** Runs `action` on the records and performs the effects it causes. */
@@ -115,15 +131,23 @@ export class TestServer {
   }
 
   private context(): CoreContext {
+    const view = (): View | null => this.view;
+    const members = (): readonly NodeId[] => this.members;
     return {
       self: this.id,
-      members: this.pool.members,
-      epoch: epoch(1),
+      servers: this.pool.configured,
+      get members() {
+        return members();
+      },
+      get epoch() {
+        return view()?.epoch ?? epoch(0);
+      },
       timers: this.timers,
       now: () => this.pool.time,
       emit: (effect) => this.effects.push(effect),
-      send: (peer, message) => this.pool.send(this.id, peer, message),
-      isUp: () => true,
+      send: (peer, message) => this.pool.send(this, peer, message),
+      isUp: (peer) => peer === this.id || this.members.includes(peer),
+      isFenced: () => this.isFenced,
       log: (level, event, fields) => {
         if (level === 'error') this.pool.errors.push(`server ${this.id}: ${event} ${JSON.stringify(fields)}`);
       },
@@ -132,98 +156,181 @@ export class TestServer {
   }
 }
 
+/** A message under way between two runs, and the view under which it was sent. */
+interface Letter {
+  fromRun: Incarnation;
+  toRun: Incarnation;
+  epoch: Epoch;
+  bytes: Uint8Array;
+}
+
+interface Wire {
+  from: NodeId;
+  to: NodeId;
+  queue: Letter[];
+}
+
 export class RecordsPool {
   time = 0;
-  readonly members: NodeId[];
-  readonly servers: TestServer[];
+  readonly configured: NodeId[];
   readonly errors: string[] = [];
-  private readonly wires = new Map<
-    string,
-    { from: NodeId; to: NodeId; queue: Uint8Array[]; cut: 'no' | 'held' | 'lost' }
-  >();
-  private readonly runs = new Map<NodeId, number>();
+  /** The newest view that was agreed. */
+  view: View;
+  private readonly alive = new Map<NodeId, TestServer>();
+  private living: readonly TestServer[] = [];
+  private readonly wires = new Map<string, Wire>();
+  private runs = 0;
 
+  /** @param started the servers that are there from the beginning; the others can `join` */
   constructor(
     count: number,
     readonly databases: Map<DatabaseId, string> = new Map([[databaseId(1), 'locking.tdb']]),
+    started = count,
   ) {
-    this.members = Array.from({ length: count }, (_, i) => nodeId(i));
-    for (const from of this.members) {
-      for (const to of this.members) {
-        if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [], cut: 'no' });
-      }
+    this.configured = Array.from({ length: count }, (_, i) => nodeId(i));
+    for (const from of this.configured) {
+      for (const to of this.configured) if (from !== to) this.wires.set(`${from}>${to}`, { from, to, queue: [] });
     }
-    this.servers = this.members.map((id) => new TestServer(id, this, 1));
-    for (const server of this.servers) {
-      for (const peer of this.members) if (peer !== server.id) server.met.set(peer, 1);
-      for (const peer of this.members) {
-        if (peer !== server.id) server.act((records) => records.peerUp(peer, incarnation(1), false));
-      }
-    }
+    for (const id of this.configured.slice(0, started)) this.start(id);
+    this.view = this.nextView(null);
+    this.installAll();
     this.deliverAll();
   }
 
+  /** Those that live, ascending. */
+  get servers(): readonly TestServer[] {
+    return this.living;
+  }
+
+  get members(): NodeId[] {
+    return this.view.members.map(({ node }) => node);
+  }
+
   server(id: number): TestServer {
-    const server = this.servers[id];
-    if (server === undefined) throw new RangeError(`no server ${id}`);
+    const server = this.alive.get(nodeId(id));
+    if (server === undefined) throw new RangeError(`server ${id} does not run`);
     return server;
   }
 
-  send(from: NodeId, to: NodeId, message: Uint8Array): boolean {
-    const wire = this.wires.get(`${from}>${to}`)!;
-    if (wire.cut !== 'lost') wire.queue.push(message);
+  isAlive(id: number): boolean {
+    return this.alive.has(nodeId(id));
+  }
+
+  /** What is said to a run that the sender's view does not name is lost. */
+  send(from: TestServer, to: NodeId, bytes: Uint8Array): boolean {
+    const toRun = runOf(from.view?.members ?? [], to);
+    if (toRun === undefined) return false;
+    this.wires.get(`${from.id}>${to}`)!.queue.push({ fromRun: from.run, toRun, epoch: from.view!.epoch, bytes });
     return true;
   }
 
-  /** A server dies and starts anew, without its databases; its peers learn of it when `reconnect` is called. */
-  restart(id: NodeId): void {
-    const run = (this.runs.get(id) ?? 1) + 1;
-    this.runs.set(id, run);
-    this.servers[id] = new TestServer(id, this, run);
+  // --- views
+
+  /** A server dies and starts anew, without its databases, and a view says so that nobody has installed yet. */
+  restart(id: number, surviving?: (underWay: number) => number): void {
+    this.kill(id, surviving);
+    this.start(id);
+    this.agree();
+  }
+
+  /** A server dies for good. `surviving`: how many of the messages that it sent to each other server still arrive. */
+  lose(id: number, surviving?: (underWay: number) => number): void {
+    this.kill(id, surviving);
+    this.agree();
+  }
+
+  /** A server that is not there starts. */
+  join(id: number): void {
+    this.start(id);
+    this.agree();
+  }
+
+  private start(id: number): void {
+    this.alive.set(nodeId(id), new TestServer(nodeId(id), this, incarnation(++this.runs)));
+    this.listLiving();
+  }
+
+  private listLiving(): void {
+    this.living = [...this.alive.values()].sort((a, b) => a.id - b.id);
+  }
+
+  private kill(id: number, surviving: (underWay: number) => number = () => 0): void {
+    this.alive.delete(nodeId(id));
+    this.listLiving();
     for (const wire of this.wires.values()) {
-      if (wire.from !== id && wire.to !== id) continue;
-      wire.queue = [];
-      // What the new run says waits for the first contact; what is said to the old one is lost.
-      wire.cut = wire.from === id ? 'held' : 'lost';
+      if (wire.from === id) wire.queue.splice(surviving(wire.queue.length));
+      if (wire.to === id) wire.queue = [];
     }
   }
 
-  /** Pairs that do not talk since one of them started anew. */
-  cutPairs(): [NodeId, NodeId][] {
-    return [...this.wires.values()]
-      .filter((wire) => wire.cut !== 'no' && wire.from < wire.to)
-      .map((wire) => [wire.from, wire.to]);
+  private agree(): void {
+    this.view = this.nextView(this.view);
   }
 
-  /** The link of two servers starts anew; `known` remembers whom each has met in which run. */
-  reconnect(a: NodeId, b: NodeId): void {
-    for (const name of [`${a}>${b}`, `${b}>${a}`]) this.wires.get(name)!.cut = 'no';
-    for (const [server, peer] of [[a, b], [b, a]] as const) {
-      const run = this.runs.get(peer) ?? 1;
-      const before = this.server(server).met.get(peer);
-      this.server(server).met.set(peer, run);
-      this.server(server).act((records) =>
-        records.peerUp(peer, incarnation(run), before !== undefined && before !== run),
-      );
+  private nextView(before: View | null): View {
+    const next = epoch((before?.epoch ?? EPOCHS_PER_TERM) + 1);
+    const members = this.servers.map(({ id, run }): Member => {
+      const known = before?.members.find((member) => member.node === id && member.incarnation === run);
+      return { node: id, incarnation: run, since: known?.since ?? next };
+    });
+    const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
+    const former: FormerView[] = before === null ? [] : [...before.former, before];
+    return { epoch: next, leader: members[0]!.node, members, former: former.filter((view) => view.epoch >= behind) };
+  }
+
+  /** Servers that have not installed the newest view. */
+  behind(): NodeId[] {
+    return this.servers.filter((server) => server.view !== this.view).map((server) => server.id);
+  }
+
+  /** The server installs the newest view; of runs that are out it takes nothing more. */
+  install(id: number): void {
+    const server = this.server(id);
+    if (server.view === this.view) return;
+    const isOut = (node: NodeId, run: Incarnation): boolean => runOf(this.view.members, node) !== run;
+    for (const wire of this.wires.values()) {
+      if (wire.to === server.id) wire.queue = wire.queue.filter(({ fromRun }) => !isOut(wire.from, fromRun));
+      if (wire.from === server.id) wire.queue = wire.queue.filter(({ toRun }) => !isOut(wire.to, toRun));
     }
+    server.install(this.view);
   }
 
-  /** Pairs of servers with messages under way. */
+  installAll(): void {
+    for (const id of this.behind()) this.install(id);
+  }
+
+  // --- messages
+
+  /** Whether the next message of the wire can be taken now; one of a later view is not, and comes again. */
+  private isReady(wire: Wire): boolean {
+    const [next] = wire.queue;
+    const target = this.alive.get(wire.to);
+    if (next === undefined) return false;
+    if (target?.run !== next.toRun) {
+      // a run that is gone
+      wire.queue.shift();
+      return this.isReady(wire);
+    }
+    return target.view !== null && next.epoch <= target.view.epoch;
+  }
+
+  /** Pairs of servers with messages under way that can be delivered now. */
   busyWires(): string[] {
-    return [...this.wires].filter(([, wire]) => wire.queue.length > 0 && wire.cut === 'no').map(([name]) => name);
+    return [...this.wires].filter(([, wire]) => this.isReady(wire)).map(([name]) => name);
   }
 
   deliver(name: string): void {
     const wire = this.wires.get(name)!;
-    const message = wire.queue.shift();
-    if (message !== undefined) this.server(wire.to).act((records) => records.onMessage(wire.from, message));
+    if (!this.isReady(wire)) return;
+    const { bytes } = wire.queue.shift()!;
+    this.server(wire.to).act((records) => records.onMessage(wire.from, bytes));
   }
 
   /** Takes the next message from a wire, to be delivered by the test. */
   take(name: string): Uint8Array {
-    const message = this.wires.get(name)!.queue.shift();
-    if (message === undefined) throw new RangeError(`nothing is on the wire ${name}`);
-    return message;
+    const letter = this.wires.get(name)!.queue.shift();
+    if (letter === undefined) throw new RangeError(`nothing is on the wire ${name}`);
+    return letter.bytes;
   }
 
   deliverAll(): void {

@@ -35,12 +35,14 @@ class Bench {
     const context: CoreContext = {
       self: HERE,
       epoch: 1 as Epoch,
+      servers: [HERE, THERE],
       members: [HERE, THERE],
       timers: this.timers,
       now: () => this.time,
       emit: () => undefined,
       send: () => true,
       isUp: () => true,
+      isFenced: () => false,
       log: () => undefined,
       count: (name, by = 1) => void this.counts.set(name, (this.counts.get(name) ?? 0) + by),
     };

@@ -399,6 +399,42 @@ describe('liveness', () => {
     assert.equal(isAlive(pool, asking, 1, 999, 9n), 0);
   });
 
+  test('processes of a server that is out of the view are dead at once, also those nobody has heard of', () => {
+    const pool = new GatePool(3);
+    const asking = pool.server(0).connect(1);
+    hold(pool.server(1).connect(500), UNIQUE);
+    pool.settle();
+    pool.stop(1);
+    assert.equal(isAlive(pool, asking, 1, 500, UNIQUE), 0, 'it may only be silent');
+    pool.agree();
+    const before = pool.delivered;
+    assert.equal(isAlive(pool, asking, 1, 500, UNIQUE), -1);
+    assert.equal(isAlive(pool, asking, 1, 999, 9n), -1);
+    assert.equal(exists(pool, asking, 1, 500), -1);
+    assert.equal(pool.delivered, before, 'nobody is asked');
+    // its next run's processes live
+    pool.start(1);
+    hold(pool.server(1).connect(500), 2n * UNIQUE);
+    pool.settle();
+    assert.equal(isAlive(pool, asking, 1, 500, 2n * UNIQUE), 0);
+    assert.equal(isAlive(pool, asking, 1, 500, UNIQUE), -1);
+  });
+
+  test('a process that is asked for while its server leaves the view is answered dead, or alive, but at once', () => {
+    const pool = new GatePool(3);
+    const asking = pool.server(0).connect(1);
+    const request = asking.control(CONTROL.processExists, encodeU32(1234), { destination: 1 });
+    pool.lose(1);
+    pool.settle();
+    assert.notEqual(asking.reply(request), undefined);
+  });
+
+  test('before the first view nobody is taken for dead', () => {
+    const pool = new GatePool(3, [0]);
+    const asking = pool.server(0).connect(1);
+    assert.equal(isAlive(pool, asking, 1, 500, UNIQUE), 0);
+  });
+
   test('after the server started anew all its earlier processes are gone', () => {
     const pool = new GatePool(2);
     const asking = pool.server(0).connect(1);

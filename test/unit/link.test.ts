@@ -1,6 +1,7 @@
 /**
  * The link layer on a simulated wire: whatever the wire does, each message arrives exactly once and in order per
- * incarnation of the receiver, restarts are told, silence is noticed, and nothing is left when all is done.
+ * incarnation of the receiver, restarts are told, silence is noticed, and nothing is left when all is done. Messages
+ * pass between runs that are members of the view, and none before the receiver has installed the sender's.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -19,6 +20,7 @@ import type { WireFaults } from '../support/simulated-wire.js';
 import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
 
 const EPOCH = 7 as Epoch;
+const FIRST_RUN = 1 as Incarnation;
 const seedBase = Number(process.env.SEED ?? 4711);
 console.log(`seed ${seedBase}`);
 
@@ -42,10 +44,11 @@ class Station {
     readonly incarnation: Incarnation,
     bodyBytesMax = 500,
     receiveFramesMax = 256,
+    members: ReadonlyMap<NodeId, Incarnation> | null = new Map(all.map((node) => [node, FIRST_RUN])),
   ) {
     const peers = all.filter((node) => node !== self);
     this.links = new Links(
-      { self, peers, incarnation, epoch: EPOCH, frameBodyBytesMax: bodyBytesMax, receiveFramesMax },
+      { self, peers, incarnation, frameBodyBytesMax: bodyBytesMax, receiveFramesMax },
       {
         now: () => time.now,
         timers: this.timers,
@@ -69,6 +72,7 @@ class Station {
         },
       },
     );
+    if (members !== null) this.links.install(EPOCH, members);
     wire.attach(self, (from, of, body) => this.turn(() => this.links.onFrame(from, of, body)));
     this.arm();
   }
@@ -79,6 +83,12 @@ class Station {
     work();
     this.links.flush();
     this.arm();
+  }
+
+  /** A view with these runs. */
+  install(epoch: number, ...runs: number[]): void {
+    const members = new Map(runs.map((run, node) => [nodeId(node), run as Incarnation]));
+    this.turn(() => this.links.install(epoch as Epoch, members));
   }
 
   send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean {
@@ -121,6 +131,13 @@ function world(seed: number, count: number, faults: WireFaults = PERFECT_WIRE): 
   const ids = Array.from({ length: count }, (_, i) => nodeId(i));
   const stations = ids.map((id) => new Station(time, wire, id, ids, 1 as Incarnation));
   return { time, wire, stations, ids };
+}
+
+/** A later run of server 1, which knows the view that names it. */
+function secondRun({ time, wire, ids }: Omit<World, 'stations'>, run = 2): Station {
+  const station = new Station(time, wire, one, ids, run as Incarnation, 500, 256, null);
+  station.install(EPOCH + 1, 1, run);
+  return station;
 }
 
 const text = (value: string): Uint8Array => Buffer.from(value);
@@ -349,10 +366,12 @@ test('a restarted peer is announced anew and gets nothing meant for its former l
     for (let i = 0; i < 20; i++) stations[0]!.send(one, text(`old ${i}`));
     stations[1]!.send(zero, text('from the old one'));
     stations[1]!.die();
-    const second = new Station(time, wire, one, ids, 2 as Incarnation);
-    stations[0]!.onMessage = null;
+    const second = secondRun({ time, wire, ids });
     second.send(zero, text('from the new one'));
     time.advance(500_000);
+    assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew'], `seed ${seed}`);
+    assert.ok(!stations[0]!.texts(one).includes('from the new one'), `seed ${seed}: it is no member yet`);
+    stations[0]!.install(EPOCH + 1, 1, 2);
     for (let i = 0; i < 20; i++) stations[0]!.send(one, text(`new ${i}`));
     time.advance(1_000_000);
     assert.deepEqual(
@@ -367,32 +386,34 @@ test('a restarted peer is announced anew and gets nothing meant for its former l
   }
 });
 
-test('what was sent before the first contact waits for it', () => {
-  const { time, wire, stations, ids } = world(3, 1);
-  stations.pop();
-  const early = new Station(time, wire, zero, [zero, one], 1 as Incarnation);
-  early.send(one, text('early'));
+test('a run known from the view before it was heard gets what was sent before the first contact', () => {
+  const time = new SimulatedTime();
+  const wire = new SimulatedWire(time, new Prng(3));
+  const early = new Station(time, wire, zero, [zero, one], FIRST_RUN, 500, 256, null);
+  assert.equal(early.send(one, text('to nobody')), false, 'no view names a run');
+  early.install(EPOCH, 1, 5);
+  assert.equal(early.send(one, text('early')), true);
   time.advance(3_000_000);
-  const late = new Station(time, wire, one, [zero, one], 5 as Incarnation);
+  const late = new Station(time, wire, one, [zero, one], 5 as Incarnation, 500, 256, null);
+  time.advance(200_000);
+  assert.deepEqual(late.texts(zero), [], 'it has not installed the view');
+  late.install(EPOCH, 1, 5);
   time.advance(200_000);
   assert.deepEqual(late.texts(zero), ['early']);
   assert.deepEqual(early.heard, ['up 1 5']);
-  assert.equal(ids.length, 1);
 });
 
-test('what is sent before a new run of the peer was announced does not reach that run', () => {
+test('what is sent before a new run of the peer is a member does not reach that run', () => {
   const { time, wire, stations, ids } = world(3, 2);
   time.advance(10_000);
   stations[1]!.die();
-  const second = new Station(time, wire, one, ids, 2 as Incarnation);
-  // the hello of the new run has been seen, the answer to ours has not come yet
-  wire.loseIf = (from, _to, body) => from === 1 && decodeFrame(body).toIncarnation !== 0;
+  const second = secondRun({ time, wire, ids });
   time.advance(5_000);
   assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew']);
-  stations[0]!.send(one, text('for the old run'));
-  wire.loseIf = null;
+  assert.equal(stations[0]!.send(one, text('for the old run')), false);
   time.advance(200_000);
-  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew', 'up 1 2']);
+  stations[0]!.install(EPOCH + 1, 1, 2);
+  assert.deepEqual(stations[0]!.heard, ['up 1 1', 'down 1: started anew', 'up 1 2'], 'at once: it is heard already');
   stations[0]!.send(one, text('for the new run'));
   time.advance(10_000);
   assert.deepEqual(second.texts(zero), ['for the new run']);
@@ -409,27 +430,100 @@ test('what is for the present run of a peer is lost before that run is met', () 
   wire.isolate(zero, ids);
   stations[0]!.links.send(one, text('for the old run'), 'met');
   stations[1]!.die();
-  const second = new Station(time, wire, one, ids, 2 as Incarnation);
+  const second = secondRun({ time, wire, ids });
+  stations[0]!.install(EPOCH + 1, 1, 2);
+  assert.equal(stations[0]!.links.send(one, text('not met yet'), 'met'), false);
   wire.heal();
   time.advance(SILENCE_MICROS_MAX);
   assert.deepEqual(second.texts(zero), []);
 });
 
-test('what waits for the first contact survives a peer that starts anew before it', () => {
+test('what waits for a run that never heard us is not for its next one', () => {
   const time = new SimulatedTime();
   const wire = new SimulatedWire(time, new Prng(1));
-  const early = new Station(time, wire, zero, [zero, one], 1 as Incarnation);
-  early.send(one, text('early'));
-  // its first run is seen, but never hears us
+  const ids = [zero, one];
+  const early = new Station(time, wire, zero, ids, FIRST_RUN, 500, 256, new Map([[zero, 1], [one, 5]] as never));
+  early.send(one, text('for run 5'));
   wire.cut(zero, one);
-  const first = new Station(time, wire, one, [zero, one], 5 as Incarnation);
+  const first = new Station(time, wire, one, ids, 5 as Incarnation, 500, 256, null);
   time.advance(300_000);
   first.die();
   wire.heal();
-  const second = new Station(time, wire, one, [zero, one], 6 as Incarnation);
+  const second = secondRun({ time, wire, ids }, 6);
+  early.install(EPOCH + 1, 1, 6);
+  early.send(one, text('for run 6'));
   time.advance(300_000);
   assert.deepEqual(early.heard, ['up 1 6']);
-  assert.deepEqual(second.texts(zero), ['early']);
+  assert.deepEqual(second.texts(zero), ['for run 6']);
+});
+
+test('messages pass between members only, and both ends hear of the first contact when they are', () => {
+  const time = new SimulatedTime();
+  const wire = new SimulatedWire(time, new Prng(1));
+  const ids = [zero, one];
+  const [a, b] = ids.map((id) => new Station(time, wire, id, ids, FIRST_RUN, 500, 256, null)) as [Station, Station];
+  time.advance(300_000);
+  assert.equal(a.links.isUp(one), false);
+  assert.equal(a.send(one, text('too early')), false);
+  assert.deepEqual([a.heard, b.heard], [[], []]);
+  a.install(EPOCH, 1, 1);
+  assert.equal(a.links.isUp(one), true);
+  assert.deepEqual(a.heard, ['up 1 1']);
+  a.send(one, text('waits for your view'));
+  time.advance(50_000);
+  assert.deepEqual([b.texts(zero), b.heard], [[], []]);
+  assert.ok((b.counts.get('link.frame.refused.not-a-member') ?? 0) > 0);
+  b.install(EPOCH, 1, 1);
+  time.advance(200_000);
+  assert.deepEqual([b.texts(zero), b.heard], [['waits for your view'], ['up 0 1']]);
+});
+
+test('what is sent under a later view is not taken before that is installed, and comes again in order', () => {
+  const { time, stations } = world(3, 2);
+  time.advance(10_000);
+  const [from, to] = [stations[0]!, stations[1]!];
+  from.send(one, text('of the first view'));
+  time.advance(5_000);
+  from.install(EPOCH + 1, 1, 1);
+  for (let i = 0; i < 3; i++) from.send(one, text(`of the second view ${i}`));
+  time.advance(500_000);
+  assert.deepEqual(to.texts(zero), ['of the first view']);
+  assert.ok((to.counts.get('link.frame.refused.epoch-ahead') ?? 0) > 0);
+  // the other way it passes: what was said before is of use in a later view
+  to.send(zero, text('behind'));
+  time.advance(5_000);
+  assert.deepEqual(from.texts(one), ['behind']);
+  to.install(EPOCH + 1, 1, 1);
+  time.advance(200_000);
+  assert.deepEqual(to.texts(zero).slice(1), [0, 1, 2].map((i) => `of the second view ${i}`));
+  assert.deepEqual([from.heard, to.heard], [['up 1 1'], ['up 0 1']], 'nobody was called down');
+});
+
+test('a run that is out of the view is given up, and hears it', () => {
+  const { time, wire, stations, ids } = world(3, 2);
+  time.advance(10_000);
+  const [from, to] = [stations[0]!, stations[1]!];
+  wire.isolate(zero, ids);
+  from.send(one, text('waits'));
+  to.send(zero, text('from a run that is out'));
+  from.turn(() => from.links.install((EPOCH + 1) as Epoch, new Map([[zero, FIRST_RUN]])));
+  assert.deepEqual(from.heard, ['up 1 1', 'down 1: left the pool']);
+  assert.equal(from.links.status()[0]!.queuedBytes, 0, 'nothing waits for it any more');
+  assert.equal(from.send(one, text('to a run that is out')), false);
+  wire.heal();
+  time.advance(500_000);
+  assert.deepEqual([from.texts(one), to.texts(zero)], [[], []]);
+  assert.deepEqual([...new Set(to.heard)], ['up 0 1', 'given up by 0']);
+  assert.equal(from.links.isUp(one), false);
+
+  to.die();
+  const next = secondRun({ time, wire, ids });
+  from.install(EPOCH + 1, 1, 2);
+  from.send(one, text('to the next run'));
+  time.advance(300_000);
+  assert.deepEqual(next.texts(zero), ['to the next run']);
+  assert.equal(from.heard.at(-1), 'up 1 2');
+  assert.deepEqual(next.heard, ['up 0 1']);
 });
 
 test('a server that slept judges nobody by its sleep', () => {
@@ -469,7 +563,8 @@ test('who missed what overflowed hears of it, and is spoken with again in its ne
   assert.deepEqual([...new Set(stations[1]!.heard)], ['up 0 1', 'given up by 0']);
 
   stations[1]!.die();
-  const next = new Station(time, wire, one, ids, 2 as Incarnation);
+  const next = secondRun({ time, wire, ids });
+  stations[0]!.install(EPOCH + 1, 1, 2);
   time.advance(300_000);
   stations[0]!.send(one, text('to the next run'));
   time.advance(100_000);
@@ -488,7 +583,7 @@ test('a message above the limit is refused, one of many frames arrives', () => {
   assert.ok(message.equals(stations[1]!.messages.get(zero)![0]!));
 });
 
-test('garbage, foreign epochs and old incarnations are counted and change nothing', () => {
+test('garbage and frames of strangers are counted and change nothing', () => {
   const { time, stations } = world(3, 2);
   time.advance(10_000);
   const { links, counts } = stations[0]!;

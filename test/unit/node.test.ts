@@ -1,38 +1,53 @@
-/** What a server says when another one falls silent and comes back: one line each, with the cause. */
+/** What a server says and does when another one falls silent, when a view comes, and when its lease runs out. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
-import type { NodeId } from '../../src/base/ids.js';
+import type { Epoch, NodeId } from '../../src/base/ids.js';
 import type { Input } from '../../src/core/effects.js';
+import type { View } from '../../src/core/membership/views.js';
 import { PoolNode } from '../../src/core/node.js';
 
 const [ALPHA, BETA] = [nodeId(0), nodeId(1)];
 const STEP_MICROS = 10_000;
 
+/** A view of these runs of the two; 0: the server is no member. */
+function view(number: number, runs: [number, number]): View {
+  const members = runs
+    .map((run, node) => ({ node: nodeId(node), incarnation: incarnation(run), since: epoch(1) }))
+    .filter((member) => Number(member.incarnation) !== 0);
+  return { epoch: number as Epoch, leader: members[0]!.node, members, former: [] };
+}
+
 /** Two servers whose frames arrive at once while the wire is whole. */
 class Pair {
   readonly said: string[] = [];
+  readonly ended: string[] = [];
   isCut = false;
-  private time = 1_000_000;
+  time = 1_000_000;
   private readonly nodes = [ALPHA, BETA].map(
     (self) =>
       new PoolNode({
         self,
-        members: [ALPHA, BETA],
+        servers: [ALPHA, BETA],
         incarnation: incarnation(1),
-        epoch: epoch(1),
         frameBodyBytesMax: 1400,
         receiveFramesMax: 512,
         gate: { addresses: new Map(), pid: 1, wallClockOriginMicros: 0 },
       }),
   );
 
-  private step(self: NodeId, input: Input): void {
+  constructor() {
+    for (const self of [ALPHA, BETA]) this.step(self, { kind: 'view', view: view(1, [1, 1]) });
+  }
+
+  step(self: NodeId, input: Input): void {
     for (const effect of this.nodes[self]!.step(input, this.time)) {
       if (effect.kind === 'frame-send' && !this.isCut) {
         this.step(effect.peer, { kind: 'frame', peer: self, incarnation: incarnation(1), body: effect.body });
       }
-      if (effect.kind === 'log' && effect.level !== 'debug' && self === ALPHA) {
+      if (effect.kind === 'start-anew') this.ended.push(effect.reason);
+      const isSaid = effect.kind === 'log' && effect.level !== 'debug' && effect.event !== 'view';
+      if (isSaid && self === ALPHA) {
         const { why } = effect.fields;
         this.said.push([effect.level, effect.event, ...(typeof why === 'string' ? [why] : [])].join(' '));
       }
@@ -58,4 +73,27 @@ test('a server that falls silent is warned of in one line, with what to do', () 
   pair.isCut = false;
   pair.advance(1_000_000);
   assert.deepEqual(pair.said, ['info peer-up', 'warn peer-down silent', 'info peer-returned']);
+});
+
+test('a run that a view does not name ends; an older view changes nothing', () => {
+  const pair = new Pair();
+  pair.advance(1_000_000);
+  pair.step(ALPHA, { kind: 'view', view: view(3, [1, 1]) });
+  pair.step(ALPHA, { kind: 'view', view: view(2, [0, 1]) });
+  assert.deepEqual(pair.ended, []);
+  pair.step(ALPHA, { kind: 'view', view: view(4, [2, 1]) });
+  assert.equal(pair.ended.length, 1);
+  assert.match(pair.ended[0]!, /view 4 without this run/);
+});
+
+test('a server whose lease ran out says so once, and once when it is renewed', () => {
+  const pair = new Pair();
+  pair.advance(100_000);
+  pair.said.length = 0;
+  pair.step(ALPHA, { kind: 'lease', until: pair.time + 300_000 });
+  pair.advance(1_000_000);
+  assert.deepEqual(pair.said, ['warn fenced']);
+  pair.step(ALPHA, { kind: 'lease', until: pair.time + 300_000 });
+  pair.advance(100_000);
+  assert.deepEqual(pair.said, ['warn fenced', 'info lease-renewed']);
 });

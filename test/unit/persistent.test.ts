@@ -329,6 +329,118 @@ describe('the leader', () => {
   });
 });
 
+describe('another leader', () => {
+  test('has what a majority took under the former one, which is lost for good', () => {
+    for (const next of [1, 2]) {
+      const pool = new GatePool(3);
+      attach(pool, 0);
+      const client = attach(pool, 3 - next);
+      pool.server(next).holdDisk = true;
+      const request = commit(pool, 3 - next, client, 'user', 'x');
+      pool.advance(100_000);
+      assert.equal(client.reply(request), undefined, 'not answered: a member that is up has not applied it');
+      assert.equal(valueAt(pool, 0, 'user'), 'x');
+      assert.equal(valueAt(pool, 3 - next, 'user'), 'x', 'a majority has it');
+      pool.stop(0);
+      pool.server(next).holdDisk = false;
+      // the one that leads now never applied it
+      pool.agree(next);
+      pool.advance(5_000_000);
+      assert.equal(valueAt(pool, next, 'user'), 'x');
+      assert.equal(client.answer(request).status, 0, 'and the process is answered by the new leader');
+      assertSame(pool, [1, 2]);
+      commit(pool, 3 - next, client, 'more', 'y');
+      pool.advance(5_000_000);
+      assert.equal(valueAt(pool, next, 'more'), 'y');
+    }
+  });
+
+  test('orders commits in a higher term than the former one', () => {
+    const pool = new GatePool(3);
+    const client = attach(pool, 1);
+    commit(pool, 1, client, 'user', 'x');
+    pool.settle();
+    const before = versionOf(pool.server(1).rows(DB))!;
+    pool.agree(2);
+    pool.settle();
+    const after = versionOf(pool.server(1).rows(DB))!;
+    assert.ok(after.term > before.term);
+    assert.equal(after.sequence, before.sequence);
+    const request = commit(pool, 1, client, 'user', 'y');
+    pool.settle();
+    assert.equal(client.answer(request).status, 0);
+    assertSame(pool, [0, 1, 2]);
+  });
+
+  test('a commit that no majority took is not answered as done by the former one', () => {
+    const pool = new GatePool(3);
+    const client = attach(pool, 0);
+    const other = attach(pool, 1);
+    // the former leader hears nobody, and has not heard of the view without it
+    pool.cut(0, 1);
+    pool.cut(0, 2);
+    const request = commit(pool, 0, client, 'user', 'lost');
+    pool.settle();
+    pool.agree(1, [pool.ids[1]!, pool.ids[2]!]);
+    pool.advance(1_000_000);
+    assert.equal(client.reply(request), undefined);
+    const done = commit(pool, 1, other, 'user', 'kept');
+    pool.settle();
+    assert.equal(other.answer(done).status, 0);
+    pool.install(0);
+    pool.heal(0, 1);
+    pool.heal(0, 2);
+    pool.advance(5_000_000);
+    // made on an old state: refused, so that smbd does not take it for done
+    assert.equal(client.answer(request).status, -1);
+    assert.ok(pool.server(0).sequence(DB) >= 2, 'smbd sees that it is not its own commit that is there');
+    for (const id of [0, 1, 2]) assert.equal(valueAt(pool, id, 'user'), 'kept');
+  });
+
+  test('hears a member that was silent when it began to lead', () => {
+    const pool = new GatePool(3);
+    for (const id of [0, 1, 2]) attach(pool, id);
+    pool.cut(1, 2);
+    // without server 0 it needs the silent one for a majority
+    pool.stop(0);
+    pool.agree(1, [pool.ids[1]!, pool.ids[2]!]);
+    pool.advance(1_000_000);
+    assert.notEqual(pool.server(1).persistent.status()[0]?.leader?.phase, 'serving');
+    pool.heal(1, 2);
+    pool.advance(5_000_000);
+    assert.equal(pool.server(1).persistent.status()[0]?.leader?.phase, 'serving');
+    const client = attach(pool, 2);
+    const request = commit(pool, 2, client, 'user', 'x');
+    pool.advance(1_000_000);
+    assert.equal(client.answer(request).status, 0);
+  });
+
+  test('is the only one whose word counts: a member does nothing that another says', () => {
+    const pool = new GatePool(3);
+    const client = attach(pool, 0);
+    commit(pool, 0, client, 'user', 'x');
+    pool.settle();
+    const refused = (id: number): number => pool.server(id).counter('persistent.message.refused.not-leader');
+    // the former leader has not heard of the view that another leads
+    pool.agree(2, [pool.ids[1]!, pool.ids[2]!]);
+    const request = commit(pool, 0, client, 'user', 'y');
+    pool.advance(1_000_000);
+    assert.ok(refused(1) > 0 && refused(2) > 0);
+    for (const id of [1, 2]) assert.equal(valueAt(pool, id, 'user'), 'x');
+    assert.equal(client.reply(request), undefined);
+    pool.install(0);
+    pool.advance(5_000_000);
+    // refused, and its file shows the number that it started from: smbd tries again
+    assert.equal(client.answer(request).status, -1);
+    assert.equal(pool.server(0).sequence(DB), 1);
+    assertSame(pool, [0, 1, 2]);
+    const again = commit(pool, 0, client, 'user', 'y');
+    pool.settle();
+    assert.equal(client.answer(again).status, 0);
+    assert.equal(valueAt(pool, 1, 'user'), 'y');
+  });
+});
+
 /** What smbd does with one transaction, step by step, and what it concludes. */
 class Smbd {
   private request: number | null = null;

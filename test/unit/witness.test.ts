@@ -42,6 +42,7 @@ class Scene {
   constructor() {
     const context: CoreContext = {
       self: ALPHA,
+      servers: [ALPHA, BETA],
       members: [ALPHA, BETA],
       epoch: epoch(1),
       timers: this.timers,
@@ -49,6 +50,7 @@ class Scene {
       emit: (effect) => void this.effects.push(effect),
       send: (_peer, message) => this.sent.push(message) > 0,
       isUp: () => true,
+      isFenced: () => false,
       log: () => undefined,
       count: () => undefined,
     };

@@ -20,14 +20,14 @@ export class Messages {
 
   /** `data` may be a view of the packet: it is copied where it outlives the step. */
   request(destination: number, srvid: bigint, data: Uint8Array): void {
-    const { self, members } = this.context;
+    const { self, servers } = this.context;
     if (destination === self || destination === DESTINATION.current) return this.deliver(srvid, data);
     if (isBroadcast(destination)) {
       this.broadcast(srvid, data);
       return;
     }
     const peer = nodeId(destination);
-    if (!members.includes(peer)) return this.context.count('gate.message.dropped.unknown-server');
+    if (!servers.includes(peer)) return this.context.count('gate.message.dropped.unknown-server');
     this.forward(peer, srvid, data, 'met');
   }
 

@@ -200,8 +200,9 @@ export class Processes {
       return srvid === null || process.srvids.has(srvid) ? 'alive' : 'dead';
     }
     const peer = this.peers.get(node);
-    // a server is out of the view: so are its processes, whatever has become of them
-    if (peer === undefined || !this.context.members.includes(node)) return 'dead';
+    // a server is out of the view: so are its processes, whatever has become of them; before the first we know nothing
+    const { members } = this.context;
+    if (peer === undefined || (members.length > 0 && !members.includes(node))) return 'dead';
     const srvids = peer.processes.get(pid);
     if (srvids !== undefined && (srvid === null || srvids.has(srvid))) return 'alive';
     // a process id is used again, an address is not: only the pair is certainly gone

@@ -106,9 +106,9 @@ export class LeaderOfDatabase {
     return Math.floor(this.context.servers.length / 2) + 1;
   }
 
-  /** Asks every member that can be reached which version it has. */
+  /** Asks every member which version it has; one that is silent hears the question when it returns. */
   askAll(): void {
-    for (const node of this.context.members) if (this.context.isUp(node)) this.ask(node);
+    for (const node of this.context.members) this.ask(node);
   }
 
   /** Another server leads, or another term has begun. */

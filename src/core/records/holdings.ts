@@ -4,6 +4,7 @@
  * waited for. Called by core/records; speaks to homes and askers only by record messages.
  */
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
+import { turn as toTurn } from '../../base/ids.js';
 import { Histogram } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
@@ -237,6 +238,26 @@ export class Holdings {
   askForwarded(database: DatabaseId, key: RecordKey, home: NodeId): void {
     const holding = this.get(database, key);
     if (holding !== undefined && holding.asked !== null) holding.askedOf = home;
+  }
+
+  /**
+   * The key has another home, and nothing is under way on orders of former ones. Its turns may be lower than theirs: it
+   * hears what we have, but not up to which turn we have had something.
+   */
+  forgetTurn(holding: Holding): void {
+    if (holding.state === 'none' && holding.arrived === null) holding.turn = toTurn(0);
+  }
+
+  /** A run is out of the view. */
+  runGone(server: NodeId): void {
+    for (const holdings of this.databases.values()) {
+      for (const holding of holdings.values()) if (holding.askedOf === server) holding.askedOf = null;
+    }
+  }
+
+  /** It was asked of a run that is out: where keys are random, we may not know any more that it was the home. */
+  isAskLost({ asked, askedOf }: Holding): boolean {
+    return asked !== null && askedOf === null;
   }
 
   /** The key has another home: what was asked of the former one is asked again, unless the answer came after all. */

@@ -1,7 +1,7 @@
 /**
  * Remembers which records were erased here a moment ago. If their home dies before it heard of it, it must not bring
  * them back from an older backup; whoever erased a record tells the home's next run. Bounded by time and number. Used
- * by holdings.ts and restarts.ts.
+ * by holdings.ts and recovery.ts.
  */
 import type { DatabaseId, RecordKey, Turn } from '../../base/ids.js';
 import type { Micros } from '../effects.js';

@@ -21,7 +21,7 @@ import type { Ask } from './mail.js';
 import { Mail } from './mail.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
-import type { NeededRecord, RecordName } from './pins.js';
+import type { NeededRecord, PinnedRecords, RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
@@ -131,7 +131,7 @@ export class Records {
     );
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
-      ownerOf: (database, key) => this.directory.ownerOf(database, key),
+      ownerOf: (database, key) => (context.isFenced() ? undefined : this.directory.ownerOf(database, key)),
       isOwned: (database, key) => this.holdings.get(database, key)?.state === 'owned',
       inspect: (name, then) => this.inspect(name, then),
       fetched: (token, data) => this.events?.fetched(token, data),
@@ -141,13 +141,7 @@ export class Records {
         this.mail.drain();
       },
     });
-    this.pins = new Pins(context, {
-      isHome: ({ database, key, mode }) => this.holdings.isHome(database, key, mode),
-      want: ({ database, key, mode }, token) => this.holdings.want(database, key, mode, token),
-      cancel: (token) => this.holdings.cancel(token),
-      pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
-      unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
-    });
+    this.pins = new Pins(context, this.pinnedRecords());
     this.descriptions = new Descriptions(context, this.directory, {
       homeOf: (database, key) => this.homeOf(database, key),
       databaseName: (database) => this.databases.get(database)?.name,
@@ -156,6 +150,17 @@ export class Records {
     });
     this.deletions = new Deletions(context, this.holdings, (database, key) => this.hasHome(database, key));
     this.barriers = new Barriers(context);
+  }
+
+  private pinnedRecords(): PinnedRecords {
+    return {
+      // without the lease it waits like any other request
+      isHome: (name) => !this.context.isFenced() && this.isHome(name),
+      want: ({ database, key, mode }, token) => this.holdings.want(database, key, mode, token),
+      cancel: (token) => this.holdings.cancel(token),
+      pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
+      unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
+    };
   }
 
   /** Members that have not installed the view that we installed. */
@@ -231,8 +236,8 @@ export class Records {
 
   /** A local process reads the record; answered by events.fetched, possibly within this call. */
   fetch(database: DatabaseId, key: RecordKey, token: number): void {
-    // before all peers were heard, a key may exist that we do not know of
-    if (this.isUnknownKey(database, key) && this.knowsRandomKeys) {
+    // before all peers were heard, and without the lease, a key may exist that we do not know of
+    if (this.isUnknownKey(database, key) && this.knowsRandomKeys && !this.context.isFenced()) {
       this.events?.fetched(token, new Uint8Array(0));
       return;
     }
@@ -304,6 +309,7 @@ export class Records {
       this.gone.add(node);
       this.directory.runLeft(node);
       this.recovery.runGone(node);
+      this.holdings.runGone(node);
       this.barriers.peerGone(node);
       const run = runs.get(node);
       if (run !== undefined) this.randomKeys.makerGone(node, this.homes.goneSince(node, run));
@@ -328,8 +334,9 @@ export class Records {
     }
     const isOurs = (database: DatabaseId, key: RecordKey): boolean => this.homeOf(database, key) === this.context.self;
     this.directory.forgetMoved((database, key) => isKept(database, key) && isOurs(database, key));
+    // whoever asked us for a key that moved asks its new home; a random key's maker may have become known meanwhile
     this.heldAsks = this.heldAsks.filter(({ asker, run, database, key }) => {
-      return this.runOf(asker) === run && isOurs(database, key);
+      return this.runOf(asker) === run && (isOurs(database, key) || isKept(database, key));
     });
   }
 

@@ -119,7 +119,11 @@ export class Recovery {
     }
     const moved: Holding[] = [];
     for (const database of this.databases()) {
-      for (const holding of this.holdings.all(database)) if (isNews(database, holding.key)) moved.push(holding);
+      for (const holding of this.holdings.all(database)) {
+        const isMoved = isNews(database, holding.key);
+        if (isMoved) this.holdings.forgetTurn(holding);
+        if (isMoved || this.holdings.isAskLost(holding)) moved.push(holding);
+      }
     }
     this.claimed = this.installed;
     for (const member of this.context.members) this.post(member, { kind: 'claims-done', epoch: this.installed });

@@ -1,0 +1,378 @@
+/** Records when the pool changes: a server starts anew, is lost for good, or joins. Stories. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { RecordKey } from '../../src/base/ids.js';
+import { rendezvousHome } from '../../src/core/records/rendezvous.js';
+import { RecordsPool, keyWithHome, keysWithHome } from '../support/records-pool.js';
+import {
+  DATABASES, LOCKING, OPENS, answered, empty, fetch, installAll, look, lose, migrate, restart, use, write,
+} from '../support/records-use.js';
+
+/** A key that has its home on `home` while all are there, and on `next` when that is lost. */
+function keyThatMoves(pool: RecordsPool, home: number, next: number): RecordKey {
+  const others = pool.members.filter((id) => id !== home);
+  return keysWithHome(pool, home, 200).find((key) => rendezvousHome(LOCKING, key, others) === next)!;
+}
+
+/** Delivers what is under way to one server. */
+function deliverTo(pool: RecordsPool, id: number): void {
+  const wires = (): string[] => pool.busyWires().filter((name) => name.endsWith(`>${id}`));
+  for (let busy = wires(); busy.length > 0; busy = wires()) pool.deliver(busy[0]!);
+}
+
+function homeOf(pool: RecordsPool, at: number, key: RecordKey, database = LOCKING): number {
+  return pool.server(at).records.homeOf(database, key);
+}
+
+test('a random key whose creator starts anew is not made twice', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'made', OPENS);
+  use(pool, 1, key, 'taken over', OPENS);
+  pool.restart(0);
+  pool.install(0);
+  pool.install(2);
+  // neither the new run nor who just met it may take the key for a new one
+  const tokens = [migrate(pool, 2, key, OPENS), migrate(pool, 0, key, OPENS)];
+  pool.deliverAll();
+  assert.deepEqual([answered(pool, 2, tokens[0]!), answered(pool, 0, tokens[1]!)], [undefined, undefined]);
+  installAll(pool);
+  pool.advance(10_000);
+  assert.deepEqual([answered(pool, 2, tokens[0]!), answered(pool, 0, tokens[1]!)], ['migrated', 'migrated']);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'taken over');
+});
+
+test('a random key comes back from the backup when its creator dies as its owner', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  use(pool, 1, key, 'v2', OPENS);
+  use(pool, 0, key, 'v3', OPENS);
+  restart(pool, 0);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'v2');
+});
+
+test('random keys that died with all who had them are forgotten', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  restart(pool, 0);
+  const token = fetch(pool, 2, key, OPENS);
+  assert.equal(answered(pool, 2, token), 'fetched', 'at once, since it exists nowhere');
+  assert.deepEqual(pool.busyWires(), []);
+});
+
+test('what was erased just before its home died does not come back from an older backup', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'old');
+  use(pool, 0, key, 'new');
+  empty(pool, 0, key);
+  // the release is on its way when the home dies
+  pool.passTime(1_100_000);
+  assert.equal(pool.find(0, LOCKING, key), undefined);
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'old', 'the backup');
+  restart(pool, 1);
+  assert.equal(use(pool, 2, key, 'new'), '');
+});
+
+test('a copy that was stored over the backup serves as backup when it is revoked', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  const read = fetch(pool, 2, key);
+  pool.deliverAll();
+  assert.equal(answered(pool, 2, read), 'fetched v2');
+  pool.advance(2_000);
+  use(pool, 0, key, 'v3');
+  restart(pool, 0);
+  assert.equal(use(pool, 1, key, 'on'), 'v2');
+});
+
+test('when the asker dies during a move and then the giver, the older backup is still known', () => {
+  const pool = new RecordsPool(4);
+  const key = keyWithHome(pool, 1);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  migrate(pool, 3, key);
+  pool.deliver('3>1');
+  pool.restart(3);
+  pool.installAll();
+  deliverTo(pool, 1);
+  // the home wants the record back from the giver by now
+  pool.restart(0);
+  installAll(pool);
+  assert.equal(use(pool, 1, key, 'on'), 'v1');
+});
+
+test('a home that starts anew does not wait for a chain whose holder waits for it', () => {
+  const pool = new RecordsPool(3);
+  const [held, wanted] = keysWithHome(pool, 1, 2) as [RecordKey, RecordKey];
+  use(pool, 2, held, 'v1');
+  // the record comes while its chain is held, by a smbd that needs another record of the same home
+  const token = migrate(pool, 0, held);
+  pool.server(0).heldChains.add(`${LOCKING}/${held}`);
+  pool.advance(5_000);
+  pool.restart(1);
+  const other = migrate(pool, 0, wanted);
+  installAll(pool);
+  assert.equal(answered(pool, 0, other), 'migrated');
+  const elsewhere = migrate(pool, 2, held);
+  pool.advance(3_000);
+  assert.equal(answered(pool, 2, elsewhere), undefined);
+  pool.server(0).heldChains.clear();
+  pool.advance(3_000);
+  assert.equal(answered(pool, 0, token), 'migrated');
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, elsewhere), 'migrated');
+  assert.equal(pool.find(2, LOCKING, held)?.data, 'v1');
+});
+
+
+test('a key whose home is lost for good is served by another home, with the content of its owner', () => {
+  const pool = new RecordsPool(3);
+  const key = keyThatMoves(pool, 1, 2);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  pool.lose(1);
+  const early = migrate(pool, 2, key);
+  pool.deliverAll();
+  pool.advance(5_000);
+  assert.equal(answered(pool, 2, early), undefined, 'nobody has installed the view that names another home');
+  pool.install(2);
+  pool.deliverAll();
+  pool.advance(5_000);
+  assert.equal(answered(pool, 2, early), undefined, 'the owner has not claimed it');
+  installAll(pool);
+  assert.deepEqual([homeOf(pool, 0, key), homeOf(pool, 2, key)], [2, 2]);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 2, early), 'migrated');
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'v2');
+  assert.equal(use(pool, 0, key, 'on'), 'v2');
+});
+
+test('a key whose home owned it, lost for good, has the content of its backup', () => {
+  const pool = new RecordsPool(3);
+  const key = keyThatMoves(pool, 1, 2);
+  use(pool, 0, key, 'v1');
+  use(pool, 1, key, 'v2');
+  lose(pool, 1);
+  assert.equal(homeOf(pool, 0, key), 2);
+  assert.equal(use(pool, 2, key, 'on'), 'v1');
+});
+
+test('a record whose owner is lost for good comes back from the backup, and its readers from nowhere', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 0, key, 'v1');
+  use(pool, 2, key, 'v2');
+  lose(pool, 2);
+  assert.equal(pool.find(0, LOCKING, key)?.dmaster, 0, 'the backup is the record');
+  assert.equal(use(pool, 1, key, 'on'), 'v1');
+});
+
+test('a reader has what an owner that is lost for good wrote last', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 0, key, 'v1');
+  use(pool, 2, key, 'v2');
+  const read = fetch(pool, 1, key);
+  pool.advance(2_000);
+  assert.equal(answered(pool, 1, read), 'fetched v2');
+  lose(pool, 2);
+  assert.equal(use(pool, 0, key, 'on'), 'v2');
+});
+
+test('a record on its way to a server that is lost for good stays with its giver', () => {
+  const pool = new RecordsPool(3);
+  const key = keyWithHome(pool, 1);
+  use(pool, 0, key, 'v1');
+  migrate(pool, 2, key);
+  ['2>1', '1>0'].forEach((wire) => pool.deliver(wire));
+  assert.equal(pool.find(0, LOCKING, key)?.dmaster, 2, 'given');
+  lose(pool, 2);
+  assert.equal(use(pool, 1, key, 'on'), 'v1');
+});
+
+test('a key moves to a server that joins, with what was asked for meanwhile', () => {
+  const pool = new RecordsPool(3, DATABASES, 2);
+  const key = Array.from({ length: 200 }, (_, i) => `file-${i}` as RecordKey).find(
+    (each) => rendezvousHome(LOCKING, each, pool.configured) === 2,
+  )!;
+  use(pool, 0, key, 'v1');
+  use(pool, 1, key, 'v2');
+  const former = homeOf(pool, 0, key);
+  const entriesAt = (id: number): number => pool.server(id).records.status().get(LOCKING)!.directoryEntries;
+  assert.equal(entriesAt(former), 1);
+  // asked of the former home, which hears it after it has let go
+  const asked = migrate(pool, 0, key);
+  pool.join(2);
+  pool.install(former);
+  installAll(pool);
+  pool.advance(5_000);
+  for (const id of [0, 1, 2]) assert.equal(homeOf(pool, id, key), 2);
+  assert.deepEqual([entriesAt(former), entriesAt(2)], [0, 1]);
+  assert.equal(answered(pool, 0, asked), 'migrated');
+  assert.equal(pool.find(0, LOCKING, key)?.data, 'v2');
+  write(pool, 0, key, 'v3');
+  assert.equal(use(pool, 2, key, 'on'), 'v3');
+});
+
+test('a home that was another for a view that somebody skipped is told anew what there is', () => {
+  const pool = new RecordsPool(3);
+  const key = keyThatMoves(pool, 1, 2);
+  use(pool, 2, key, 'v1');
+  use(pool, 0, key, 'v2');
+  pool.lose(1);
+  pool.install(2);
+  pool.deliverAll();
+  // server 0 never hears that the home was lost, only that there is a new run
+  pool.join(1);
+  installAll(pool);
+  assert.equal(homeOf(pool, 0, key), 1);
+  assert.equal(use(pool, 2, key, 'on'), 'v2');
+});
+
+test('a random key whose maker is lost for good is found if somebody holds it', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  use(pool, 1, key, 'v2', OPENS);
+  lose(pool, 0);
+  assert.equal(homeOf(pool, 1, key, OPENS), homeOf(pool, 2, key, OPENS));
+  const token = fetch(pool, 2, key, OPENS);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 2, token), 'fetched v2');
+  assert.equal(use(pool, 2, key, 'v3', OPENS), 'v2');
+  // and ends like any other
+  empty(pool, 2, key, OPENS);
+  pool.advance(1_000_000);
+  for (const server of pool.servers) assert.equal(server.store.size, 0);
+});
+
+test('a random key that its lost maker owned comes back from the backup', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  use(pool, 1, key, 'v2', OPENS);
+  use(pool, 0, key, 'v3', OPENS);
+  lose(pool, 0);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'v2');
+});
+
+test('a random key that nobody but its lost maker had is gone, and granted fresh to who wants it', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  lose(pool, 0);
+  const token = fetch(pool, 2, key, OPENS);
+  assert.equal(answered(pool, 2, token), 'fetched', 'at once, since it exists nowhere');
+  const again = migrate(pool, 1, key, OPENS);
+  assert.equal(answered(pool, 1, again), 'migrated', 'at once');
+  assert.equal(pool.find(1, OPENS, key)?.data, '');
+  write(pool, 1, key, 'anew', OPENS);
+  pool.advance(10_000);
+  assert.equal(use(pool, 2, key, 'on', OPENS), 'anew');
+});
+
+test('a server without its lease gives nothing, takes nothing and answers nothing until it is renewed', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const [given, taken, wanted] = keysWithHome(pool, 1, 3) as [RecordKey, RecordKey, RecordKey];
+  use(pool, 0, given, 'given');
+  use(pool, 2, taken, 'taken');
+  const server = pool.server(0);
+  const take = migrate(pool, 0, taken);
+  ['0>1', '1>2'].forEach((wire) => pool.deliver(wire));
+  server.isFenced = true;
+  const give = migrate(pool, 2, given);
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, give), undefined);
+  assert.equal(pool.find(0, LOCKING, given)?.dmaster, 0);
+  assert.equal(answered(pool, 0, take), undefined);
+  const none = 'nowhere' as RecordKey;
+  const own = fetch(pool, 0, given);
+  const fresh = migrate(pool, 0, wanted);
+  const unknown = [migrate(pool, 0, none, OPENS), fetch(pool, 0, 'nor this' as RecordKey, OPENS)];
+  let isReady: boolean | null = null;
+  const needed = [{ database: LOCKING, key: given, mode: 'write' as const }];
+  server.act((records) => records.beginOperation(1, needed, (all) => (isReady = all)));
+  const looks = [look(pool, 0, given), look(pool, 0, keyWithHome(pool, 0))];
+  const seen = look(pool, 2, given);
+  pool.advance(20_000);
+  for (const token of [own, fresh, ...unknown, ...looks]) assert.equal(answered(pool, 0, token), undefined);
+  assert.equal(answered(pool, 2, seen), undefined);
+  assert.equal(isReady, null);
+
+  server.isFenced = false;
+  server.act((records) => records.leaseRenewed());
+  pool.advance(100_000);
+  assert.equal(answered(pool, 0, own), 'fetched given');
+  for (const token of [take, fresh, unknown[0]!]) assert.equal(answered(pool, 0, token), 'migrated');
+  for (const token of [unknown[1]!, looks[1]!]) assert.equal(answered(pool, 0, token), 'fetched');
+  assert.equal(isReady, true);
+  server.act((records) => records.endOperation(1));
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, give), 'migrated');
+  assert.equal(pool.find(2, LOCKING, given)?.data, 'given');
+  assert.equal(pool.find(0, LOCKING, taken)?.data, 'taken');
+  for (const [id, token] of [[0, looks[0]!], [2, seen]] as const) {
+    assert.match(answered(pool, id, token) ?? '', /^(fetched given|migrated)$/);
+  }
+});
+
+test('a home that gives lower turns than the one before it is obeyed', () => {
+  const pool = new RecordsPool(3);
+  // turns of later runs are higher
+  restart(pool, 1);
+  const key = keyThatMoves(pool, 1, 0);
+  use(pool, 0, key, 'v1');
+  fetch(pool, 2, key);
+  pool.advance(3_000);
+  migrate(pool, 0, key);
+  pool.deliver('0>1');
+  const wanted = migrate(pool, 2, key);
+  // the copy goes, in a turn of which the next home will not hear
+  deliverTo(pool, 2);
+  pool.passTime(2_000);
+  assert.equal(pool.find(2, LOCKING, key), undefined);
+  lose(pool, 1);
+  assert.equal(homeOf(pool, 2, key), 0);
+  pool.advance(20_000);
+  assert.equal(answered(pool, 2, wanted), 'migrated');
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'v1');
+});
+
+test('what was asked of a home that died, for a random key that is gone, is asked again', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  pool.advance(5_000);
+  const token = migrate(pool, 1, key, OPENS);
+  empty(pool, 0, key, OPENS);
+  for (let i = 0; i < 5; i++) pool.passTime(10_000);
+  deliverTo(pool, 1);
+  lose(pool, 0);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 1, token), 'migrated');
+  assert.equal(pool.find(1, OPENS, key)?.data, '');
+});
+
+test('what is asked before the random keys are known is not forgotten when another view comes meanwhile', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 2, key, 'v1', OPENS);
+  pool.advance(5_000);
+  pool.restart(0);
+  pool.install(0);
+  const token = migrate(pool, 0, key, OPENS);
+  pool.install(2);
+  deliverTo(pool, 0);
+  // it knows the maker by now, and waits for server 1 still
+  assert.equal(homeOf(pool, 0, key, OPENS), 2);
+  pool.restart(1);
+  installAll(pool);
+  pool.advance(5_000);
+  assert.equal(answered(pool, 0, token), 'migrated');
+  assert.equal(pool.find(0, OPENS, key)?.data, 'v1');
+});
