@@ -86,6 +86,7 @@ export interface NodeStatus {
 export class PoolNode {
   private readonly timers = new Timers();
   private readonly counters = new Map<string, { value: number }>();
+  private readonly context: CoreContext;
   private readonly links: Links;
   private readonly records: Records;
   private readonly persistent: Persistent;
@@ -98,7 +99,7 @@ export class PoolNode {
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
   /** Null: an engine outside of the core says what views there are. */
-  private readonly membership: Membership | null;
+  private membership: Membership | null = null;
   private leaseUntil: Micros;
   private isFenced = false;
   private effects: Effect[] = [];
@@ -108,6 +109,7 @@ export class PoolNode {
   constructor(private readonly options: NodeOptions) {
     this.servers = [...options.servers].sort((a, b) => a - b);
     const context = this.makeContext();
+    this.context = context;
     this.links = new Links(
       {
         self: options.self,
@@ -140,8 +142,7 @@ export class PoolNode {
       },
       options.gate.wallClockOriginMicros,
     );
-    this.membership = this.makeMembership(context);
-    this.leaseUntil = this.membership === null ? Infinity : 0;
+    this.leaseUntil = options.membership === undefined ? Infinity : 0;
     this.operations.watch(this.witness);
     this.records.watch({
       came: (database, key) => this.operations.came(database, key),
@@ -168,6 +169,8 @@ export class PoolNode {
     this.time = Math.max(this.time, now);
     if (!this.started) {
       this.started = true;
+      // not before there is a time: what the run before promised is counted from it
+      this.membership = this.makeMembership();
       this.logAwaited();
       this.tellUnheard();
     }
@@ -307,7 +310,9 @@ export class PoolNode {
     const { left, joined } = changes(before, view.members);
     this.view = view;
     this.members = view.members.map(({ node }) => node).sort((a, b) => a - b);
-    this.log('info', 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined });
+    const why = left.length === 0 ? {} : { why: `out of the pool: server ${left.join(', ')}` };
+    const level = left.length === 0 ? 'info' : 'warn';
+    this.log(level, 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined, ...why });
     this.count('view.installed', 1);
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
@@ -394,10 +399,10 @@ export class PoolNode {
     else counter.value += by;
   }
 
-  private makeMembership(context: CoreContext): Membership | null {
+  private makeMembership(): Membership | null {
     const { self, incarnation, membership } = this.options;
     if (membership === undefined) return null;
-    return new Membership(context, { self, incarnation, ...membership }, {
+    return new Membership(this.context, { self, incarnation, ...membership }, {
       view: (view) => this.install(view),
       lease: (until) => this.lease(until),
       removed: (view) => this.left(view),

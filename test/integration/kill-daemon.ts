@@ -19,9 +19,14 @@ const END_MILLIS_MAX = 20_000;
  * at once.
  */
 export async function killDaemon(lab: Lab, place: ServerPlace): Promise<void> {
+  await untilAllEnded(place, () => void process.kill(lab.process('smbpoold', place.id)?.pid ?? 0, 'SIGKILL'));
+}
+
+/** Does what ends the daemon of a server, and waits until nothing of it is left. */
+export async function untilAllEnded(place: ServerPlace, end: () => void): Promise<void> {
   const inNamespace = async () => (await tryRun('ip', ['netns', 'pids', place.namespace])).stdout.trim().split(/\s+/);
   const before = await inNamespace();
-  process.kill(lab.process('smbpoold', place.id)?.pid ?? 0, 'SIGKILL');
+  end();
   const isThere = (pid: string) => pid !== '' && existsSync(`/proc/${pid}`);
   const areGone = async () => ![...before, ...(await inNamespace())].some(isThere);
   assert.ok(await waitUntil(areGone, END_MILLIS_MAX, 50), 'smbds go on without their daemon');

@@ -3,6 +3,7 @@
  * clients of the other servers work on unhurt.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
 import { smbpool } from '../../src/lab/commands.js';
@@ -10,7 +11,7 @@ import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { pause, tryRun, waitUntil } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
-import { forgetTheEnd, killDaemon } from './kill-daemon.js';
+import { forgetTheEnd, killDaemon, untilAllEnded } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { assertNothingLeft } from './modules.js';
@@ -77,18 +78,15 @@ async function pagesTell(lab: Lab): Promise<void> {
     assert.match(said.stdout, /It is STOPPED .*\nNo heartbeat since [^]*open: records[^]*record\.arrived\.move/);
     process.stdout.write(said.stdout);
   } finally {
-    process.kill(daemon, 'SIGCONT');
+    // the others have gone on without it: its run is over
+    await untilAllEnded(place, () => void process.kill(daemon, 'SIGCONT'));
   }
-  const isAlive = async () => (await pageOf(place)).state === 'alive';
-  assert.ok(await waitUntil(isAlive, NOTICE_MILLIS_MAX, 200), 'it does not go on');
-  await useFile(place, 'page.txt');
-
-  await killDaemon(lab, place);
+  assert.match(readFileSync(place.daemonLog, 'utf8'), /starting anew/);
   const dead = await pageOf(place);
   assert.deepEqual([dead.state, dead.process, dead.generation], ['dead', 'gone', before.generation]);
-  const isSilence = ({ text }: { text: string }) => text.includes('peer-down, peer 1');
-  const isTold = async () => (await pageOf(lab.server(0))).errors.some(isSilence);
-  assert.ok(await waitUntil(isTold, NOTICE_MILLIS_MAX, 200), 'server 0 does not tell that server 1 is silent');
+  const isOut = ({ text }: { text: string }) => text.includes('out of the pool: server 1');
+  const isTold = async () => (await pageOf(lab.server(0))).errors.some(isOut);
+  assert.ok(await waitUntil(isTold, NOTICE_MILLIS_MAX, 200), 'server 0 does not tell that server 1 is out');
   await lab.startAgain(place);
   forgetTheEnd(place);
   const again = await pageOf(place);
