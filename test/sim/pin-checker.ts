@@ -169,6 +169,8 @@ export class PinChecker {
   /** It may have come back when it leaves again: then nothing was promised any more. */
   private letGo(database: DatabaseId, key: RecordKey, how: 'give' | 'share' | 'discard'): void {
     for (const operation of this.operations.values()) {
+      // who was told nothing yet still needs it
+      if (operation.ready === null) continue;
       operation.records = operation.records.filter((needed) => {
         const isIt = needed.database === database && needed.key === key;
         return !isIt || (how === 'share' && needed.mode === 'read');
