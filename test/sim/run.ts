@@ -121,7 +121,8 @@ class Run {
       socketMicrosMax: settings.socketMicrosMax,
     };
     this.views = new ViewOracle(this.time, this.prng, settings.servers, ({ epoch, members }) => {
-      this.trace.add(this.time.now, () => `view ${epoch}: ${members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ')}`);
+      const runs = (): string => members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ');
+      this.trace.add(this.time.now, () => `view ${epoch}: ${runs()}`);
     });
     this.wire.onSend = (from, to, body, fate) => {
       if (!isDataFrame(body)) return;

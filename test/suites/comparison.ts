@@ -11,8 +11,8 @@ import type { SuiteResult } from './smbtorture.js';
 import { runSuite } from './smbtorture.js';
 
 /**
- * Some tests depend on timing and now and then fail on any smbd. A test that fails only in the pool is tried again on both, in the pool with the servers dealt in another order;
- * every attempt is reported.
+ * Some tests depend on timing and now and then fail on any smbd. A test that fails only in the pool is tried again on
+ * both, in the pool with the servers dealt in another order; every attempt is reported.
  */
 const ATTEMPTS_MAX = 3;
 
