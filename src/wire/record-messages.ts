@@ -79,8 +79,9 @@ export type RecordMessage =
   | { kind: 'barrier'; number: number }
   | { kind: 'barrier-passed'; number: number }
   /**
-   * To a server that became the key's home: the sender owns this record, or keeps the backup of what it gave away in this turn,
-   * or reads a copy of this turn, or erased what was handed out until this turn, so that nothing older must come back.
+   * To a server that became the key's home: the sender owns this record, or keeps the backup of what it gave away in
+   * this turn, or reads a copy of this turn, or erased what was handed out until this turn, so that nothing older must
+   * come back.
    */
   | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: Claim }
   /** All claims of the sender that the view asks for have been sent. */

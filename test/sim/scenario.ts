@@ -203,8 +203,10 @@ export class Scenario {
     const before = this.view;
     if (before === null) throw new Error('"servers" was not said yet');
     const members = before.members.filter(({ node }) => this.stores.has(node));
-    this.view = { epoch: (before.epoch + 1) as Epoch, leader: members[0]!.node, members, former: [before] };
-    for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view: this.view });
+    const former = [{ epoch: before.epoch, members: before.members }];
+    const view: View = { epoch: (before.epoch + 1) as Epoch, leader: members[0]!.node, members, former, past: [] };
+    this.view = view;
+    for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view });
     this.time.advance(10 * TRIP_MICROS);
   }
 

@@ -55,7 +55,8 @@ export class ViewOracle {
     const majority = Math.floor(this.configured / 2) + 1;
     if (this.servers.size < majority) return;
     const before = this.view;
-    const leader = before !== null && this.isMember(before, before.leader) ? before.leader : [...this.servers.keys()][0]!;
+    const stays = before !== null && this.isMember(before, before.leader);
+    const leader = stays ? before.leader : [...this.servers.keys()][0]!;
     if (leader !== before?.leader || this.prng.chance(0.1)) {
       this.term++;
       this.number = 0;
@@ -89,4 +90,3 @@ export function fixedView(servers: readonly { self: NodeId; options: { incarnati
   const members = servers.map(({ self, options }) => ({ node: self, incarnation: options.incarnation, since: epoch }));
   return { epoch, leader: members[0]!.node, members, former: [], past: [] };
 }
-

@@ -12,7 +12,8 @@ import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects
 import { Gate } from '../../src/core/gate/gate.js';
 import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
 import type { Member, View } from '../../src/core/membership/views.js';
-import { EPOCHS_PER_TERM, changes, runOf } from '../../src/core/membership/views.js';
+import { changes, runOf } from '../../src/core/membership/changes.js';
+import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { Persistent } from '../../src/core/persistent/persistent.js';
 import { Timers } from '../../src/core/timers.js';
 import { DESTINATION, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
@@ -395,7 +396,7 @@ export class GatePool {
     const term = Math.floor((before?.epoch ?? 0) / EPOCHS_PER_TERM);
     const next = epoch(isSame ? before.epoch + 1 : (term + 1) * EPOCHS_PER_TERM + 1);
     const named = members.map(({ id, run }): Member => ({ node: id, incarnation: run, since: next }));
-    this.view = { epoch: next, leader: leads.id, members: named, former: [] };
+    this.view = { epoch: next, leader: leads.id, members: named, former: [], past: [] };
     for (const id of installing) this.install(id);
   }
 

@@ -2,8 +2,9 @@
 import { createSocket } from 'node:dgram';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
+import { incarnation, nodeId } from '../../src/base/ids.js';
 import { PoolHost } from '../../src/host/pool-host.js';
+import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/core/membership/limits.js';
 import type { HostOptions, TransportOptions } from '../../src/host/pool-host.js';
 import { eventually, ownDirectory } from './native-helpers.js';
 
@@ -30,9 +31,11 @@ export async function udp(count: number): Promise<TransportOptions[]> {
 export function optionsFor(directory: string, self: number, transport: TransportOptions, count: number): HostOptions {
   return {
     self: nodeId(self),
-    members: Array.from({ length: count }, (_, id) => ({ id: nodeId(id), name: `n${id}`, address: `10.0.0.${id}` })),
+    members: Array.from({ length: count }, (_, id) => {
+      return { id: nodeId(id), name: `n${id}`, address: `10.0.0.${id}`, role: 'server' as const };
+    }),
+    membership: { heartbeatMicros: MEMBERSHIP_HEARTBEAT_MICROS, leaseMicros: MEMBERSHIP_LEASE_MICROS },
     incarnation: incarnation(Date.now()),
-    epoch: epoch(1),
     socketPath: join(directory, String(self), 'socket'),
     volatileDirectory: join(directory, String(self), 'volatile'),
     persistentDirectory: join(directory, String(self), 'persistent'),

@@ -9,7 +9,8 @@ import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { FormerView, Member, View } from '../../src/core/membership/views.js';
-import { EPOCHS_PER_TERM, changes, runOf } from '../../src/core/membership/views.js';
+import { changes, runOf } from '../../src/core/membership/changes.js';
+import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { Records } from '../../src/core/records/records.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
@@ -275,7 +276,8 @@ export class RecordsPool {
     });
     const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
     const former: FormerView[] = before === null ? [] : [...before.former, before];
-    return { epoch: next, leader: members[0]!.node, members, former: former.filter((view) => view.epoch >= behind) };
+    const needed = former.filter((view) => view.epoch >= behind);
+    return { epoch: next, leader: members[0]!.node, members, former: needed, past: [] };
   }
 
   /** Servers that have not installed the newest view. */

@@ -305,7 +305,7 @@ export class Directory {
     this.gone.add(peer);
   }
 
-  /** Nothing of it is under way any more: what it owned, read or asked for is gone. A later run has asked nothing yet. */
+  /** Nothing of it is under way any more: what it owned, read or asked for is gone. A later run has not asked yet. */
   runGone(peer: NodeId): void {
     this.gone.delete(peer);
     for (const entries of this.databases.values()) {

@@ -161,7 +161,7 @@ export class Holdings {
   }
 
   /**
-   * A view was installed: there may be a first home to ask, and what was to be given to a run that is out is not wanted.
+   * A view was installed: there may be a first home to ask, and nobody wants what was to be given to a run that is out.
    */
   installed(): void {
     for (const holdings of this.databases.values()) {
