@@ -40,6 +40,9 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
     Reflect.set(changeNotify, 'wait', (done: (everywhere: boolean) => void) => done(true));
   }
   if (sabotage === 'serve-before-watches') Reflect.set(changeNotify, 'whenComplete', (done: () => void) => done());
+  const recovery = partOf(records, 'recovery');
+  if (sabotage === 'claim-nothing') Reflect.set(recovery, 'claim', () => undefined);
+  if (sabotage === 'claim-at-once') Reflect.set(recovery, 'awaited', () => []);
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {
     const answer = method(pins, 'answer');

@@ -172,6 +172,7 @@ class Run {
     if (settings.sabotage === 'quiet-store') server.store.quiet = () => true;
     if (settings.modules) server.pins = this.watchPins(server);
     this.servers[self] = server;
+    server.ignoresLease = settings.sabotage === 'ignore-lease';
     this.runs.set(incarnation, server);
     this.oracle?.started(server);
     this.stores.set(self, server.store);

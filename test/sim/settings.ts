@@ -28,6 +28,10 @@ export const SABOTAGES = [
   'watch-late',
   'answer-watches-early',
   'serve-before-watches',
+  // at a new view the core claims nothing, or does not wait for the others; modules do not heed the lease
+  'claim-nothing',
+  'claim-at-once',
+  'ignore-lease',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 

@@ -43,6 +43,18 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     extras: { leases: true, rough: true, restarts: true, modules: true },
     options: ' --restarts --modules --rough --leases',
   },
+  {
+    name: 'runs in which servers agree on views themselves',
+    runs: 50,
+    extras: { restarts: true, membership: true },
+    options: ' --restarts --membership',
+  },
+  {
+    name: 'rough runs with modules in which servers agree on views themselves',
+    runs: 50,
+    extras: { rough: true, restarts: true, modules: true, membership: true },
+    options: ' --restarts --modules --rough --membership',
+  },
 ];
 /**
  * Runs that showed a fault of the core once, and what it was; test/unit/records and records-races have most of them
@@ -60,6 +72,7 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 50264, restarts: false, rough: true, was: 'a record is thrown away because an earlier answer is not stored' },
   { seed: 1027985, modules: true, leases: true, was: 'a server met for the first time is taken for a new one' },
   { seed: 1053432, rough: true, leases: true, was: 'what is restored has no backup, and its keeper dies' },
+  { seed: 30104, rough: true, modules: true, membership: true, was: 'the promise of the run before is forgotten' },
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /** A planted bug must be found within so many runs; most are found in the first. */
@@ -115,6 +128,9 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'watch-late', extras: { watches: true }, rule: 'watchers-are-told' },
   { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 400 },
+  { sabotage: 'claim-nothing', extras: { restarts: true }, rule: null },
+  { sabotage: 'claim-at-once', extras: { restarts: true }, rule: null, runs: 300 },
+  { sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease' },
   { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 
