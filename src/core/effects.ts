@@ -4,7 +4,7 @@
  * are microseconds of a monotonic clock, as whole numbers.
  */
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
-import type { View } from './membership/views.js';
+import type { View } from './views.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import type { SavedMembership } from '../wire/membership-state.js';
 

@@ -9,7 +9,7 @@ import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import { Links } from '../../src/core/link/link.js';
 import { Records } from '../../src/core/records/records.js';
 import type { Member, View } from '../../src/core/membership/views.js';
-import { changes } from '../../src/core/membership/changes.js';
+import { changes } from '../../src/core/views.js';
 import { Timers } from '../../src/core/timers.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';
 import { CALL_ID, decodeCtdbPacket, encodeCtdbPacket, textOf } from '../../src/wire/ctdb.js';

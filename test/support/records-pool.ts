@@ -9,7 +9,7 @@ import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { FormerView, Member, View } from '../../src/core/membership/views.js';
-import { changes, runOf } from '../../src/core/membership/changes.js';
+import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { Records } from '../../src/core/records/records.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';

@@ -9,7 +9,7 @@ import { decodePersistentMessage, encodePersistentMessage } from '../../wire/per
 import type { PersistentMessage } from '../../wire/persistent-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Input, PersistentRow } from '../effects.js';
-import type { View } from '../membership/views.js';
+import type { View } from '../views.js';
 import type { PersistentForGate, Refusal } from '../gate/ports.js';
 import { Fragments } from './fragments.js';
 import { LeaderOfDatabase } from './leader.js';

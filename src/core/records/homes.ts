@@ -5,8 +5,8 @@
  */
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
 import { assert } from '../../base/assert.js';
-import type { FormerView, View } from '../membership/views.js';
-import { runOf } from '../membership/changes.js';
+import type { FormerView, View } from '../views.js';
+import { runOf } from '../views.js';
 import { rendezvousHome } from './rendezvous.js';
 
 interface RememberedView {

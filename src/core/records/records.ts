@@ -28,7 +28,7 @@ import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
-import type { View } from '../membership/views.js';
+import type { View } from '../views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;

@@ -10,7 +10,7 @@ import type { CoreContext } from '../context.js';
 import type { Claim, RecordMessage } from '../../wire/record-messages.js';
 import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
-import type { Member, View } from '../membership/views.js';
+import type { Member, View } from '../views.js';
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;

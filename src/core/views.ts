@@ -1,6 +1,8 @@
-/** What follows for the rest of the core from one view and the next. Pure functions. */
-import type { Incarnation, NodeId } from '../../base/ids.js';
-import type { Run } from './views.js';
+/** Views as the rest of the core sees them, whoever agreed on them: their shapes, and what follows from one and the next. */
+import type { Incarnation, NodeId } from '../base/ids.js';
+import type { Run } from '../wire/membership-views.js';
+
+export type { FormerView, Member, Run, View } from '../wire/membership-views.js';
 
 /** Which servers' runs are out with the view `after`, and whose runs are new in it. A server can be in both. */
 export function changes(before: readonly Run[], after: readonly Run[]): { left: NodeId[]; joined: NodeId[] } {
