@@ -4,8 +4,8 @@
  * of the daemons, in turns. `node dist/bench/heartbeats.js`, as root; --help tells the options. Ends what it started,
  * also when it is killed.
  */
-import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,6 +19,7 @@ import { labOptions } from '../src/lab/options.js';
 import { isAlive, signal } from '../src/lab/processes.js';
 import { waitUntil } from '../src/lab/run.js';
 import { cleaningUpOnSignal } from '../src/lab/signals.js';
+import { makeBusy } from './busy.js';
 
 const ROOT = '/tmp/smbpool-heartbeats';
 const SERVERS = 3;
@@ -107,14 +108,6 @@ async function startAgain(lab: Lab, watched: Watched): Promise<void> {
   watched.beingStarted = false;
 }
 
-/** Works until the function returned is called, or this process ends in whatever way. */
-function makeBusy(count: number): () => void {
-  // sessions of their own: where the kernel shares time between sessions, the daemons' are not preferred to them
-  const work = ['--pdeathsig', 'KILL', 'sh', '-c', 'while :; do :; done'];
-  const children = Array.from({ length: count }, () => spawn('setpriv', work, { detached: true, stdio: 'ignore' }));
-  return () => void children.forEach((child) => child.kill('SIGKILL'));
-}
-
 interface Result {
   realtime: boolean;
   views: number;
@@ -141,7 +134,7 @@ async function measure(lab: Lab, options: Options, realtime: boolean): Promise<R
   const stop = makeBusy(Number(options.busy) * cpus().length);
   const native = loadNative();
   // who looks must not be late itself
-  native.realtimeStart([]);
+  native.realtimeStart((await readdir('/proc/self/task')).map(Number));
   try {
     const end = nowMillis() + Number(options.minutes) * 60_000;
     let checkedAt = 0;
