@@ -9,6 +9,7 @@
         'native/core/frame_sealer.cc',
         'native/core/gate.cc',
         'native/core/pump.cc',
+        'native/core/realtime.cc',
         'native/core/ring_port.cc',
         'native/core/ring_page.cc',
         'native/core/ring_server.cc',

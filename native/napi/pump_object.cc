@@ -8,6 +8,7 @@
 
 #include <unistd.h>
 
+#include "../core/realtime.h"
 #include "channel_object.h"
 #include "errors.h"
 
@@ -238,6 +239,7 @@ void PumpObject::OnReadable() {
   const Napi::HandleScope scope(Env());
   const double start = Pump::Now();
   double end = start;
+  Realtime::Turn(start);
   in_turn_ = true;
   do {
     BatchWriter writer(in_bytes_, in_capacity_, in_waiting_);
@@ -251,6 +253,7 @@ void PumpObject::OnReadable() {
     pump_->Sleep();
     const double took = Pump::Now() - end;
     end += took;
+    Realtime::Turn(end);
     RingPort* ring = pump_->ring();
     if (ring != nullptr) ring->server().RecordLatency(SMBPOOL_HISTOGRAM_TURN, static_cast<uint64_t>(took));
   } while (!stop_wanted_ && pump_->More() && end - start < kTurnMicrosMax);

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
-import type { ModulesReport, StatusReport } from '../ports/status.js';
+import type { ModulesReport, RealtimeReport, StatusReport } from '../ports/status.js';
 import { addAdminOptions, adminSocket, ask, nodePagePath } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
 import { CommandError } from './errors.js';
@@ -115,9 +115,16 @@ function heading(report: StatusReport): string {
     `smbpoold ${report.version}, process ${report.pid}, up ${duration(report.uptimeMicros)}, ` +
     `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}\n` +
     `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
+    realtimeText(report.realtime) +
     moduleText(report.modules) +
     (report.awaiting.length === 0 ? '' : awaitingText(report.awaiting))
   );
+}
+
+function realtimeText(realtime: RealtimeReport | undefined): string {
+  if (realtime === undefined) return '';
+  const lost = realtime.lost === 0 ? '' : `; taken away ${plural(realtime.lost, 'time')} because the loop never rested`;
+  return `Real-time priority: ${realtime.why === null ? 'on' : `off, ${realtime.why}`}${lost}\n`;
 }
 
 function moduleText({ attachments, opens, operations, watches }: ModulesReport): string {

@@ -130,6 +130,8 @@ export const configSchema = block(POOL_EXAMPLE, {
   }).prefault({}).refine(({ heartbeatMs, leaseMs }) => leaseMs >= 4 * heartbeatMs, {
     error: advice('a lease of at least four heartbeats, since frames may be lost', 'membership: { leaseMs: 300 }'),
   }),
+  /** Whether the loop comes before everything ordinary on the machine: docs/decisions/real-time.md. */
+  realtime: z.boolean({ error: advice('true or false', 'realtime: true') }).default(true),
   /** For tests: what the interconnect does to the frames it sends. */
   faults: block(FAULT_EXAMPLE, {
     lossPercent: percent('lossPercent: 2').default(0),

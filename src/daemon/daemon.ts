@@ -5,6 +5,7 @@
 import { dirname } from 'node:path';
 import { nodeId } from '../base/ids.js';
 import { PoolError } from '../host/errors.js';
+import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
@@ -17,6 +18,7 @@ import { nextIncarnation } from './incarnation.js';
 import { readKeyFile } from './key-file.js';
 import { openLog } from './log.js';
 import type { DaemonLog } from './log.js';
+import { LoopPriority, thisProcess } from './loop-priority.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
@@ -27,6 +29,7 @@ export class Daemon {
     private readonly log: DaemonLog,
     private readonly host: PoolHost,
     private readonly admin: AdminServer,
+    private readonly priority: LoopPriority,
     private readonly locks: readonly DirectoryLock[],
   ) {}
 
@@ -40,6 +43,7 @@ export class Daemon {
     const locks = [...new Set([volatile, persistent])].map(lockDirectory);
     const log = openLog({ ...config.log, server: config.self.name });
     warnOfConfiguration(config, log);
+    const priority = await LoopPriority.start(config.realtime, thisProcess(loadNative()), log);
     const host = await startHost(hostOptions(config, poolKey, log));
     const release = version();
     const startedAt = process.hrtime.bigint();
@@ -48,7 +52,8 @@ export class Daemon {
       source: {
         status: () => {
           const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
-          return reportStatus({ config, node: host.status(), version: release, uptimeMicros });
+          const sources = { config, node: host.status(), version: release, realtime: priority.status() };
+          return reportStatus({ ...sources, uptimeMicros });
         },
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
@@ -57,9 +62,9 @@ export class Daemon {
     const { self, pool, transport, servers } = config;
     log.log('info', 'serving', {
       version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
-      socket: config.socket, admin: config.adminSocket, ring: config.ringSocket,
+      socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
-    return new Daemon(log, host, admin, locks);
+    return new Daemon(log, host, admin, priority, locks);
   }
 
   /** Tells systemd that smbd may start; after the handlers of signals are in place. */
@@ -73,6 +78,7 @@ export class Daemon {
     await this.notify('stopping');
     await this.admin.stop();
     await this.host.stop();
+    this.priority.stop();
     for (const lock of this.locks) lock.release();
     this.log.log('info', 'stopped');
     this.log.close();

@@ -10,6 +10,7 @@ import { StartError } from './errors.js';
 
 /** Linux: include/uapi/linux/capability.h and magic.h. */
 const CAP_NET_RAW = 13n;
+export const CAP_SYS_NICE = 23n;
 const FILE_SYSTEM_IN_MEMORY = new Set([0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */]);
 
 /** What requireMachine reads; a test gives its own. */
@@ -61,7 +62,8 @@ function interfaceNames(text: string): string[] {
   return [...text.matchAll(/^\s*([^\s:]+):/gm)].map((match) => match[1] ?? '');
 }
 
-function hasCapability(text: string, capability: bigint): boolean {
+/** `text` is that of /proc/self/status. */
+export function hasCapability(text: string, capability: bigint): boolean {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(text)?.[1];
   return effective !== undefined && ((BigInt(`0x${effective}`) >> capability) & 1n) === 1n;
 }

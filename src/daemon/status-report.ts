@@ -8,6 +8,7 @@ import type {
   LinkReport,
   ModulesReport,
   PersistentReport,
+  RealtimeReport,
   ServerStatus,
   StatusReport,
   WaitReport,
@@ -18,11 +19,12 @@ export interface ReportSources {
   config: Config;
   node: NodeStatus;
   version: string;
+  realtime: RealtimeReport;
   /** The age of this run. */
   uptimeMicros: number;
 }
 
-export function reportStatus({ config, node, version, uptimeMicros }: ReportSources): StatusReport {
+export function reportStatus({ config, node, version, realtime, uptimeMicros }: ReportSources): StatusReport {
   const { pool, self, transport } = config;
   return {
     poolName: pool.name,
@@ -34,6 +36,7 @@ export function reportStatus({ config, node, version, uptimeMicros }: ReportSour
     epoch: node.epoch,
     uptimeMicros: Math.round(uptimeMicros),
     transport: transport.kind,
+    realtime,
     servers: reportServers(config, node),
     awaiting: node.awaiting,
     links: node.links.map(reportLink),

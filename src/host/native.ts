@@ -173,7 +173,19 @@ export interface NativePump {
   close(): void;
 }
 
-export interface Native {
+/**
+ * Real-time priority of the loop; the process has it or has it not (native/core/realtime.h). Errors have the system's
+ * code, as EPERM.
+ */
+export interface NativeRealtime {
+  /** For the calling thread, which is the loop's, and for the threads that work for it. All or nothing. */
+  realtimeStart(helpers: readonly number[]): void;
+  /** About once a second: tells the guard that the loop comes round. `active`: the guard did not take it away. */
+  realtimeLook(): { active: boolean; demotions: number; stuckMicros: number };
+  realtimeStop(): void;
+}
+
+export interface Native extends NativeRealtime {
   Tdb: new (path: string, options: TdbOptions) => Tdb;
   Pump: new (options: PumpOptions) => NativePump;
   FrameChannel: new (options: ChannelOptions) => FrameChannel;

@@ -29,6 +29,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     adminSocket: place.adminSocket,
     ringSocket: place.ringSocket,
     transport: { kind: options.transport },
+    ...(options.realtime ? {} : { realtime: false }),
     ...(faults
       ? {
           faults: {

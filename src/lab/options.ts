@@ -31,6 +31,8 @@ export interface LabOptions {
   /** Seed of the faults. */
   seed: number;
   logLevel: LogLevel;
+  /** Whether the daemons' loops have real-time priority. */
+  realtime: boolean;
   /** smbd's debug level. */
   smbdLogLevel: number;
   /** Also start one unclustered smbd with the same share options, at BASELINE_ADDRESS. */
@@ -51,6 +53,7 @@ const DEFAULTS: LabOptions = {
   duplicatePercent: 0,
   seed: 1,
   logLevel: 'info',
+  realtime: true,
   smbdLogLevel: 1,
   baseline: false,
 };

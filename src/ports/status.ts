@@ -85,6 +85,15 @@ export interface WaitReport {
   maxMicros: number;
 }
 
+/** Whether the daemon's loop comes before everything ordinary on its machine. */
+export interface RealtimeReport {
+  on: boolean;
+  /** Null when it is on. */
+  why: string | null;
+  /** How often the guard took it away from a loop that ran without rest. */
+  lost: number;
+}
+
 export interface StatusReport {
   poolName: string;
   self: number;
@@ -95,6 +104,8 @@ export interface StatusReport {
   epoch: number;
   uptimeMicros: number;
   transport: string;
+  /** Absent: a daemon that knows of no such thing. */
+  realtime?: RealtimeReport;
   servers: ServerStatus[];
   /** Servers that have not said yet which records they own; until then nothing they may own is served. */
   awaiting: number[];
