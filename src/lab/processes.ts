@@ -35,6 +35,8 @@ export interface Start {
   /** What it prints goes here, after what is there already. */
   outputFile: string;
   environment?: Record<string, string>;
+  /** Called when it ends, with its exit status or the signal, as long as this process lives. */
+  ended?: (pid: number, how: number | NodeJS.Signals) => void;
 }
 
 /**
@@ -55,6 +57,7 @@ export async function start(what: Start): Promise<LabProcess> {
     });
     child.unref();
     const pid = child.pid ?? 0;
+    child.once('exit', (status, signalName) => what.ended?.(pid, status ?? signalName ?? 1));
     return { kind: what.kind, server: what.server, pid, startTicks: startTicks(pid) ?? 0 };
   } catch (error) {
     throw new LabError(`cannot start ${what.command}: ${messageOf(error)}`);
