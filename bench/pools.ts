@@ -27,9 +27,12 @@ export interface PoolOptions {
   transport: 'ethernet' | 'udp';
   /** Further options of node for smbpoold, e.g. --cpu-prof. */
   nodeOptions: readonly string[];
+  /** Of the daemons; as everything else unless told. */
+  nice?: number;
 }
 
-export async function startSmbpool({ root, processors, transport, nodeOptions }: PoolOptions): Promise<void> {
+export async function startSmbpool(options: PoolOptions): Promise<void> {
+  const { root, transport } = options;
   const all = places(root, 'smbpool');
   const keyFile = join(root, 'state', 'pool.key');
   writeFileSync(keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
@@ -47,7 +50,7 @@ export async function startSmbpool({ root, processors, transport, nodeOptions }:
       transport: { kind: transport },
       log: { level: 'info' },
     }));
-    startSmbpoold(place, processors, nodeOptions);
+    startSmbpoold(place, options);
   }
   for (const place of all) {
     const serves = async () => {
@@ -58,26 +61,29 @@ export async function startSmbpool({ root, processors, transport, nodeOptions }:
   }
 }
 
-export async function startCtdb({ root, processors }: PoolOptions): Promise<void> {
+export async function startCtdb(options: PoolOptions): Promise<void> {
+  const { root } = options;
   const all = places(root, 'ctdb');
   for (const place of all) {
     writeCtdbFiles(root, place, all);
-    startCtdbd(place, processors);
+    startCtdbd(place, options);
   }
   for (const place of all) await mustServe(place, () => isCtdbComplete(place));
 }
 
 /** Starts the daemon of one server; answers its pid. Its files are there. */
-export function startSmbpoold(place: ServerPlace, processors: string, nodeOptions: readonly string[] = []): number {
+export function startSmbpoold(place: ServerPlace, { processors, nodeOptions, nice }: PoolOptions): number {
   const args = [...nodeOptions, SMBPOOLD, '--config', place.daemonConfig];
   const { namespace, daemonLog: outputFile } = place;
-  return startIn({ namespace, processors, command: process.execPath, args, outputFile });
+  const how = nice === undefined ? {} : { nice };
+  return startIn({ namespace, processors, command: process.execPath, args, outputFile, ...how });
 }
 
 /** Starts the daemon of one server, which goes to the background. Its files are there. */
-export function startCtdbd(place: ServerPlace, processors: string): void {
+export function startCtdbd(place: ServerPlace, { processors, nice }: PoolOptions): void {
   const { namespace, daemonLog: outputFile } = place;
-  startIn({ namespace, processors, command: 'ctdbd', args: [], outputFile, environment: ctdbEnvironment(place) });
+  const how = { environment: ctdbEnvironment(place), ...(nice === undefined ? {} : { nice }) };
+  startIn({ namespace, processors, command: 'ctdbd', args: [], outputFile, ...how });
 }
 
 /** Whether all servers are healthy and no recovery is under way, as this one sees it. */

@@ -28,6 +28,8 @@ import { createUnixUser, removeUnixUser, setSmbUser, unixUserExists } from './us
 const DAEMON_START_MILLIS_MAX = 30_000;
 /** From start to a listing: smbd makes its databases first, and 16 of them share the processors. */
 const SMBD_START_MILLIS_MAX = 60_000;
+/** As packaging/smbpoold.service: with it a busy machine does not make the others miss a daemon. */
+const DAEMON_NICE = -10;
 /** A daemon that needs longer to stop is killed with its namespace. */
 const STOP_MILLIS_MAX = 5000;
 /** Marks a folder as a lab's, which may be wiped. */
@@ -283,6 +285,7 @@ export class Lab {
         command: process.execPath,
         args: [DAEMON_MAIN, '--config', place.daemonConfig],
         outputFile: place.daemonLog,
+        nice: DAEMON_NICE,
         ended: (pid, how) => this.ends.set(pid, how),
       }),
     );
@@ -299,7 +302,8 @@ export class Lab {
       // a witness is no member of any view
       if (this.isWitness(place)) return true;
       const isMember = status.epoch > 0 && status.awaiting.length === 0;
-      const isIncomplete = this.servers().some(({ id }) => status.servers.some((server) => server.id === id && !server.up));
+      const up = new Set(status.servers.filter((server) => server.up).map(({ id }) => id));
+      const isIncomplete = this.servers().some(({ id }) => id === null || !up.has(id));
       if (!isMember || (until === 'all are members' && isIncomplete)) return false;
       return existsSync(place.ringSocket) && (await accepts({ path: place.socket }));
     };

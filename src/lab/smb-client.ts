@@ -126,7 +126,7 @@ export class SmbClient {
     const inside = namespace === undefined ? [] : ['ip', 'netns', 'exec', namespace];
     // Debian's python3 by its path: impacket is installed for that one
     const [command, ...args] = [...inside, '/usr/bin/python3', script, address, share, user, password];
-    const child = spawn(command!, args, { detached: true });
+    const child = spawn(command, args, { detached: true });
     const client = new SmbClient(address, child);
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));

@@ -1,7 +1,8 @@
 /**
- * Servers that are lost, in every way that a machine can do: killed, cut off, stopped, too many at once. What clients of
- * the others hold must count all the time, what only the lost one's clients held must be free soon, and a server that
- * the others took over must do no harm. Times are printed, and bounded only generously: other work shares the machine.
+ * Servers that are lost, in every way that a machine can do: killed, cut off, stopped, too many at once. What clients
+ * of the others hold must count all the time, what only the lost one's clients held must be free soon, and a server
+ * that the others took over must do no harm. Times are printed, and bounded only generously: other work shares the
+ * machine.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -198,7 +199,7 @@ async function noQuorum(lab: Lab): Promise<void> {
   const daemon = lab.process('smbpoold', alone.id);
   assert.ok(daemon);
   await withClients([alone], async ([client]) => {
-    const denied = await client!.mustOpen('quorum-deny', { access: ['read', 'write'], share: 'r', disposition: 'open_if' });
+    const denied = await client!.mustOpen('quorum-deny', { ...MINE, share: 'r' });
     const ends = await Promise.all(lost.map((place) => killServer(place)));
     await Promise.all(ends.map(({ gone }) => gone()));
     await pause(OUTAGE_MILLIS);
@@ -207,17 +208,17 @@ async function noQuorum(lab: Lab): Promise<void> {
     await pause(OUTAGE_MILLIS);
     assert.notEqual(answered, 'OK', 'it serves alone');
     const began = machineSeconds();
-    await startAgain(lab, lost[0]!);
+    await startAgain(lab, lost[0]);
     const free = await firstOpen(client!, 'quorum-again', began, MINE);
     process.stdout.write(`  the one left alone serves ${millis(free)} ms after the start of another\n`);
     assert.ok(isAlive(daemon), 'its run did not go on');
     process.stdout.write(`  what was asked for meanwhile: ${await opening}\n`);
     assertStatus(await client!.write(denied.handle, 'mine'), 'OK', 'quorum-deny');
-    await withClients([lost[0]!], async ([other]) => {
+    await withClients([lost[0]], async ([other]) => {
       const answer = await other!.open('quorum-deny', { access: ['write'], share: 'rwd' });
       assertStatus(answer, 'SHARING_VIOLATION', 'quorum-deny');
     });
-    await startAgain(lab, lost[1]!);
+    await startAgain(lab, lost[1]);
     await client!.closeHandle(denied.handle);
   });
 }

@@ -9,7 +9,7 @@ import type { ServerPlace } from '../../src/lab/layout.js';
 import { isAlive } from '../../src/lab/processes.js';
 import { pause, tryRun, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
-import { SmbClient } from '../../src/lab/smb-client.js';
+import type { SmbClient } from '../../src/lab/smb-client.js';
 import { forgetTheEnd } from './kill-daemon.js';
 
 /** A lost server is noticed after 300 ms; a busy machine takes its time. */
@@ -111,8 +111,8 @@ async function smbdsEnd(place: ServerPlace, pids: readonly number[]): Promise<vo
 }
 
 /**
- * systemd's part after the end of a run, and that the server joins. On a busy machine the others may miss a run that has
- * just begun; then it is started once more, as systemd would.
+ * systemd's part after the end of a run, and that the server joins. On a busy machine the others may miss a run that
+ * has just begun; then it is started once more, as systemd would.
  */
 export async function startAgain(lab: Lab, place: ServerPlace): Promise<void> {
   const before = machineSeconds();
