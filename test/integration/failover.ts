@@ -16,7 +16,10 @@ import { forgetTheEnd } from './kill-daemon.js';
 export const TAKEN_OVER_MILLIS_MAX = 10_000;
 /** Until a daemon ended that learned that its run is over, and all its smbds with it. */
 const END_MILLIS_MAX = 20_000;
-const STARTS_MAX = 3;
+/** A run that has just begun may be missed by the others on a busy machine, several times. */
+const STARTS_MAX = 6;
+/** RestartSec of packaging/smbpoold.service. */
+const RESTART_MILLIS = 1000;
 /** Between two tries to open what the lost server had. */
 const TRY_MILLIS = 10;
 
@@ -124,6 +127,7 @@ export async function startAgain(lab: Lab, place: ServerPlace): Promise<void> {
       if (start === STARTS_MAX || !startsAnew(place)) throw error;
       process.stdout.write(`  ${place.name} was lost while it started\n`);
       await smbdsEnd(place, await processesIn(place));
+      await pause(RESTART_MILLIS);
     }
   }
   const { members } = newestView([place]);
