@@ -75,12 +75,17 @@ export interface Background {
   args: readonly string[];
   outputFile: string;
   environment?: Record<string, string>;
+  /** As of nice(1); 0 unless told. */
+  nice?: number;
 }
 
 /** Starts a program in a namespace, pinned; answers its pid (`ip` and `taskset` become the program). */
-export function startIn({ namespace, processors, command, args, outputFile, environment }: Background): number {
+export function startIn(what: Background): number {
+  const { namespace, processors, command, args, outputFile, environment, nice } = what;
   const output = openSync(outputFile, 'a');
-  const child = spawn('ip', ['netns', 'exec', namespace, 'taskset', '-c', processors, command, ...args], {
+  const before = ['netns', 'exec', namespace, 'taskset', '-c', processors];
+  if (nice !== undefined) before.push('nice', '-n', String(nice));
+  const child = spawn('ip', [...before, command, ...args], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', output, output],

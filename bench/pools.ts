@@ -13,10 +13,12 @@ import type { ServerPlace } from '../src/lab/layout.js';
 import { tryRun, waitUntil } from '../src/lab/run.js';
 import { startIn } from './network.js';
 import type { System } from './places.js';
-import { places } from './places.js';
+import { SERVERS, places } from './places.js';
 
 /** ctdbd elects a leader and recovers before it serves: some 10 s. */
 const START_MILLIS_MAX = 60_000;
+/** A question to a daemon that does not answer must not hold up the benchmark. */
+const CTDB_MILLIS_MAX = 10_000;
 const SMBPOOLD = fileURLToPath(new URL('../src/daemon/main.js', import.meta.url));
 
 export interface PoolOptions {
@@ -25,9 +27,12 @@ export interface PoolOptions {
   transport: 'ethernet' | 'udp';
   /** Further options of node for smbpoold, e.g. --cpu-prof. */
   nodeOptions: readonly string[];
+  /** Of the daemons; as everything else unless told. */
+  nice?: number;
 }
 
-export async function startSmbpool({ root, processors, transport, nodeOptions }: PoolOptions): Promise<void> {
+export async function startSmbpool(options: PoolOptions): Promise<void> {
+  const { root, transport } = options;
   const all = places(root, 'smbpool');
   const keyFile = join(root, 'state', 'pool.key');
   writeFileSync(keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
@@ -45,9 +50,7 @@ export async function startSmbpool({ root, processors, transport, nodeOptions }:
       transport: { kind: transport },
       log: { level: 'info' },
     }));
-    const args = [...nodeOptions, SMBPOOLD, '--config', place.daemonConfig];
-    const { namespace, daemonLog: outputFile } = place;
-    startIn({ namespace, processors, command: process.execPath, args, outputFile });
+    startSmbpoold(place, options);
   }
   for (const place of all) {
     const serves = async () => {
@@ -58,21 +61,42 @@ export async function startSmbpool({ root, processors, transport, nodeOptions }:
   }
 }
 
-export async function startCtdb({ root, processors }: PoolOptions): Promise<void> {
+export async function startCtdb(options: PoolOptions): Promise<void> {
+  const { root } = options;
   const all = places(root, 'ctdb');
   for (const place of all) {
     writeCtdbFiles(root, place, all);
-    const { namespace, daemonLog: outputFile } = place;
-    startIn({ namespace, processors, command: 'ctdbd', args: [], outputFile, environment: ctdbEnvironment(place) });
+    startCtdbd(place, options);
   }
-  for (const place of all) {
-    await mustServe(place, async () => {
-      const environment = ctdbEnvironment(place);
-      const { stdout } = await tryRun('ctdb', ['status'], { environment });
-      const healthy = (stdout.match(/ OK( |$)/gm) ?? []).length;
-      return healthy === all.length && stdout.includes('Recovery mode:NORMAL');
-    });
-  }
+  for (const place of all) await mustServe(place, () => isCtdbComplete(place));
+}
+
+/** Starts the daemon of one server; answers its pid. Its files are there. */
+export function startSmbpoold(place: ServerPlace, { processors, nodeOptions, nice }: PoolOptions): number {
+  const args = [...nodeOptions, SMBPOOLD, '--config', place.daemonConfig];
+  const { namespace, daemonLog: outputFile } = place;
+  const how = nice === undefined ? {} : { nice };
+  return startIn({ namespace, processors, command: process.execPath, args, outputFile, ...how });
+}
+
+/** Starts the daemon of one server, which goes to the background. Its files are there. */
+export function startCtdbd(place: ServerPlace, { processors, nice }: PoolOptions): void {
+  const { namespace, daemonLog: outputFile } = place;
+  const how = { environment: ctdbEnvironment(place), ...(nice === undefined ? {} : { nice }) };
+  startIn({ namespace, processors, command: 'ctdbd', args: [], outputFile, ...how });
+}
+
+/** Whether all servers are healthy and no recovery is under way, as this one sees it. */
+export async function isCtdbComplete(place: ServerPlace): Promise<boolean> {
+  const stdout = await ctdb(place, 'status');
+  const healthy = (stdout.match(/ OK( |$)/gm) ?? []).length;
+  return healthy === SERVERS && stdout.includes('Recovery mode:NORMAL');
+}
+
+/** What a command of ctdb says at this server. */
+export async function ctdb(place: ServerPlace, ...args: string[]): Promise<string> {
+  const { stdout } = await tryRun('ctdb', args, { environment: ctdbEnvironment(place), timeoutMs: CTDB_MILLIS_MAX });
+  return stdout;
 }
 
 /** In its test mode ctdbd keeps all its files in one folder and runs without real-time priority. */

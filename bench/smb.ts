@@ -40,7 +40,8 @@ export async function startSmbds(
   }
 }
 
-async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlace, processors: string): Promise<void> {
+/** Starts the smbd of one server, and waits until it listens. */
+export async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlace, processors: string): Promise<void> {
   const args = ['--foreground', '--no-process-group', `--configfile=${smbConf}`];
   startIn({ namespace, processors, command: 'smbd', args, outputFile: join(logs, 'smbd.out') });
   const serves = () => accepts({ host: address, port: 445 });

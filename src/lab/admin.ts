@@ -20,6 +20,8 @@ interface LinkStatus {
 export interface DaemonStatus {
   pid: number;
   transport: string;
+  /** Of the view that it is a member of; 0: of none yet. */
+  epoch: number;
   servers: { id: number; up: boolean }[];
   /** Servers that have not told yet what they own. */
   awaiting: number[];

@@ -18,11 +18,12 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
   return stringify({
     pool: { name: 'lab', keyFile: layout.keyFile },
     server: place.name,
-    servers: layout.servers(options.servers).map((server) => ({
+    servers: layout.servers(options.servers + (options.witness ? 1 : 0)).map((server) => ({
       id: server.id,
       name: server.name,
       interface: SERVER_INTERFACE,
       address: server.address,
+      ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
     directories: daemonFolders(place),
     socket: place.socket,

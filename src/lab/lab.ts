@@ -28,6 +28,8 @@ import { createUnixUser, removeUnixUser, setSmbUser, unixUserExists } from './us
 const DAEMON_START_MILLIS_MAX = 30_000;
 /** From start to a listing: smbd makes its databases first, and 16 of them share the processors. */
 const SMBD_START_MILLIS_MAX = 60_000;
+/** As packaging/smbpoold.service: with it a busy machine does not make the others miss a daemon. */
+const DAEMON_NICE = -10;
 /** A daemon that needs longer to stop is killed with its namespace. */
 const STOP_MILLIS_MAX = 5000;
 /** Marks a folder as a lab's, which may be wiped. */
@@ -47,6 +49,8 @@ export class Lab {
 
   readonly layout: Layout;
   private readonly state: LabState;
+  /** How what this process started ended, by pid. */
+  private readonly ends = new Map<number, number | NodeJS.Signals>();
 
   private constructor(layout: Layout, state: LabState) {
     this.layout = layout;
@@ -102,6 +106,20 @@ export class Lab {
       throw new LabError(`there is no server ${id}; the lab has servers 0 to ${this.options.servers - 1}`);
     }
     return this.layout.server(id);
+  }
+
+  /** Where a daemon runs: the servers, and behind them the witness if there is one. */
+  private daemons(): ServerPlace[] {
+    return this.layout.servers(this.options.servers + (this.options.witness ? 1 : 0));
+  }
+
+  private namespaces(): ServerPlace[] {
+    return this.options.baseline ? [...this.daemons(), this.layout.baseline()] : this.daemons();
+  }
+
+  /** The exit status, or the signal that ended it; null while it runs, and when another process started it. */
+  endOf(process_: LabProcess): number | NodeJS.Signals | null {
+    return this.ends.get(process_.pid) ?? null;
   }
 
   /** All smbds: the pool's, and the unclustered one if there is one. */
@@ -184,8 +202,8 @@ export class Lab {
     await this.checkExtendedAttributes();
     await this.ensureUnixUser(LAB_USER);
     this.checkWanted();
-    await Promise.all(this.servers().map((place) => this.startDaemon(place)));
-    await Promise.all(this.servers().map((place) => this.waitForDaemon(place)));
+    await Promise.all(this.daemons().map((place) => this.startDaemon(place)));
+    await Promise.all(this.daemons().map((place) => this.waitForDaemon(place, 'all are members')));
     await setSmbUser(this.server(0), LAB_USER, LAB_PASSWORD);
     if (this.options.baseline) await setSmbUser(this.layout.baseline(), LAB_USER, LAB_PASSWORD);
     this.checkWanted();
@@ -199,7 +217,7 @@ export class Lab {
 
   private async makeNetwork(): Promise<void> {
     await createBridge();
-    for (const place of this.places()) {
+    for (const place of this.namespaces()) {
       this.checkWanted();
       await createNamespace(place.namespace, place.address);
     }
@@ -212,7 +230,7 @@ export class Lab {
     const clientFolder = join(this.layout.root, 'client');
     mkdirSync(clientFolder, { recursive: true });
     writeFileSync(this.layout.clientConf, clientConfig(clientFolder));
-    for (const place of this.places()) {
+    for (const place of this.namespaces()) {
       const folders = daemonFolders(place);
       for (const folder of [...sambaFolders(place), folders.volatile, folders.persistent]) {
         mkdirSync(folder, { recursive: true });
@@ -247,10 +265,13 @@ export class Lab {
     saveState(this.layout, this.state);
   }
 
-  /** Starts smbpoold and smbd of this server again, after they ended, and waits until it serves. */
+  /**
+   * Starts smbpoold and smbd of this server again, after they ended, and waits until it is a member and serves; for
+   * that a majority must be there, not all.
+   */
   async startAgain(place: ServerPlace): Promise<void> {
     await this.startDaemon(place);
-    await this.waitForDaemon(place);
+    await this.waitForDaemon(place, 'it is a member');
     await this.startSmbd(place);
     await this.waitForShare(place);
   }
@@ -264,18 +285,26 @@ export class Lab {
         command: process.execPath,
         args: [DAEMON_MAIN, '--config', place.daemonConfig],
         outputFile: place.daemonLog,
+        nice: DAEMON_NICE,
+        ended: (pid, how) => this.ends.set(pid, how),
       }),
     );
   }
 
-  private async waitForDaemon(place: ServerPlace): Promise<void> {
+  private async waitForDaemon(place: ServerPlace, until: 'all are members' | 'it is a member'): Promise<void> {
     const daemon = this.process('smbpoold', place.id);
     const dead = () => daemon === null || !isAlive(daemon);
     const ready = async () => {
       this.checkWanted();
       if (dead()) return true;
       const status = await daemonStatus(place.adminSocket);
-      if (!status || status.awaiting.length > 0 || status.servers.some((server) => !server.up)) return false;
+      if (!status) return false;
+      // a witness is no member of any view
+      if (this.isWitness(place)) return true;
+      const isMember = status.epoch > 0 && status.awaiting.length === 0;
+      const up = new Set(status.servers.filter((server) => server.up).map(({ id }) => id));
+      const isIncomplete = this.servers().some(({ id }) => id === null || !up.has(id));
+      if (!isMember || (until === 'all are members' && isIncomplete)) return false;
       return existsSync(place.ringSocket) && (await accepts({ path: place.socket }));
     };
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
@@ -283,6 +312,10 @@ export class Lab {
     const why = explanation(place, (file) => file === place.daemonLog) ?? `${place.daemonLog} is empty`;
     const hint = dead() ? '' : bridgeFilterHint();
     throw new LabError(`smbpoold of ${place.name} ${dead() ? 'ended' : 'did not get ready'}: ${why}${hint}`);
+  }
+
+  private isWitness({ id }: ServerPlace): boolean {
+    return id === this.options.servers;
   }
 
   private async startSmbd(place: ServerPlace): Promise<void> {

@@ -13,6 +13,8 @@ export interface LabOptions {
   root: string;
   /** How many servers, 1 to 16. */
   servers: number;
+  /** One more smbpoold, without smbd, that only votes. */
+  witness: boolean;
   /** Lines `name = value` for the share. */
   shareOptions: string[];
   /** Lines `name = value` for [global]. */
@@ -42,6 +44,7 @@ export interface LabOptions {
 const DEFAULTS: LabOptions = {
   root: ROOT_DEFAULT,
   servers: SERVER_COUNT_DEFAULT,
+  witness: false,
   shareOptions: [],
   globalOptions: [],
   // the set-up's own switch: where the module could not be built, nothing asks for it
@@ -66,6 +69,9 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
   const options = { ...DEFAULTS, ...wishes };
   if (!Number.isInteger(options.servers) || options.servers < 1 || options.servers > SERVER_COUNT_MAX) {
     throw new LabError(`the number of servers must be from 1 to ${SERVER_COUNT_MAX}; "${options.servers}" is not`);
+  }
+  if (options.witness && options.servers === SERVER_COUNT_MAX) {
+    throw new LabError(`with a witness there may be ${SERVER_COUNT_MAX - 1} servers at most`);
   }
   if (!isAbsolute(options.root) || options.root === '/' || /[\s"'\\]/.test(options.root)) {
     throw new LabError(`--root must be an absolute path of a folder, without spaces; "${options.root}" is not`);

@@ -35,6 +35,10 @@ export interface Start {
   /** What it prints goes here, after what is there already. */
   outputFile: string;
   environment?: Record<string, string>;
+  /** As of nice(1); 0 unless told. */
+  nice?: number;
+  /** Called when it ends, with its exit status or the signal, as long as this process lives. */
+  ended?: (pid: number, how: number | NodeJS.Signals) => void;
 }
 
 /**
@@ -43,7 +47,8 @@ export interface Start {
 export async function start(what: Start): Promise<LabProcess> {
   const output = openSync(what.outputFile, 'a');
   try {
-    const child = spawn('ip', ['netns', 'exec', what.namespace, what.command, ...what.args], {
+    const nice = what.nice === undefined ? [] : ['nice', '-n', String(what.nice)];
+    const child = spawn('ip', ['netns', 'exec', what.namespace, ...nice, what.command, ...what.args], {
       cwd: '/',
       detached: true,
       stdio: ['ignore', output, output],
@@ -55,6 +60,7 @@ export async function start(what: Start): Promise<LabProcess> {
     });
     child.unref();
     const pid = child.pid ?? 0;
+    child.once('exit', (status, signalName) => what.ended?.(pid, status ?? signalName ?? 1));
     return { kind: what.kind, server: what.server, pid, startTicks: startTicks(pid) ?? 0 };
   } catch (error) {
     throw new LabError(`cannot start ${what.command}: ${messageOf(error)}`);

@@ -111,11 +111,22 @@ export class SmbClient {
     private readonly child: ChildProcessWithoutNullStreams,
   ) {}
 
-  /** Connects and logs on; throws LabError with the status when that is refused. */
-  static async connect(address: string, user = LAB_USER, password = LAB_PASSWORD, share = SHARE): Promise<SmbClient> {
+  /**
+   * Connects and logs on; throws LabError with the status when that is refused. With `namespace` the client is inside
+   * that network namespace: a client of a server whose link is down.
+   */
+  static async connect(
+    address: string,
+    user = LAB_USER,
+    password = LAB_PASSWORD,
+    share = SHARE,
+    namespace?: string,
+  ): Promise<SmbClient> {
     const script = join(repositoryFolder(), 'src/lab/client/smb_client.py');
+    const inside = namespace === undefined ? [] : ['ip', 'netns', 'exec', namespace];
     // Debian's python3 by its path: impacket is installed for that one
-    const child = spawn('/usr/bin/python3', [script, address, share, user, password], { detached: true });
+    const [command, ...args] = [...inside, '/usr/bin/python3', script, address, share, user, password];
+    const child = spawn(command, args, { detached: true });
     const client = new SmbClient(address, child);
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));
