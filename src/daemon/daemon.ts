@@ -50,6 +50,11 @@ export class Daemon {
           const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
           return reportStatus({ config, node: host.status(), version: release, uptimeMicros });
         },
+        failovers: () => ({
+          self: config.self.id,
+          servers: config.servers.map(({ id, name }) => ({ id, name })),
+          events: host.poolEvents(),
+        }),
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
       },

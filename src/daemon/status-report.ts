@@ -8,11 +8,11 @@ import type {
   LinkReport,
   ModulesReport,
   PersistentReport,
-  ServerStatus,
   StatusReport,
   WaitReport,
 } from '../ports/status.js';
 import type { Config } from './config.js';
+import { problemsOf, reportMembership, reportServers } from './membership-report.js';
 
 export interface ReportSources {
   config: Config;
@@ -24,6 +24,8 @@ export interface ReportSources {
 
 export function reportStatus({ config, node, version, uptimeMicros }: ReportSources): StatusReport {
   const { pool, self, transport } = config;
+  const servers = reportServers(config, node);
+  const membership = reportMembership(config, node);
   return {
     poolName: pool.name,
     self: self.id,
@@ -34,7 +36,9 @@ export function reportStatus({ config, node, version, uptimeMicros }: ReportSour
     epoch: node.epoch,
     uptimeMicros: Math.round(uptimeMicros),
     transport: transport.kind,
-    servers: reportServers(config, node),
+    servers,
+    membership,
+    problems: problemsOf(membership, servers, { self: self.id, leaseMs: config.membership.leaseMs }),
     awaiting: node.awaiting,
     links: node.links.map(reportLink),
     databases: reportDatabases(node),
@@ -45,11 +49,6 @@ export function reportStatus({ config, node, version, uptimeMicros }: ReportSour
     waits: node.records.flatMap(reportWait),
     counters: node.counters,
   };
-}
-
-function reportServers({ servers, self }: Config, node: NodeStatus): ServerStatus[] {
-  const up = new Set<number>(node.links.filter((link) => link.up).map((link) => link.peer));
-  return servers.map(({ id, name, address }) => ({ id, name, address, up: id === self.id || up.has(id) }));
 }
 
 function reportLink(link: NodeStatus['links'][number]): LinkReport {
