@@ -16,6 +16,8 @@ const LAST_DEFAULT = 10;
 /** More than a daemon keeps. */
 const LAST_MAX = 1000;
 
+const parseLast = numberParser({ min: 1, max: LAST_MAX, whole: true });
+
 interface FailoversOptions extends AdminOptions {
   last: number;
   json?: true;
@@ -25,7 +27,7 @@ export function registerFailovers(program: Command): void {
   const command = program
     .command('failovers')
     .description('when servers were lost or came, why, and what became of the records, as the asked server saw it')
-    .option('--last <number>', 'show so many of the newest changes', numberParser({ min: 1, max: LAST_MAX, whole: true }), LAST_DEFAULT)
+    .option('--last <number>', 'show so many of the newest changes', parseLast, LAST_DEFAULT)
     .option('--json', "the daemon's answer as JSON, times in microseconds since 1970");
   addAdminOptions(command).action(async (options: FailoversOptions) => {
     const answer = await ask<FailoversReport>(adminSocket(options), ADMIN_PATH.failovers);
@@ -39,8 +41,9 @@ type NameOf = (id: number) => string;
 export function failoversText({ self, servers, events }: FailoversReport): string {
   const nameOf: NameOf = (id) => servers.find((server) => server.id === id)?.name ?? `server ${id}`;
   if (events.length === 0) return `${nameOf(self)} has seen no change of the pool since its smbpoold started\n`;
-  const texts = events.map((event) => (event.kind === 'view' ? changeText(event, nameOf) : fencedText(event, self, nameOf)));
-  return texts.join('\n');
+  return events
+    .map((event) => (event.kind === 'view' ? changeText(event, nameOf) : fencedText(event, nameOf(self))))
+    .join('\n');
 }
 
 function changeText(change: ViewChangeReport, nameOf: NameOf): string {
@@ -95,10 +98,11 @@ function recordWords({ newHomes, claimsSent, claimsReceived, restored, lost }: F
   );
 }
 
-function fencedText({ atMicros, renewedAtMicros, text, remedy }: FencedReport, self: number, nameOf: NameOf): string {
-  const lasted = renewedAtMicros === null ? 'is fenced since then' : `was fenced for ${duration(renewedAtMicros - atMicros)}`;
+function fencedText({ atMicros, renewedAtMicros, text, remedy }: FencedReport, name: string): string {
+  const isOver = renewedAtMicros !== null;
+  const lasted = isOver ? `was fenced for ${duration(renewedAtMicros - atMicros)}` : 'is fenced since then';
   const lines = [
-    `${day(atMicros)} ${time(atMicros)}  ${nameOf(self)} ${lasted}: its clients could not open or change files`,
+    `${day(atMicros)} ${time(atMicros)}  ${name} ${lasted}: its clients could not open or change files`,
     `  ${text}`,
     ...(remedy === null ? [] : [`    ${remedy}`]),
   ];

@@ -171,7 +171,8 @@ function section(title: string, content: string): string {
 function serverTable(report: StatusReport): string {
   const rows = report.servers.map((server) => {
     const { id, name, address, silentMicros } = server;
-    const heard = id === report.self ? 'this server' : silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
+    const ago = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
+    const heard = id === report.self ? 'this server' : ago;
     return [id, name, address, serverState(server, report.membership.leader), heard];
   });
   return table(['id', 'name', 'address', 'state', 'heard'], rows);

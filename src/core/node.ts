@@ -330,8 +330,8 @@ export class PoolNode {
   }
 
   /**
-   * The pool is another one from here on. Links first: nothing may come from, or go to, a run that is out; records last,
-   * since what they say of the view comes behind all that was said before.
+   * The pool is another one from here on. Links first: nothing may come from, or go to, a run that is out; records
+   * last, since what they say of the view comes behind all that was said before.
    */
   private install(view: View): void {
     const before = this.view?.members ?? [];
@@ -354,7 +354,8 @@ export class PoolNode {
   /** The others have agreed on a view without us: they have taken over, or will. */
   private left(view: View): void {
     const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
-    const remedy = 'systemd starts the daemon again, and it joins; see why the others did not hear it: smbpool failovers';
+    const remedy = 'systemd starts the daemon again, and it joins; why the others did not hear it '
+      + 'is told there by smbpool failovers';
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 

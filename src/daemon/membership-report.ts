@@ -61,8 +61,10 @@ export function problemsOf(
   const areNot = `${names} ${silent.length === 1 ? 'is' : 'are'} not heard`;
   const there = silent.length === 1 ? `on ${names}` : 'there';
   if (present < needed) {
-    const text = `no quorum: ${needed} of ${configured} servers must run; ${areNot}. Nobody here can open or change files`;
-    return [{ what: 'no-quorum', text, remedy: `start smbpoold ${there} or check the interconnect` }];
+    const text = `no quorum: ${needed} of ${configured} servers must run; ${areNot}`;
+    const effect = 'Nobody here can open or change files';
+    const remedy = `start smbpoold ${there} or check the interconnect`;
+    return [{ what: 'no-quorum', text: `${text}. ${effect}`, remedy }];
   }
   const problems: ProblemReport[] = [];
   if (membership.lease.state !== 'valid' && membership.role !== 'witness') {

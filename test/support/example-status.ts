@@ -25,8 +25,8 @@ export function exampleStatus(): StatusReport {
     problems: [
       {
         what: 'servers-out', text: 'gamma is not heard',
-        remedy: 'if nobody stopped it, start smbpoold on gamma or check the interconnect; one more loss stops the whole '
-          + 'pool',
+        remedy: 'if nobody stopped it, start smbpoold on gamma or check the interconnect; one more loss stops the '
+          + 'whole pool',
       },
     ],
     awaiting: [2],

@@ -118,7 +118,7 @@ export class Failovers {
   /** We proposed the view, or heard of it first; with the ends of the leases of those that it leaves out. */
   proposed({ epoch }: View, leaseOver: ReadonlyMap<NodeId, Micros>): void {
     if (epoch === this.proposal?.epoch) return;
-    const suspicions = new Map([...this.suspicions].filter(([server, suspicion]) => !this.isRefuted(server, suspicion)));
+    const suspicions = new Map([...this.suspicions].filter((entry) => !this.isRefuted(...entry)));
     this.proposal = { epoch, at: this.context.now(), leaseOver, suspicions };
   }
 
@@ -139,7 +139,8 @@ export class Failovers {
     }
     steps.sort((a, b) => a.at - b.at);
     steps.push({ what: 'installed', server: null, at: now });
-    const lost = runs.map((run) => this.causeOf(run, view, { joined, suspicion: this.suspicionOf(run.node, proposal) }));
+    const known = ({ node }: Run): Known => ({ joined, suspicion: this.suspicionOf(node, proposal) });
+    const lost = runs.map((run) => this.causeOf(run, view, known(run)));
     const causes = [...lost, ...this.otherCauses(former, view, left, joined)];
     const change = { kind: 'view', view, left, joined, causes, steps, before: counts, after: null } as const;
     this.open = { ...change, overtaken: false };

@@ -89,8 +89,7 @@ export function describeFenced(cause: FencedCause, nameOf: NameOf): { text: stri
     text: isLeading
       ? 'too few servers answered in time'
       : `the lease that ${nameOf(leader)} gives was not renewed in time`,
-    remedy: 'if it happens often: is this machine, or its disk, too busy, or does the interconnect lose frames? '
-      + 'See smbpool status (loss) and smbpool page (turn of the loop)',
+    remedy: 'if it happens often: is a machine or a disk too busy, does the interconnect lose frames? See smbpool page',
   };
 }
 

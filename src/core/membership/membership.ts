@@ -51,7 +51,7 @@ export interface MembershipEvents {
    * look; none of them any more when our lead ends.
    */
   suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
-  /** For people. We propose a view, with the ends of the leases of those that it leaves out, or take one from others. */
+  /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */
   proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
   /** An unreliable frame. */
   send(peer: NodeId, body: Uint8Array): void;

@@ -363,8 +363,8 @@ export class Records {
 
   /** Said again by whatever comes later; who listens takes the first. */
   private tellRecovered(): void {
-    const isToldByAll = this.recovery.hasClaimed(this.homes.epoch) && this.recovery.claimsAreInUntil() >= this.homes.epoch;
-    if (isToldByAll) this.recoveryWatcher?.recovered();
+    const { epoch } = this.homes;
+    if (this.recovery.hasClaimed(epoch) && this.recovery.claimsAreInUntil() >= epoch) this.recoveryWatcher?.recovered();
   }
 
   private claimsDone(from: NodeId, epoch: Epoch): void {

@@ -145,7 +145,8 @@ export class Recovery {
 
   /** What has arrived and is not stored yet counts as stored: only a chain is in its way. */
   private claim(home: NodeId, { database, key, state, turn, arrived, isBackupToo }: Holding): void {
-    const post = (what: Claim, of: Turn): void => this.postClaim(home, { kind: 'claim', database, key, turn: of, what });
+    const post = (what: Claim, of: Turn): void =>
+      this.postClaim(home, { kind: 'claim', database, key, turn: of, what });
     const isKept = state === 'backup' || isBackupToo;
     if (arrived !== null && arrived.what !== 'copy') post('owner', arrived.turn);
     else if (state === 'owned') post('owner', turn);
