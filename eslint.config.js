@@ -21,6 +21,7 @@ const LAYERS = {
 const CORE_ROOMS = {
   link: [],
   membership: [],
+  failovers: ['membership'],
   records: [],
   gate: [],
   persistent: ['gate'],

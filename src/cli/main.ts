@@ -5,6 +5,7 @@
  */
 import { Command } from 'commander';
 import { version } from '../ports/version.js';
+import { registerFailovers } from './failovers.js';
 import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerPage } from './page.js';
@@ -22,6 +23,7 @@ const program = new Command('smbpool')
   .enablePositionalOptions();
 registerStatus(program);
 registerPage(program);
+registerFailovers(program);
 registerRecord(program);
 registerWho(program);
 registerWaits(program);

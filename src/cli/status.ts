@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
-import type { ModulesReport, RealtimeReport, StatusReport } from '../ports/status.js';
+import type { ModulesReport, RealtimeReport, ServerStatus, StatusReport } from '../ports/status.js';
 import { addAdminOptions, adminSocket, ask, nodePagePath } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
 import { CommandError } from './errors.js';
@@ -97,6 +97,7 @@ export function statusText(sample: Sample, withCounters: boolean): string {
   const { report } = sample;
   const sections = [
     heading(report),
+    problemText(report),
     section('Servers', serverTable(report)),
     section('Links', linkTable(report)),
     section('Volatile databases', databaseTable(sample)),
@@ -108,12 +109,11 @@ export function statusText(sample: Sample, withCounters: boolean): string {
 }
 
 function heading(report: StatusReport): string {
-  const down = report.servers.filter(({ up }) => !up).length;
-  const state = down === 0 ? 'all servers are up' : `${down} of ${report.servers.length} servers not heard of`;
   return (
-    `Pool ${report.poolName} seen from server ${report.self} (${report.name}): ${state}\n` +
+    `Pool ${report.poolName} seen from server ${report.self} (${report.name}): ${stateWords(report)}\n` +
     `smbpoold ${report.version}, process ${report.pid}, up ${duration(report.uptimeMicros)}, ` +
-    `incarnation ${report.incarnation}, epoch ${report.epoch}, transport ${report.transport}\n` +
+    `incarnation ${report.incarnation}, transport ${report.transport}\n` +
+    viewText(report) +
     `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
     realtimeText(report.realtime) +
     moduleText(report.modules) +
@@ -127,6 +127,38 @@ function realtimeText(realtime: RealtimeReport | undefined): string {
   return `Real-time priority: ${realtime.why === null ? 'on' : `off, ${realtime.why}`}${lost}\n`;
 }
 
+function stateWords({ membership, servers }: StatusReport): string {
+  const { configured, needed, present } = membership.quorum;
+  if (present < needed) return 'NO QUORUM';
+  const voters = configured - servers.filter(({ role }) => role === 'witness').length;
+  if (membership.lease.state === 'fenced') return 'this server is FENCED';
+  const members = membership.members.length;
+  return members === voters ? 'all servers are members' : `${members} of ${voters} servers are members`;
+}
+
+function viewText({ membership, servers }: StatusReport): string {
+  const nameOf = (id: number): string => servers.find((server) => server.id === id)?.name ?? String(id);
+  const { epoch, members, leader, leaderMicros, leaderLonger, quorum, lease, role } = membership;
+  const view = epoch === 0 ? 'View: none yet' : `View ${epoch}: ${members.map(nameOf).join(', ')}`;
+  const since = leaderMicros === null ? '' : ` for ${duration(leaderMicros)}${leaderLonger ? ' or longer' : ''}`;
+  const led = leader === null ? 'nobody leads' : `${nameOf(leader)} leads${since}`;
+  const { configured, needed, present } = quorum;
+  return (
+    `${view}; ${led}\n` +
+    `Quorum: ${needed} of ${configured} servers must run, ${present} ${present === 1 ? 'does' : 'do'}; ` +
+    `lease of this server: ${role === 'witness' ? 'a witness needs none' : leaseWords(lease)}\n`
+  );
+}
+
+function leaseWords({ state, micros }: StatusReport['membership']['lease']): string {
+  if (state === 'none') return 'none yet';
+  return state === 'valid' ? `valid for ${duration(micros)}` : `FENCED for ${duration(micros)}`;
+}
+
+function problemText({ problems }: StatusReport): string {
+  return section('What is wrong', problems.map(({ text, remedy }) => `  ${text}:\n    ${remedy}`).join('\n'));
+}
+
 function moduleText({ attachments, opens, operations, watches }: ModulesReport): string {
   if (attachments === 0) return 'VFS module: attached by no smbd\n';
   const held = `${plural(attachments, 'smbd')}, ${plural(opens, 'open file')}, ${plural(watches, 'watched folder')}`;
@@ -136,7 +168,7 @@ function moduleText({ attachments, opens, operations, watches }: ModulesReport):
 
 function awaitingText(servers: readonly number[]): string {
   const names = `server${servers.length === 1 ? '' : 's'} ${servers.join(', ')}`;
-  return `Waiting for ${names} to say what records are there: start smbpoold there, or see its log\n`;
+  return `Waiting for ${names} to go by the newest view: keys with a new home are not served yet\n`;
 }
 
 function section(title: string, content: string): string {
@@ -144,11 +176,18 @@ function section(title: string, content: string): string {
 }
 
 function serverTable(report: StatusReport): string {
-  const rows = report.servers.map(({ id, name, address, up }) => {
-    const state = id === report.self ? 'this server' : up ? 'up' : 'DOWN';
-    return [id, name, address, state];
+  const rows = report.servers.map((server) => {
+    const { id, name, address, silentMicros } = server;
+    const ago = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
+    const heard = id === report.self ? 'this server' : ago;
+    return [id, name, address, serverState(server, report.membership.leader), heard];
   });
-  return table(['id', 'name', 'address', 'state'], rows);
+  return table(['id', 'name', 'address', 'state', 'heard'], rows);
+}
+
+function serverState({ id, state }: ServerStatus, leader: number | null): string {
+  if (state === 'member') return id === leader ? 'member, leads' : 'member';
+  return state === 'out' ? 'OUT' : state;
 }
 
 function linkTable(report: StatusReport): string {

@@ -22,10 +22,13 @@ import type { MembershipOptions, MembershipStatus } from './membership/membershi
 import { Membership } from './membership/membership.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
+import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
+import { Failovers } from './failovers/failovers.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
+import type { PoolEventReport } from '../wire/failovers.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN } from '../wire/membership-messages.js';
@@ -68,6 +71,12 @@ export interface NodeStatus {
   membership: MembershipStatus | null;
   /** Our lease ran out, or we never had one. */
   isFenced: boolean;
+  /** How long the lease is still valid, or how long it has been over; null: we never had one, or need none. */
+  leaseMicros: Micros | null;
+  /** How long the view's leader leads; not exact: or longer. */
+  leads: { micros: Micros; isExact: boolean } | null;
+  /** How long ago each other server was heard; null: never. */
+  silent: { node: NodeId; micros: Micros | null }[];
   /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
   links: LinkStatus[];
@@ -93,6 +102,7 @@ export class PoolNode {
   private readonly gate: Gate;
   private readonly operations: Operations;
   private readonly witness: Witness;
+  private readonly failovers: Failovers;
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private readonly servers: readonly NodeId[];
   private view: View | null = null;
@@ -142,6 +152,12 @@ export class PoolNode {
       },
       options.gate.wallClockOriginMicros,
     );
+    this.failovers = new Failovers(context, {
+      leaseMicros: options.membership?.leaseMicros ?? MEMBERSHIP_LEASE_MICROS,
+      wallClockOriginMicros: options.gate.wallClockOriginMicros,
+      nameOf,
+      counter: (name) => this.counter(name),
+    });
     this.leaseUntil = options.membership === undefined ? Infinity : 0;
     this.operations.watch(this.witness);
     this.records.watch({
@@ -149,12 +165,17 @@ export class PoolNode {
       leaving: (database, key) => this.operations.leaving(database, key),
       moved: (...move) => this.witness.moved(...move),
     });
+    this.records.watchRecovery({
+      settled: () => this.failovers.settled(),
+      recovered: () => this.failovers.recovered(),
+    });
     this.records.listen({
       migrated: (token) => this.gate.migrated(token),
       fetched: (token, data) => this.gate.fetched(token, data),
       failed: (token, why) => this.gate.failed(token, why),
       described: (token, answer) => this.effects.push({ kind: 'record-answer', token, answer }),
       recovered: (epoch) => {
+        this.failovers.claimsSent();
         if (this.membership === null) this.effects.push({ kind: 'recovered', epoch });
         else this.membership.recovered(epoch);
       },
@@ -201,15 +222,26 @@ export class PoolNode {
     return this.records.isPatient();
   }
 
-  status(): NodeStatus {
+  /** The changes of the pool that this run saw, oldest first. */
+  poolEvents(): PoolEventReport[] {
+    return this.failovers.report();
+  }
+
+  /** As of now, which may be later than the last step. */
+  status(now: Micros = this.time): NodeStatus {
+    const leads = this.failovers.leadsSince();
+    const others = this.servers.filter((server) => server !== this.options.self);
     const records = [...this.records.status()].map(([id, status]) => ({ id: Number(id), ...status }));
     return {
       self: this.options.self,
       incarnation: this.options.incarnation,
       epoch: this.view?.epoch ?? toEpoch(0),
       members: [...this.members],
-      membership: this.membership?.status() ?? null,
-      isFenced: this.isFenced,
+      membership: this.membership?.status(now) ?? null,
+      isFenced: now >= this.leaseUntil,
+      leaseMicros: this.leaseUntil === 0 || this.leaseUntil === Infinity ? null : Math.abs(this.leaseUntil - now),
+      leads: leads === null ? null : { micros: now - leads.since, isExact: leads.isExact },
+      silent: others.map((node) => ({ node, micros: this.failovers.microsSilent(node, now) })),
       awaiting: this.records.awaiting(),
       links: this.links.status(),
       records,
@@ -233,6 +265,7 @@ export class PoolNode {
       case 'client-closed':
         return this.gate.clientClosed(input.client);
       case 'frame':
+        this.failovers.heard(input.peer, input.incarnation);
         if (isMembership(input.body)) return this.membership?.onFrame(input.peer, input.incarnation, input.body);
         return this.links.onFrame(input.peer, input.incarnation, input.body);
       case 'database-opened':
@@ -314,6 +347,7 @@ export class PoolNode {
     const level = left.length === 0 ? 'info' : 'warn';
     this.log(level, 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined, ...why });
     this.count('view.installed', 1);
+    this.failovers.installed(view, left, joined);
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
     this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
@@ -325,7 +359,8 @@ export class PoolNode {
   /** The others have agreed on a view without us: they have taken over, or will. */
   private left(view: View): void {
     const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
-    const remedy = 'systemd starts it again, and it joins; see why the others did not hear it: smbpool failovers';
+    const remedy = 'systemd starts the daemon again, and it joins; why the others did not hear it '
+      + 'is told there by smbpool failovers';
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 
@@ -347,6 +382,8 @@ export class PoolNode {
     this.isFenced = isFenced;
     this.log(isFenced ? 'warn' : 'info', isFenced ? 'fenced' : 'lease-renewed', {});
     this.count(isFenced ? 'lease.lost' : 'lease.renewed', 1);
+    if (isFenced) this.failovers.fenced(this.leaseUntil);
+    else this.failovers.renewed();
     if (!isFenced) this.records.leaseRenewed();
   }
 
@@ -406,6 +443,8 @@ export class PoolNode {
       view: (view) => this.install(view),
       lease: (until) => this.lease(until),
       removed: (view) => this.left(view),
+      suspects: (reasons) => this.failovers.suspects(reasons),
+      proposed: (view, leaseOver) => this.failovers.proposed(view, leaseOver),
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
     });
   }

@@ -9,6 +9,7 @@ import { ADMIN_PATH, RECORD_KEY_BYTES_MAX } from '../ports/admin.js';
 import type { AdminError } from '../ports/admin.js';
 import type { LockWitness } from '../ports/lock-witness.js';
 import type { RecordReport, StatusReport } from '../ports/status.js';
+import type { FailoversReport } from '../wire/failovers.js';
 import { StartError } from './errors.js';
 import { LockQueries, QueryRefused } from './lock-queries.js';
 import { TraceReaders } from './trace-readers.js';
@@ -23,6 +24,8 @@ const RECORD_TIMEOUT_MS = 3_000;
 /** What the socket shows. */
 export interface AdminSource {
   status(): StatusReport;
+  /** Absent: questions about changes of the pool are refused. */
+  failovers?(): FailoversReport;
   /** @throws Error (rejects) with a sentence when the record's home cannot say. */
   describeRecord(database: string, key: Uint8Array): Promise<RecordReport>;
   /** Absent: questions about locks are refused with that reason. */
@@ -132,6 +135,9 @@ async function answerTo(
       return { status: 200, body: options.source.status() };
     case ADMIN_PATH.counters:
       return { status: 200, body: options.source.status().counters };
+    case ADMIN_PATH.failovers:
+      if (options.source.failovers === undefined) return refuse(404, 'this daemon does not note changes of the pool');
+      return { status: 200, body: options.source.failovers() };
     case ADMIN_PATH.record:
       return answerRecord(url.searchParams, options);
     case ADMIN_PATH.locks:

@@ -55,6 +55,11 @@ export class Daemon {
           const sources = { config, node: host.status(), version: release, realtime: priority.status() };
           return reportStatus({ ...sources, uptimeMicros });
         },
+        failovers: () => ({
+          self: config.self.id,
+          servers: config.servers.map(({ id, name }) => ({ id, name })),
+          events: host.poolEvents(),
+        }),
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
       },

@@ -9,11 +9,11 @@ import type {
   ModulesReport,
   PersistentReport,
   RealtimeReport,
-  ServerStatus,
   StatusReport,
   WaitReport,
 } from '../ports/status.js';
 import type { Config } from './config.js';
+import { problemsOf, reportMembership, reportServers } from './membership-report.js';
 
 export interface ReportSources {
   config: Config;
@@ -26,6 +26,8 @@ export interface ReportSources {
 
 export function reportStatus({ config, node, version, realtime, uptimeMicros }: ReportSources): StatusReport {
   const { pool, self, transport } = config;
+  const servers = reportServers(config, node);
+  const membership = reportMembership(config, node);
   return {
     poolName: pool.name,
     self: self.id,
@@ -37,7 +39,9 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     uptimeMicros: Math.round(uptimeMicros),
     transport: transport.kind,
     realtime,
-    servers: reportServers(config, node),
+    servers,
+    membership,
+    problems: problemsOf(membership, servers, { self: self.id, leaseMs: config.membership.leaseMs }),
     awaiting: node.awaiting,
     links: node.links.map(reportLink),
     databases: reportDatabases(node),
@@ -48,11 +52,6 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     waits: node.records.flatMap(reportWait),
     counters: node.counters,
   };
-}
-
-function reportServers({ servers, self }: Config, node: NodeStatus): ServerStatus[] {
-  const up = new Set<number>(node.links.filter((link) => link.up).map((link) => link.peer));
-  return servers.map(({ id, name, address }) => ({ id, name, address, up: id === self.id || up.has(id) }));
 }
 
 function reportLink(link: NodeStatus['links'][number]): LinkReport {

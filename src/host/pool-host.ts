@@ -13,6 +13,7 @@ import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { LockWitness } from '../ports/lock-witness.js';
 import type { Log } from '../ports/log.js';
+import type { PoolEventReport } from '../wire/failovers.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import { CoreLoop } from './core-loop.js';
 import { PoolError } from './errors.js';
@@ -91,6 +92,7 @@ export class PoolHost implements LockWitness {
   private readonly page: NodePageWriter;
   private readonly witness: WitnessDesk;
   private readonly questions = new Map<number, Question>();
+  private readonly now: () => Micros;
   private lastToken = 0;
   private stopped = false;
 
@@ -118,6 +120,7 @@ export class PoolHost implements LockWitness {
     saved: SavedMembership | null,
   ) {
     const { now } = loadNative();
+    this.now = now;
     this.persistent = persistent;
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
@@ -216,7 +219,7 @@ export class PoolHost implements LockWitness {
   }
 
   status(): HostStatus {
-    const status = this.node.status();
+    const status = this.node.status(this.now());
     const peers = this.options.members.filter(({ id }) => id !== this.options.self);
     const faults: Record<string, number> =
       this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
@@ -237,6 +240,11 @@ export class PoolHost implements LockWitness {
       },
       ring: { attachments: this.stopped ? 0 : this.pump.attachments() },
     };
+  }
+
+  /** The changes of the pool that this run saw, oldest first. */
+  poolEvents(): PoolEventReport[] {
+    return this.node.poolEvents();
   }
 
   /**

@@ -8,8 +8,43 @@ export interface ServerStatus {
   id: number;
   name: string;
   address: string;
-  /** Whether it was heard of lately; the reporting server itself is always up. */
+  /** Whether its link is up; the reporting server itself is always up. */
   up: boolean;
+  /** A witness has no smbd: it votes only. */
+  role: 'server' | 'witness';
+  /**
+   * member: the newest agreed view names it. joining: it is heard and the view does not name it yet. out: neither.
+   * unknown: this server knows no view yet.
+   */
+  state: 'member' | 'joining' | 'out' | 'witness' | 'unknown';
+  /** Since its last frame; null: never heard, or the reporting server itself. */
+  silentMicros: number | null;
+}
+
+/** Who belongs to the pool, and until when. */
+export interface MembershipReport {
+  /** What this server is in the pool's membership. */
+  role: 'leader' | 'follower' | 'candidate' | 'witness';
+  /** Of the view that this server goes by, a witness of the newest that it knows; 0: none yet. */
+  epoch: number;
+  members: number[];
+  /** Whom this server follows, or itself; null: nobody leads, as far as it knows. */
+  leader: number | null;
+  /** How long the leader has led; null: not known. */
+  leaderMicros: number | null;
+  /** The leader may have led for longer: this server came later. */
+  leaderLonger: boolean;
+  /** Configured servers, how many must be there, and how many this server hears (itself included). */
+  quorum: { configured: number; needed: number; present: number };
+  /** valid: this server may serve for so long, and the lease is renewed all the time. fenced: over for so long. */
+  lease: { state: 'valid' | 'fenced' | 'none'; micros: number | null };
+}
+
+/** Something that a person should know, and what to do about it. */
+export interface ProblemReport {
+  what: 'no-quorum' | 'fenced' | 'servers-out';
+  text: string;
+  remedy: string;
 }
 
 /** The reliable stream to one other server. Times are microseconds, counts are since the daemon started. */
@@ -107,7 +142,10 @@ export interface StatusReport {
   /** Absent: a daemon that knows of no such thing. */
   realtime?: RealtimeReport;
   servers: ServerStatus[];
-  /** Servers that have not said yet which records they own; until then nothing they may own is served. */
+  membership: MembershipReport;
+  /** The worst first; none: all is well. */
+  problems: ProblemReport[];
+  /** Members that have not installed the newest view yet; keys with a new home wait for them. */
   awaiting: number[];
   links: LinkReport[];
   databases: DatabaseReport[];

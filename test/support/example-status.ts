@@ -13,9 +13,21 @@ export function exampleStatus(): StatusReport {
     uptimeMicros: 3_723_000_000,
     transport: 'ethernet',
     servers: [
-      { id: 0, name: 'alpha', address: '10.0.0.1', up: true },
-      { id: 1, name: 'beta', address: '10.0.0.2', up: true },
-      { id: 2, name: 'gamma', address: '10.0.0.3', up: false },
+      { id: 0, name: 'alpha', address: '10.0.0.1', up: true, role: 'server', state: 'member', silentMicros: null },
+      { id: 1, name: 'beta', address: '10.0.0.2', up: true, role: 'server', state: 'member', silentMicros: 21_000 },
+      { id: 2, name: 'gamma', address: '10.0.0.3', up: false, role: 'server', state: 'out', silentMicros: 12_400_000 },
+    ],
+    membership: {
+      role: 'follower', epoch: 3_145_730, members: [0, 1], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
+      quorum: { configured: 3, needed: 2, present: 2 },
+      lease: { state: 'valid', micros: 271_000 },
+    },
+    problems: [
+      {
+        what: 'servers-out', text: 'gamma is not heard',
+        remedy: 'if nobody stopped it, start smbpoold on gamma or check the interconnect; one more loss stops the '
+          + 'whole pool',
+      },
     ],
     awaiting: [2],
     links: [

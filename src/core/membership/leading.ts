@@ -11,7 +11,7 @@ import { Authority, NO_GRANT } from './leases.js';
 import { FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, STEP_DOWN_LEASES } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext, Saving } from './saving.js';
-import type { Composition, Run, ServerFacts, View } from './views.js';
+import type { Composition, LeaveReason, Run, ServerFacts, View } from './views.js';
 import { compose, fits, memberOf, mostBehind, names, nextView } from './views.js';
 
 /** What the leader needs of the membership around it. */
@@ -22,6 +22,9 @@ export interface LeaderPorts {
   lease(until: Micros): void;
   /** The lead ends. */
   stepDown(why: string): void;
+  /** For people: whom we are about to leave out; and what we propose, with the ends of the leases of the left. */
+  suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
+  proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
 }
 
 export interface LeaderOptions {
@@ -133,9 +136,10 @@ export class Leading {
     return this.proposal !== null && this.proposal !== this.agreed;
   }
 
-  private propose(view: View): void {
+  private propose(view: View, left: readonly Run[]): void {
     this.proposals++;
     this.proposal = view;
+    this.ports.proposed?.(view, new Map(left.map(({ node }) => [node, this.authority.leaseOverAt(node)])));
     this.context.count('membership.proposed');
     this.saving.change({ accepted: view });
     this.beatAll();
@@ -200,6 +204,7 @@ export class Leading {
     const base = this.agreed ?? this.saving.accepted;
     const composition = this.composeNext(base, new Set());
     this.leaving = composition.leaving;
+    this.ports.suspects?.(composition.reasons);
     this.lookAgain(base);
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
     const isChange = composition.joined.length > 0 || composition.left.length > 0;
@@ -225,7 +230,7 @@ export class Leading {
     const make = ({ members }: Composition): View =>
       nextView(base, { epoch: this.nextEpoch(), leader, members }, recovered);
     const view = make(composition);
-    if (fits(view)) return this.propose(view);
+    if (fits(view)) return this.propose(view, composition.left);
     // whoever is furthest behind must start anew, or the list of former views grows without end
     const behind = mostBehind(composition.members, recovered);
     if (behind.includes(leader)) return this.ports.stepDown('we are too many views behind');
@@ -233,7 +238,9 @@ export class Leading {
     const smaller = this.composeNext(base, new Set(behind));
     this.leaving = smaller.leaving;
     const lesser = make(smaller);
-    if (fits(lesser)) this.propose(lesser);
+    if (!fits(lesser)) return;
+    this.ports.suspects?.(smaller.reasons);
+    this.propose(lesser, smaller.left);
   }
 
   private complain(behind: readonly NodeId[]): void {

@@ -20,7 +20,7 @@ import type { Peer } from './peers.js';
 import { Peers } from './peers.js';
 import type { MembershipContext } from './saving.js';
 import { Saving } from './saving.js';
-import type { View } from './views.js';
+import type { LeaveReason, View } from './views.js';
 import { isOver, names } from './views.js';
 import { Candidacy, Voting } from './voting.js';
 
@@ -46,6 +46,13 @@ export interface MembershipEvents {
   lease(until: Micros): void;
   /** A view says that our run, which was a member, is none any more: this run is over. */
   removed(view: View): void;
+  /**
+   * For people. We lead, or stand because the leader is silent: members that are to be left out, each time that we
+   * look; none of them any more when our lead ends.
+   */
+  suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
+  /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */
+  proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
   /** An unreliable frame. */
   send(peer: NodeId, body: Uint8Array): void;
 }
@@ -157,8 +164,7 @@ export class Membership {
   }
 
   /** For people. */
-  status(): MembershipStatus {
-    const now = this.context.now();
+  status(now: Micros = this.context.now()): MembershipStatus {
     const { saving, leading } = this;
     const roles = leading !== null ? 'leader' : this.candidacy !== null ? 'candidate' : 'follower';
     const described = leading?.describe();
@@ -232,6 +238,7 @@ export class Membership {
     const now = this.context.now();
     const { heartbeatMicros, leaseMicros, servers } = this.options;
     if (this.leading !== null || !this.isServer) return;
+    const wasLed = this.hasLeader;
     this.hasLeader = false;
     const isLate = now - dueAt >= heartbeatMicros;
     if (isLate || this.over || !this.willing) return this.standLater(now + (isLate ? 0 : leaseMicros));
@@ -239,6 +246,7 @@ export class Membership {
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
     if (accepted !== null && isOver(accepted, this.run)) return this.endRun(accepted);
+    if (wasLed && this.leader !== null) this.events.suspects?.(new Map([[this.leader, { why: 'silent', by: [] }]]));
     this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
     this.context.count('membership.stood');
     // when nothing comes of it, again
@@ -301,6 +309,8 @@ export class Membership {
       install: (view) => this.install(view),
       lease: (until) => this.extendLease(until),
       stepDown: (why) => this.giveUpLead(why),
+      suspects: (reasons) => this.events.suspects?.(reasons),
+      proposed: (proposal, leaseOver) => this.events.proposed?.(proposal, leaseOver),
     }, term);
     this.leading.start();
   }
@@ -327,6 +337,7 @@ export class Membership {
     this.voting.bind(this.leading.authority.until);
     this.leading.end();
     this.leading = null;
+    this.events.suspects?.(new Map());
     this.hasLeader = false;
     this.standLater(this.context.now() + this.options.leaseMicros);
   }
@@ -517,7 +528,10 @@ export class Membership {
     this.isFresh = false;
     this.standLater(now + stretched(this.options.leaseMicros));
     const { view, agreed } = message;
-    if (view !== null && view.epoch > saving.acceptedEpoch) saving.change({ accepted: view });
+    if (view !== null && view.epoch > saving.acceptedEpoch) {
+      saving.change({ accepted: view });
+      this.events.proposed?.(view, new Map());
+    }
     if (view !== null && view.epoch === agreed) this.install(view);
     else if (saving.accepted?.epoch === agreed) this.install(saving.accepted);
     this.takeLease(message, now);

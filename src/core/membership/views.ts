@@ -44,10 +44,18 @@ export interface ServerFacts {
   leaseOverAt: Micros;
 }
 
+/** Why a member shall leave; `by`: who does not hear it, or is not heard by it. */
+export interface LeaveReason {
+  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured';
+  by: NodeId[];
+}
+
 export interface Composition {
   members: Member[];
   /** Members that shall leave, also those whose lease is not over yet: they get no lease any more. */
   leaving: ReadonlySet<NodeId>;
+  /** Of each that is leaving; for people. */
+  reasons: ReadonlyMap<NodeId, LeaveReason>;
   joined: NodeId[];
   left: Run[];
 }
@@ -60,14 +68,17 @@ export function compose(
 ): Composition {
   const { leader, epoch, now, behind, mayJoin } = options;
   const present = base?.members ?? [];
-  const leaving = new Set<NodeId>();
-  for (const { node, incarnation } of present) {
-    const known = facts.get(node);
-    const isSame = known !== undefined && (known.incarnation === incarnation || known.incarnation === 0);
-    if (!isSame || known.isSilent || known.willing === false || behind.has(node)) leaving.add(node);
+  const reasons = new Map<NodeId, LeaveReason>();
+  for (const run of present) {
+    const why = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node));
+    if (why !== null) reasons.set(run.node, { why, by: [] });
   }
-  const staying = present.map(({ node }) => node).filter((node) => !leaving.has(node) && node !== leader);
-  for (const node of unheardOnes([leader, ...staying], facts, leader)) leaving.add(node);
+  const staying = [leader, ...present.map(({ node }) => node).filter((node) => !reasons.has(node) && node !== leader)];
+  for (const node of unheardOnes(staying, facts, leader)) {
+    const by = staying.filter((other) => other !== node && !hearEachOther(node, other, facts));
+    reasons.set(node, { why: 'unheard', by });
+  }
+  const leaving = new Set(reasons.keys());
   const isOut = ({ node }: Run): boolean => leaving.has(node) && (facts.get(node)?.leaseOverAt ?? -Infinity) <= now;
   const left = present.filter(isOut);
   const members = present.filter((member) => !isOut(member));
@@ -89,7 +100,14 @@ export function compose(
       members.push({ ...run, since: epoch });
     }
   }
-  return { members: members.sort((a, b) => a.node - b.node), leaving, joined, left };
+  return { members: members.sort((a, b) => a.node - b.node), leaving, reasons, joined, left };
+}
+
+function whyLeaving({ incarnation }: Run, known: ServerFacts | undefined): LeaveReason['why'] | null {
+  if (known === undefined) return 'unconfigured';
+  if (known.incarnation !== incarnation && known.incarnation !== 0) return 'anew';
+  if (known.isSilent) return 'silent';
+  return known.willing === false ? 'unwilling' : null;
 }
 
 function hearEachOther(a: NodeId, b: NodeId, facts: ReadonlyMap<NodeId, ServerFacts>): boolean {

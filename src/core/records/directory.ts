@@ -238,6 +238,7 @@ export class Directory {
       this.context.count('record.have.stale');
       return;
     }
+    if (current.mode === 'restore') this.context.count('record.restored');
     if (current.mode === 'read') entry.readers.add(from);
     else this.becomeOwner(entry, from, turn);
     entry.current = null;
@@ -406,6 +407,8 @@ export class Directory {
         this.begin(entry, operation);
         return;
       }
+      // what it held ended with its owner: nobody else ever had it, or they are lost, too
+      this.context.count('record.lost.for-good');
       entry.lost = false;
     }
     const next = entry.queue.shift();

@@ -17,6 +17,14 @@ export interface RecordsEvents {
   recovered(epoch: Epoch): void;
 }
 
+/** For people: how far the records are with the newest view. */
+export interface RecoveryWatcher {
+  /** All members have installed it. */
+  settled(): void;
+  /** All members, we included, have told the homes what they have. */
+  recovered(): void;
+}
+
 /** Who notes what is here, and from where it came. */
 export interface RecordsWatcher {
   came(database: DatabaseId, key: RecordKey): void;

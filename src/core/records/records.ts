@@ -25,7 +25,7 @@ import type { NeededRecord, PinnedRecords, RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
-import type { RecordsEvents, RecordsWatcher } from './events.js';
+import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
 import type { View } from '../views.js';
@@ -83,6 +83,7 @@ export class Records {
   private knowsRandomKeys = false;
   private events: RecordsEvents | null = null;
   private watcher: RecordsWatcher | null = null;
+  private recoveryWatcher: RecoveryWatcher | null = null;
 
   constructor(
     private readonly context: CoreContext,
@@ -127,7 +128,7 @@ export class Records {
         since: (database, key) => this.homeSince(database, key),
       },
       post,
-      { settled: () => this.settled(), recovered: (epoch) => this.events?.recovered(epoch) },
+      { settled: () => this.settled(), recovered: (epoch) => this.recovered(epoch) },
     );
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
@@ -178,6 +179,11 @@ export class Records {
   /** Tells when records come and go; for the table of what is here (core/witness). */
   watch(watcher: RecordsWatcher): void {
     this.watcher = watcher;
+  }
+
+  /** Tells how far the records are with each view; for people. */
+  watchRecovery(watcher: RecoveryWatcher): void {
+    this.recoveryWatcher = watcher;
   }
 
   /** Operations of the VFS modules that have begun and not ended. */
@@ -345,12 +351,26 @@ export class Records {
     for (const node of this.gone) this.directory.runGone(node);
     this.gone.clear();
     this.knowsRandomKeys = true;
+    this.recoveryWatcher?.settled();
     this.answerHeld();
+  }
+
+  /** We have told all homes what we have. */
+  private recovered(epoch: Epoch): void {
+    this.events?.recovered(epoch);
+    this.tellRecovered();
+  }
+
+  /** Said again by whatever comes later; who listens takes the first. */
+  private tellRecovered(): void {
+    const { epoch } = this.homes;
+    if (this.recovery.hasClaimed(epoch) && this.recovery.claimsAreInUntil() >= epoch) this.recoveryWatcher?.recovered();
   }
 
   private claimsDone(from: NodeId, epoch: Epoch): void {
     this.recovery.onClaimsDone(from, epoch);
     this.answerHeld();
+    this.tellRecovered();
     const until = this.recovery.claimsAreInUntil();
     if (until >= this.homes.epoch) {
       this.randomKeys.orphansDone(until);
@@ -543,6 +563,7 @@ export class Records {
   }
 
   private claimed(from: NodeId, { database, key, turn, what }: Extract<RecordMessage, { kind: 'claim' }>): void {
+    if (from !== this.context.self) this.context.count('record.claim.received');
     if (what === 'gone') this.directory.adoptGone(database, key, turn);
     else if (what === 'owner') this.directory.adopt(from, database, key, turn);
     else if (what === 'reader') this.directory.adoptReader(from, database, key, turn);

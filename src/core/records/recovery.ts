@@ -72,6 +72,11 @@ export class Recovery {
     return toEpoch(until);
   }
 
+  /** Whether we have claimed what we had when this view came, or had nothing. */
+  hasClaimed(epoch: Epoch): boolean {
+    return this.claimed >= epoch && this.awaited().length === 0;
+  }
+
   /** A run is out of the view. */
   runGone(node: NodeId): void {
     this.seen.delete(node);
@@ -110,12 +115,14 @@ export class Recovery {
     const isNews = (database: DatabaseId, key: RecordKey): boolean => this.homes.since(database, key) > this.claimed;
     for (const database of this.databases()) {
       for (const holding of this.holdings.all(database)) {
-        if (isNews(database, holding.key)) this.claim(this.homes.homeOf(database, holding.key), holding);
+        if (!isNews(database, holding.key)) continue;
+        this.context.count('record.home.new');
+        this.claim(this.homes.homeOf(database, holding.key), holding);
       }
     }
     for (const { database, key, turn } of this.holdings.erasures.all()) {
       if (!isNews(database, key)) continue;
-      this.post(this.homes.homeOf(database, key), { kind: 'claim', database, key, turn, what: 'gone' });
+      this.postClaim(this.homes.homeOf(database, key), { kind: 'claim', database, key, turn, what: 'gone' });
     }
     const moved: Holding[] = [];
     for (const database of this.databases()) {
@@ -131,9 +138,15 @@ export class Recovery {
     this.events.recovered(this.installed);
   }
 
+  private postClaim(home: NodeId, claim: Extract<RecordMessage, { kind: 'claim' }>): void {
+    if (home !== this.context.self) this.context.count('record.claim.sent');
+    this.post(home, claim);
+  }
+
   /** What has arrived and is not stored yet counts as stored: only a chain is in its way. */
   private claim(home: NodeId, { database, key, state, turn, arrived, isBackupToo }: Holding): void {
-    const post = (what: Claim, of: Turn): void => this.post(home, { kind: 'claim', database, key, turn: of, what });
+    const post = (what: Claim, of: Turn): void =>
+      this.postClaim(home, { kind: 'claim', database, key, turn: of, what });
     const isKept = state === 'backup' || isBackupToo;
     if (arrived !== null && arrived.what !== 'copy') post('owner', arrived.turn);
     else if (state === 'owned') post('owner', turn);

@@ -1,0 +1,106 @@
+/**
+ * What the status says of the pool's membership: view, quorum, lease, the state of each server, and what is wrong with
+ * it, in words. Pure.
+ */
+import type { NodeStatus } from '../core/node.js';
+import type { MembershipReport, ProblemReport, ServerStatus } from '../ports/status.js';
+import type { Config } from './config.js';
+
+/** What is said here needs of the configuration. */
+export type PoolConfig = Pick<Config, 'servers' | 'self' | 'membership'>;
+
+export function reportMembership({ servers, self, membership }: PoolConfig, node: NodeStatus): MembershipReport {
+  const own = node.membership;
+  const view = own?.view ?? null;
+  const isWitness = self.role === 'witness';
+  const configured = servers.length;
+  const heard = servers.filter(({ id }) => id === self.id || isHeard(silence(node, id), membership.leaseMs)).length;
+  const state = isWitness || node.leaseMicros === null ? 'none' : node.isFenced ? 'fenced' : 'valid';
+  return {
+    role: own?.role ?? 'follower',
+    epoch: isWitness ? (view?.epoch ?? 0) : node.epoch,
+    members: isWitness ? (view?.members ?? []).map(({ node: id }) => id) : node.members,
+    leader: own?.leader ?? null,
+    leaderMicros: own?.leader == null || node.leads === null ? null : Math.round(node.leads.micros),
+    leaderLonger: node.leads !== null && !node.leads.isExact,
+    quorum: { configured, needed: Math.floor(configured / 2) + 1, present: heard },
+    lease: { state, micros: state === 'none' ? null : node.leaseMicros },
+  };
+}
+
+export function reportServers({ servers, self, membership }: PoolConfig, node: NodeStatus): ServerStatus[] {
+  const up = new Set<number>(node.links.filter((link) => link.up).map((link) => link.peer));
+  const view = node.membership?.view ?? null;
+  const members = new Set<number>(view === null ? node.members : view.members.map(({ node: id }) => id));
+  return servers.map(({ id, name, address, role }) => {
+    const silentMicros = id === self.id ? null : silence(node, id);
+    const isThere = id === self.id || isHeard(silentMicros, membership.leaseMs);
+    const stateInView = members.has(id) ? 'member' : members.size === 0 ? 'unknown' : isThere ? 'joining' : 'out';
+    const state = role === 'witness' ? 'witness' : stateInView;
+    return { id, name, address, up: id === self.id || up.has(id), role, state, silentMicros };
+  });
+}
+
+function silence(node: NodeStatus, id: number): number | null {
+  return node.silent.find((server) => server.node === id)?.micros ?? null;
+}
+
+function isHeard(silentMicros: number | null, leaseMs: number): boolean {
+  return silentMicros !== null && silentMicros < leaseMs * 1000;
+}
+
+/** What is wrong, the worst first. */
+export function problemsOf(
+  membership: MembershipReport,
+  servers: readonly ServerStatus[],
+  { self, leaseMs }: { self: number; leaseMs: number },
+): ProblemReport[] {
+  const { configured, needed, present } = membership.quorum;
+  const silent = servers.filter(({ id, silentMicros }) => id !== self && !isHeard(silentMicros, leaseMs));
+  const names = list(silent.map(({ name }) => name));
+  const areNot = `${names} ${silent.length === 1 ? 'is' : 'are'} not heard`;
+  const there = silent.length === 1 ? `on ${names}` : 'there';
+  if (present < needed) {
+    const text = `no quorum: ${needed} of ${configured} servers must run; ${areNot}`;
+    const effect = 'Nobody here can open or change files';
+    const remedy = `start smbpoold ${there} or check the interconnect`;
+    return [{ what: 'no-quorum', text: `${text}. ${effect}`, remedy }];
+  }
+  const problems: ProblemReport[] = [];
+  if (membership.lease.state !== 'valid' && membership.role !== 'witness') {
+    problems.push({ what: 'fenced', ...fencedWords(membership, servers.find(({ id }) => id === self)) });
+  }
+  if (silent.length > 0) {
+    const rest = present === needed ? 'one more loss stops the whole pool' : `${present - needed} more may be lost`;
+    const remedy = `if nobody stopped it, start smbpoold ${there} or check the interconnect; ${rest}`;
+    problems.push({ what: 'servers-out', text: areNot, remedy });
+  }
+  return problems;
+}
+
+function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {
+  const since = lease.state === 'fenced' && lease.micros !== null ? ` for ${Math.round(lease.micros / 1000)} ms` : '';
+  const text = `this server has no lease${since}: its clients can neither open nor change files`;
+  if (leader === null) {
+    return {
+      text: `${text}; no server leads`,
+      remedy: 'the servers elect a leader within a second; if none is, see status and log of the others',
+    };
+  }
+  if (self?.state !== 'member') {
+    return {
+      text: `${text}; it is not a member of the pool`,
+      remedy: 'it joins when it hears all members and all hear it: compare the tables of links on all servers',
+    };
+  }
+  return {
+    text,
+    remedy: 'if it lasts: is this machine or its disk too busy, or does the interconnect lose frames (smbpool page)?',
+  };
+}
+
+/** 'alpha', 'alpha and beta', 'alpha, beta and gamma'. */
+function list(names: readonly string[]): string {
+  if (names.length < 2) return names.join('');
+  return `${names.slice(0, -1).join(', ')} and ${names.at(-1) ?? ''}`;
+}
