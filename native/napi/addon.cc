@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "../core/pump.h"
+#include "address_calls.h"
 #include "channel_object.h"
 #include "errors.h"
 #include "pump_object.h"
@@ -24,6 +25,9 @@ static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("FrameChannel", ChannelObject::Define(env));
   exports.Set("probeTdbUser", Napi::Function::New(env, ProbeTdbUserFunction, "probeTdbUser"));
   exports.Set("tdbErrorText", Napi::Function::New(env, TdbErrorText, "tdbErrorText"));
+  exports.Set("takeAddress", Napi::Function::New(env, TakeAddressFunction, "takeAddress"));
+  exports.Set("releaseAddress", Napi::Function::New(env, ReleaseAddressFunction, "releaseAddress"));
+  exports.Set("removeAddress", Napi::Function::New(env, RemoveAddressFunction, "removeAddress"));
   exports.Set("now", Napi::Function::New(env, NowFunction, "now"));
   return exports;
 }

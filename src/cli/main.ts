@@ -5,6 +5,7 @@
  */
 import { Command } from 'commander';
 import { version } from '../ports/version.js';
+import { registerIp } from './ip.js';
 import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerPage } from './page.js';
@@ -27,6 +28,7 @@ registerWho(program);
 registerWaits(program);
 registerTrace(program);
 registerTop(program);
+registerIp(program);
 registerKeygen(program);
 registerLab(program);
 

@@ -15,7 +15,7 @@ export const NODE_PAGE_NAME = 'node.page';
 /**
  * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
  * hexadecimal) a RecordDescription, `/counters` the counters alone, `/locks?path=&user=&client=&share=` a LocksAnswer,
- * `/hot` a HotAnswer. `/trace` takes the parameters of `/locks` and `ops` (kinds with commas between), and streams
+ * `/hot` a HotAnswer, `/addresses` an AddressReport of each public address. `/trace` takes the parameters of `/locks` and `ops` (kinds with commas between), and streams
  * TraceEvents, one JSON text a line, until the reader leaves. Anything else, and every refusal, answers an AdminError.
  */
 export const ADMIN_PATH = {
@@ -25,6 +25,7 @@ export const ADMIN_PATH = {
   locks: '/locks',
   trace: '/trace',
   hot: '/hot',
+  addresses: '/addresses',
 } as const;
 
 /** The body of every answer whose HTTP status is not 200. */
