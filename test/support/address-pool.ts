@@ -12,12 +12,16 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { AddressPlace, Effect, Micros } from '../../src/core/effects.js';
 import { Timers } from '../../src/core/timers.js';
 import type { Connection } from '../../src/wire/address-messages.js';
-import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
+import { EPOCHS_PER_TERM, termOf } from '../../src/wire/membership-messages.js';
 
 export const LEASE: Micros = 300_000;
 const HEARTBEAT: Micros = 40_000;
 const MESSAGE_MICROS_MAX = 30_000;
+/** A link that repairs losses; what follows waits behind it. */
+const STUCK_MICROS_MAX = 1_500_000;
 const KERNEL_MICROS_MAX = 20_000;
+/** A take that is under way, and a release behind it. */
+const LET_GO_MICROS_MAX = 2 * KERNEL_MICROS_MAX + 10;
 const INSTALL_MICROS_MAX = 60_000;
 
 interface View {
@@ -35,6 +39,7 @@ export class AddressServer {
   leaseUntil: Micros = 0;
   isFenced = true;
   isPaused = false;
+  wentOnAt: Micros = 0;
   isDead = false;
   /** Takes of these fail. */
   readonly broken = new Set<string>();
@@ -66,6 +71,7 @@ export class AddressServer {
 
   goOn(): void {
     this.isPaused = false;
+    this.wentOnAt = this.pool.now;
     for (const work of this.waiting.splice(0)) this.step(work);
   }
 
@@ -86,7 +92,7 @@ export class AddressServer {
     const missing = (from: View | null, runs: Iterable<[NodeId, number]>): NodeId[] =>
       [...runs].filter(([node, run]) => from?.runs.get(node) !== run).map(([node]) => node);
     const joined = missing(before, view.runs);
-    const isNew = before === null || Math.floor(before.epoch / EPOCHS_PER_TERM) !== Math.floor(view.epoch / EPOCHS_PER_TERM);
+    const isNew = before === null || termOf(before.epoch) !== termOf(view.epoch);
     this.room.install(view, isNew, missing(view, before?.runs ?? []), joined);
     for (const peer of joined) if (peer !== this.id) this.room.peerUp(peer);
   }
@@ -128,7 +134,9 @@ export class AddressServer {
         this.interface.delete(address);
         return this.step(() => this.room.onDone(address, 'release', { result: 'done' }));
       }
-      if (this.pool.now >= this.leaseUntil) return this.step(() => this.room.onDone(address, 'take', { result: 'late' }));
+      if (this.pool.now >= this.leaseUntil) {
+        return this.step(() => this.room.onDone(address, 'take', { result: 'late' }));
+      }
       if (this.broken.has(address)) {
         return this.step(() => this.room.onDone(address, 'take', { result: 'failed', why: 'broken' }));
       }
@@ -161,6 +169,8 @@ export class AddressPool {
   /** The latest lease that the oracle gave to each run. */
   private readonly given = new Map<AddressServer, Micros>();
   view: View | null = null;
+  /** No message takes long. */
+  isCalm = true;
   /** Gets no lease, and is out when its last one is over. */
   readonly unwanted = new Set<NodeId>();
 
@@ -213,7 +223,9 @@ export class AddressPool {
     const run = from.view?.runs.get(to);
     if (run === undefined) return false;
     const channel = `${from.id}/${from.run} ${to}/${run}`;
-    const at = Math.max(this.channels.get(channel) ?? 0, this.now + 1 + this.prng.below(MESSAGE_MICROS_MAX));
+    const isStuck = !this.isCalm && this.prng.chance(0.03);
+    const delay = 1 + this.prng.below(isStuck ? STUCK_MICROS_MAX : MESSAGE_MICROS_MAX);
+    const at = Math.max(this.channels.get(channel) ?? 0, this.now + delay);
     this.channels.set(channel, at);
     this.deliver(from, to, run, from.view!.epoch, Uint8Array.from(message), at, channel);
     return true;
@@ -266,12 +278,17 @@ export class AddressPool {
       const holders = this.holders(address);
       assert.ok(holders.length <= 1, `at ${this.now} servers ${holders.join(' and ')} have ${address}`);
     }
+    for (const { id, isDead, isPaused, leaseUntil, wentOnAt, interface: has } of this.servers.values()) {
+      const isLate = this.now > Math.max(leaseUntil, wentOnAt) + LET_GO_MICROS_MAX;
+      assert.ok(isDead || isPaused || !isLate || has.size === 0, `server ${id} has addresses without a lease`);
+    }
   }
 
   /** Leases, and views when somebody is out or wants in; a leader that is out is followed when all leases are over. */
   private heartbeat(): void {
     this.at(this.now + HEARTBEAT, () => this.heartbeat());
-    const alive = this.ids.filter((id) => !this.server(id).isDead && !this.server(id).isPaused && !this.unwanted.has(id));
+    const isHeard = ({ isDead, isPaused }: AddressServer): boolean => !isDead && !isPaused;
+    const alive = this.ids.filter((id) => isHeard(this.server(id)) && !this.unwanted.has(id));
     if (alive.length === 0) return;
     const { view } = this;
     const isOver = (id: NodeId, run: number): boolean => {
@@ -309,7 +326,8 @@ export class AddressPool {
       const before = this.view?.runs.get(id);
       const server = this.server(id);
       const isKept = before !== undefined && before !== server.run && members.includes(id);
-      return isKept && ![...this.given].every(([one, until]) => one.run !== before || until < this.now) ? before : server.run;
+      const isOver = [...this.given].every(([one, until]) => one.run !== before || until < this.now);
+      return isKept && !isOver ? before : server.run;
     };
     this.view = { epoch, leader, runs: new Map(members.map((id) => [id, runOf(id)])) };
     const view = this.view;

@@ -6,6 +6,7 @@ import test from 'node:test';
 import { nodeId } from '../../src/base/ids.js';
 import { addressBytes, addressText, canonicalAddress } from '../../src/base/ip-address.js';
 import { Prng } from '../../src/base/prng.js';
+import { ipText } from '../../src/cli/ip.js';
 import { assign, balance } from '../../src/core/addresses/assignment.js';
 import type { AddressMessage } from '../../src/wire/address-messages.js';
 import { decodeAddressMessage, encodeAddressMessage } from '../../src/wire/address-messages.js';
@@ -131,6 +132,31 @@ test('what cannot be taken goes elsewhere, and no smbd means no address', () => 
   assert.deepEqual([...pool.server(1).interface].sort(), pool.addresses);
 });
 
+test('a table of another view, or of somebody who does not lead, is not heeded', () => {
+  const pool = settled();
+  const { view } = pool;
+  const other = pool.ids.find((id) => id !== view!.leader)!;
+  const server = pool.ids.find((id) => id !== view!.leader && id !== other)!;
+  const entries = pool.addresses.map((address) => ({ address, holder: server }));
+  for (const [from, epoch] of [[view!.leader, view!.epoch - 1], [other, view!.epoch]] as const) {
+    const table = encodeAddressMessage({ kind: 'table', epoch: epoch as never, version: 1000, entries });
+    pool.server(server).step(() => pool.server(server).room.onMessage(from, table));
+    pool.runUntil(pool.now + SECOND);
+    assertServed(pool, [2, 2, 2]);
+  }
+});
+
+test('the table for people', () => {
+  const one = { prefixLength: 24, interface: 'eth0', sinceMicros: 5_000_000 };
+  const text = ipText([
+    { ...one, address: '10.0.0.100', holder: 1, holderName: 'beta', connections: 2 },
+    { ...one, address: '10.0.0.101', holder: null, holderName: null, connections: 0 },
+  ]);
+  assert.deepEqual(text.split('\n').map((line) => line.trimEnd().replace(/ +/g, ' ')), [
+    ' address holder since connections', ' 10.0.0.100/24 1 (beta) 5.0 s 2', ' 10.0.0.101/24 NOBODY 5.0 s 0', '',
+  ]);
+});
+
 test('random crashes, pauses and leaders: never two, and served again when it is over', () => {
   for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
     try {
@@ -145,6 +171,7 @@ function randomRun(seed: number): void {
   const prng = new Prng(seed);
   const count = 2 + prng.below(4);
   const pool = new AddressPool(prng, count, 1 + prng.below(7));
+  pool.isCalm = false;
   for (let time = 0; time < 10 * SECOND; time += 1 + prng.below(700_000)) {
     pool.runUntil(Math.max(pool.now, time));
     const id = nodeId(prng.below(count));
@@ -175,6 +202,7 @@ function randomRun(seed: number): void {
   pool.runUntil(Math.max(pool.now, 10 * SECOND));
   for (const id of pool.ids) if (pool.server(id).isPaused) pool.server(id).goOn();
   pool.unwanted.clear();
+  pool.isCalm = true;
   pool.runUntil(pool.now + 2 * SECOND);
   for (const id of pool.ids) if (pool.server(id).isDead) pool.start(id);
   for (const id of pool.ids) pool.server(id).step(() => pool.server(id).room.setAble(true));
