@@ -18,8 +18,6 @@
 
 #include <cstring>
 
-#include "unique_fd.h"
-
 namespace smbpool {
 
 namespace {
@@ -342,19 +340,20 @@ Status DeleteAddress(const char* interface, const IpAddress& address, uint8_t pr
   return status;
 }
 
-Status AnnounceAddress(const char* interface, const IpAddress& address) noexcept {
-  const UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return Failed("open packet socket");
+Status AnnounceAddress(const char* interface, const IpAddress& address, UniqueFd* used) noexcept {
+  *used = UniqueFd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  const int fd = used->get();
+  if (!used->valid()) return Failed("open packet socket");
   const unsigned index = ::if_nametoindex(interface);
   ifreq request{};
   if (index == 0 || std::strlen(interface) >= sizeof(request.ifr_name)) return Failed("find interface", ENODEV);
   std::strcpy(request.ifr_name, interface);
-  if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) != 0) return Failed("read address of interface");
+  if (::ioctl(fd, SIOCGIFHWADDR, &request) != 0) return Failed("read address of interface");
   // the loopback has no neighbours
   if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER) return {};
   uint8_t mac[ETH_ALEN];
   std::memcpy(mac, request.ifr_hwaddr.sa_data, sizeof(mac));
-  return IsIpv6(address) ? AnnounceIpv6(fd.get(), index, mac, address) : AnnounceIpv4(fd.get(), index, mac, address);
+  return IsIpv6(address) ? AnnounceIpv6(fd, index, mac, address) : AnnounceIpv4(fd, index, mac, address);
 }
 
 Status TickleClients(const std::vector<TcpConnection>& connections) noexcept {

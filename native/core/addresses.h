@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "status.h"
+#include "unique_fd.h"
 
 namespace smbpool {
 
@@ -33,8 +34,9 @@ struct TcpConnection {
 Status AddAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, uint32_t lifetime) noexcept;
 // `was_there` false: there was none to remove, which is no failure.
 Status DeleteAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, bool* was_there) noexcept;
-// Broadcasts that the address is here: an ARP request and a reply, or an unsolicited neighbour advertisement.
-Status AnnounceAddress(const char* interface, const IpAddress& address) noexcept;
+// Broadcasts that the address is here: an ARP request and a reply, or an unsolicited neighbour advertisement. `used` is
+// to be closed when nothing is urgent any more: the kernel takes some 15 ms to close a packet socket.
+Status AnnounceAddress(const char* interface, const IpAddress& address, UniqueFd* used) noexcept;
 // Sends each client an ACK of a sequence number that it did not wait for, in the name of the server.
 Status TickleClients(const std::vector<TcpConnection>& connections) noexcept;
 // Ends all TCP connections of this machine whose own end is the address. EOPNOTSUPP: the kernel cannot.

@@ -94,7 +94,8 @@ class TakeCall final : public Call {
     }
     status_ = AddAddress(place_.interface.c_str(), place_.address, place_.prefix_length, lifetime_);
     if (!status_.ok() || !announce_) return;
-    announced_ = AnnounceAddress(place_.interface.c_str(), place_.address);
+    UniqueFd closed_last;
+    announced_ = AnnounceAddress(place_.interface.c_str(), place_.address, &closed_last);
     const Status tickled = TickleClients(tickle_);
     if (announced_.ok()) announced_ = tickled;
   }

@@ -105,15 +105,15 @@ export class AddressServer {
   }
 
   private context(): CoreContext {
-    const server = this;
+    const current = { epoch: () => this.view?.epoch ?? toEpoch(0), members: () => this.members };
     return {
       self: this.id,
       servers: this.pool.ids,
       get epoch() {
-        return server.view?.epoch ?? toEpoch(0);
+        return current.epoch();
       },
       get members() {
-        return server.members;
+        return current.members();
       },
       timers: this.timers,
       now: () => this.pool.now,
