@@ -3,6 +3,7 @@
     {
       'target_name': 'smbpool',
       'sources': [
+        'native/core/addresses.cc',
         'native/core/batch.cc',
         'native/core/ethernet_socket.cc',
         'native/core/frame_channel.cc',
@@ -15,6 +16,7 @@
         'native/core/ring_server.cc',
         'native/core/tdb_file.cc',
         'native/core/udp_socket.cc',
+        'native/napi/address_calls.cc',
         'native/napi/addon.cc',
         'native/napi/chain_access.cc',
         'native/napi/channel_object.cc',

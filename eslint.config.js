@@ -20,6 +20,7 @@ const LAYERS = {
 /** The same for the rooms of src/core; what lies beside them (context, effects, timers) is for all. */
 const CORE_ROOMS = {
   link: [],
+  addresses: [],
   membership: [],
   failovers: ['membership'],
   records: [],

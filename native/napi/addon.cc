@@ -5,6 +5,7 @@
 
 #include "../core/pump.h"
 #include "../core/realtime.h"
+#include "address_calls.h"
 #include "channel_object.h"
 #include "errors.h"
 #include "pump_object.h"
@@ -60,6 +61,9 @@ static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("realtimeStart", Napi::Function::New(env, RealtimeStartFunction, "realtimeStart"));
   exports.Set("realtimeLook", Napi::Function::New(env, RealtimeLookFunction, "realtimeLook"));
   exports.Set("realtimeStop", Napi::Function::New(env, RealtimeStopFunction, "realtimeStop"));
+  exports.Set("takeAddress", Napi::Function::New(env, TakeAddressFunction, "takeAddress"));
+  exports.Set("releaseAddress", Napi::Function::New(env, ReleaseAddressFunction, "releaseAddress"));
+  exports.Set("removeAddress", Napi::Function::New(env, RemoveAddressFunction, "removeAddress"));
   exports.Set("now", Napi::Function::New(env, NowFunction, "now"));
   return exports;
 }

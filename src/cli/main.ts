@@ -6,6 +6,7 @@
 import { Command } from 'commander';
 import { version } from '../ports/version.js';
 import { registerFailovers } from './failovers.js';
+import { registerIp } from './ip.js';
 import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerPage } from './page.js';
@@ -29,6 +30,7 @@ registerWho(program);
 registerWaits(program);
 registerTrace(program);
 registerTop(program);
+registerIp(program);
 registerKeygen(program);
 registerLab(program);
 

@@ -7,6 +7,7 @@ import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn 
 import type { View } from './views.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import type { SavedMembership } from '../wire/membership-state.js';
+import type { Connection } from '../wire/address-messages.js';
 
 /** Microseconds on a monotonic clock. */
 export type Micros = number;
@@ -114,7 +115,26 @@ export type Effect =
   | { kind: 'membership-save'; token: number; state: SavedMembership }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
+  /**
+   * Put a public address on the interface, or say again that it stays: without this the kernel removes it after a few
+   * seconds. `announce`: to the network's neighbours, and by a tickle to the clients of these connections. Answered by
+   * 'address-done'; not done at all when the lease is over by then.
+   */
+  | ({ kind: 'address-take'; announce: boolean; tickle: readonly Connection[] } & AddressPlace)
+  /** Remove it and end the connections to it; answered by 'address-done'. */
+  | ({ kind: 'address-release' } & AddressPlace)
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
+
+/** late: the lease was over before it could be taken, and nothing was done. */
+export type AddressOutcome = { result: 'done' } | { result: 'late' } | { result: 'failed'; why: string };
+
+/** A public address and where it belongs on this server. */
+export interface AddressPlace {
+  /** Canonical text (base/ip-address). */
+  address: string;
+  prefixLength: number;
+  interface: string;
+}
 
 /** Where a record is and where it has been, as its home knows it. Times are microseconds ago. */
 export interface RecordDescription {
@@ -152,6 +172,8 @@ export type Input =
     }
   /** The answer to 'membership-save'; not ok: the disk may have the old or the new one. */
   | { kind: 'membership-saved'; token: number; ok: boolean }
+  /** The answer to 'address-take' or 'address-release'; `error`: it was not done. */
+  | ({ kind: 'address-done'; address: string; what: 'take' | 'release' } & AddressOutcome)
   /** A smbd attached to the ring; `pid` comes from the kernel. */
   | { kind: 'ring-attached'; attachment: number; pid: number }
   /** One message of its ring, already copied; the bytes are only valid during the step. */

@@ -8,7 +8,7 @@ import { epoch as toEpoch } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
-import type { Effect, Input, LogLevel, Micros } from './effects.js';
+import type { AddressPlace, Effect, Input, LogLevel, Micros } from './effects.js';
 import { Gate } from './gate/gate.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
 import type { LinkStatus } from './link/link.js';
@@ -24,14 +24,17 @@ import type { View } from './views.js';
 import { changes, runOf } from './views.js';
 import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
 import { Failovers } from './failovers/failovers.js';
+import type { AddressStatus } from './addresses/addresses.js';
+import { Addresses } from './addresses/addresses.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import type { PoolEventReport } from '../wire/failovers.js';
+import { ADDRESS_MESSAGE_TYPE_MAX, ADDRESS_MESSAGE_TYPE_MIN } from '../wire/address-messages.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
-import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN } from '../wire/membership-messages.js';
+import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
 
@@ -54,6 +57,8 @@ export interface NodeOptions {
   membership?: EmbeddedMembership;
   /** What people call each server. */
   names?: ReadonlyMap<NodeId, string>;
+  /** Addresses that move between the servers; the same on all of them, but for the interfaces. */
+  addresses?: readonly AddressPlace[];
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
 }
@@ -100,6 +105,8 @@ export class PoolNode {
   private readonly records: Records;
   private readonly persistent: Persistent;
   private readonly gate: Gate;
+  /** Null: there are none. */
+  private readonly addresses: Addresses | null;
   private readonly operations: Operations;
   private readonly witness: Witness;
   private readonly failovers: Failovers;
@@ -140,7 +147,9 @@ export class PoolNode {
     );
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context);
-    this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation);
+    this.addresses = this.makeAddresses(context);
+    const forGate = this.addresses ?? undefined;
+    this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation, forGate);
     const nameOf = (server: NodeId): string => options.names?.get(server) ?? `server ${server}`;
     this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
     this.witness = new Witness(
@@ -222,6 +231,11 @@ export class PoolNode {
     return this.records.isPatient();
   }
 
+  /** Of each public address, in the configuration's order. */
+  addressStatus(): AddressStatus[] {
+    return this.addresses?.status() ?? [];
+  }
+
   /** The changes of the pool that this run saw, oldest first. */
   poolEvents(): PoolEventReport[] {
     return this.failovers.report();
@@ -293,6 +307,8 @@ export class PoolNode {
         return this.install(input.view);
       case 'lease':
         return this.lease(input.until);
+      case 'address-done':
+        return this.addresses?.onDone(input.address, input.what, input);
       case 'membership-saved':
         return this.membership?.onSaved(input.token, input.ok);
       case 'tick':
@@ -315,6 +331,8 @@ export class PoolNode {
       else if (type >= GATE_MESSAGE_TYPE_MIN && type <= GATE_MESSAGE_TYPE_MAX) this.gate.onMessage(peer, message);
       else if (type >= PERSISTENT_MESSAGE_TYPE_MIN && type <= PERSISTENT_MESSAGE_TYPE_MAX) {
         this.persistent.onMessage(peer, message);
+      } else if (type >= ADDRESS_MESSAGE_TYPE_MIN && type <= ADDRESS_MESSAGE_TYPE_MAX) {
+        this.addresses?.onMessage(peer, message);
       } else if (type >= WITNESS_MESSAGE_TYPE_MIN && type <= WITNESS_MESSAGE_TYPE_MAX) {
         const decoded = decodeWitnessMessage(message);
         if (decoded.kind === 'probe') this.operations.onProbe(peer, decoded);
@@ -338,6 +356,8 @@ export class PoolNode {
    */
   private install(view: View): void {
     const before = this.view?.members ?? [];
+    // an engine outside of the core has to count its leaders the same way
+    const isNewLeader = this.view === null || termOf(this.view.epoch) !== termOf(view.epoch);
     if (this.view !== null && view.epoch <= this.view.epoch) return;
     if (runOf(view.members, this.options.self) !== this.options.incarnation) return this.left(view);
     const { left, joined } = changes(before, view.members);
@@ -351,6 +371,7 @@ export class PoolNode {
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
     this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
+    this.addresses?.install(view, isNewLeader, left, joined);
     this.persistent.install(view, left);
     for (const peer of left) this.witness.peerDown(peer);
     this.records.install(view, left, joined);
@@ -368,6 +389,7 @@ export class PoolNode {
     this.leaseUntil = until;
     this.effects.push({ kind: 'lease', until });
     this.judgeLease();
+    this.addresses?.lease(until);
   }
 
   /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
@@ -385,6 +407,7 @@ export class PoolNode {
     if (isFenced) this.failovers.fenced(this.leaseUntil);
     else this.failovers.renewed();
     if (!isFenced) this.records.leaseRenewed();
+    this.addresses?.judge();
   }
 
   private peerUp(peer: NodeId, incarnation: Incarnation): void {
@@ -392,6 +415,7 @@ export class PoolNode {
     this.incarnations.set(peer, incarnation);
     this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
     this.gate.peerUp(peer, incarnation);
+    this.addresses?.peerUp(peer);
     this.persistent.peerUp(peer, incarnation);
     this.operations.peerUp(peer);
     this.witness.peerUp(peer);
@@ -434,6 +458,12 @@ export class PoolNode {
     const counter = this.counters.get(name);
     if (counter === undefined) this.counters.set(name, { value: by });
     else counter.value += by;
+  }
+
+  private makeAddresses(context: CoreContext): Addresses | null {
+    const { addresses } = this.options;
+    if (addresses === undefined || addresses.length === 0) return null;
+    return new Addresses(context, addresses, { released: (address) => this.gate.releaseAddress(address) });
   }
 
   private makeMembership(): Membership | null {

@@ -8,7 +8,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { ADMIN_PATH, RECORD_KEY_BYTES_MAX } from '../ports/admin.js';
 import type { AdminError } from '../ports/admin.js';
 import type { LockWitness } from '../ports/lock-witness.js';
-import type { RecordReport, StatusReport } from '../ports/status.js';
+import type { AddressReport, RecordReport, StatusReport } from '../ports/status.js';
 import type { FailoversReport } from '../wire/failovers.js';
 import { StartError } from './errors.js';
 import { LockQueries, QueryRefused } from './lock-queries.js';
@@ -30,6 +30,8 @@ export interface AdminSource {
   describeRecord(database: string, key: Uint8Array): Promise<RecordReport>;
   /** Absent: questions about locks are refused with that reason. */
   witness?: LockWitness | undefined;
+  /** Absent: there are none. */
+  addresses?(): AddressReport[];
 }
 
 export interface AdminServerOptions {
@@ -144,6 +146,8 @@ async function answerTo(
       return { status: 200, body: await locks.locks(url.searchParams) };
     case ADMIN_PATH.hot:
       return { status: 200, body: await locks.hot(url.searchParams) };
+    case ADMIN_PATH.addresses:
+      return { status: 200, body: options.source.addresses?.() ?? [] };
     case ADMIN_PATH.trace:
       locks.trace(url.searchParams, response);
       return null;

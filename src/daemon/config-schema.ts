@@ -5,7 +5,9 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { NODE_COUNT_MAX } from '../base/ids.js';
+import { canonicalAddress } from '../base/ip-address.js';
 import { ADMIN_SOCKET_DEFAULT } from '../ports/admin.js';
+import { ADDRESSES_MAX } from '../wire/address-messages.js';
 
 const SOCKET_DEFAULT = '/run/smbpool/ctdbd.socket';
 
@@ -76,17 +78,45 @@ function percent(example: string): z.ZodNumber {
   return z.number({ error: message }).min(0, { error: message }).max(FAULT_PERCENT_MAX, { error: message });
 }
 
+const INTERFACE_RULE = `the name of a network interface, at most ${INTERFACE_NAME_LENGTH_MAX} characters`;
+
+function interfaceName(example: string): z.ZodString {
+  const isName = (value: string): boolean =>
+    value.length > 0 && value.length <= INTERFACE_NAME_LENGTH_MAX && !/[\s/]/.test(value);
+  return text(INTERFACE_RULE, example, isName);
+}
+
 const server = block(`servers: [${SERVER_EXAMPLE}]`, {
   id: whole(0, NODE_COUNT_MAX - 1, 'id: 0'),
   name: text(NAME_RULE, 'name: alpha', (value) => NAME.test(value)),
-  interface: text(
-    `the name of a network interface, at most ${INTERFACE_NAME_LENGTH_MAX} characters`,
-    'interface: eth1',
-    (value) => value.length > 0 && value.length <= INTERFACE_NAME_LENGTH_MAX && !/[\s/]/.test(value),
-  ).optional(),
+  interface: interfaceName('interface: eth1').optional(),
   address: text('an IPv4 or IPv6 address', 'address: 10.0.0.1', (value) => isIP(value) !== 0),
   /** A witness has no smbd: it gives the third vote to a pool of two. */
   role: z.enum(['server', 'witness'], { error: advice('"server" or "witness"', 'role: witness') }).default('server'),
+});
+
+/** An address and the length of its network's prefix; null when the text is none. */
+export function parsePublicAddress(value: string): { address: string; prefixLength: number } | null {
+  const [text = '', length = '', more] = value.split('/');
+  const address = canonicalAddress(text);
+  const prefixLength = /^\d{1,3}$/.test(length) ? Number(length) : 0;
+  // IPv4 written as IPv6 would be the other kind of address in the end
+  if (address === null || address.includes(':') !== text.includes(':') || more !== undefined) return null;
+  return prefixLength >= 1 && prefixLength <= (address.includes(':') ? 128 : 32) ? { address, prefixLength } : null;
+}
+
+const PUBLIC_EXAMPLE = '{ address: 10.0.0.100/24, interface: eth0 }';
+const PUBLIC_ADVICE = advice(`a list of at most ${ADDRESSES_MAX} addresses`, `addresses: [${PUBLIC_EXAMPLE}]`);
+const INTERFACES_ADVICE = advice('interfaces by the names of servers', 'interfaces: { beta: ens3 }');
+
+const publicAddress = block(`addresses: [${PUBLIC_EXAMPLE}]`, {
+  address: text(
+    'an IPv4 or IPv6 address with the length of its prefix', 'address: 10.0.0.100/24',
+    (value) => parsePublicAddress(value) !== null,
+  ),
+  interface: interfaceName('interface: eth0'),
+  /** Of servers on which it has another name. */
+  interfaces: z.record(z.string(), interfaceName('interfaces: { beta: ens3 }'), { error: INTERFACES_ADVICE }).optional(),
 });
 
 const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);
@@ -104,6 +134,8 @@ export const configSchema = block(POOL_EXAMPLE, {
     .array(server, { error: SERVERS_ADVICE })
     .min(1, { error: SERVERS_ADVICE })
     .max(NODE_COUNT_MAX, { error: SERVERS_ADVICE }),
+  /** Addresses that clients connect to, served by one of the servers each: docs/decisions/public-addresses.md. */
+  addresses: z.array(publicAddress, { error: PUBLIC_ADVICE }).max(ADDRESSES_MAX, { error: PUBLIC_ADVICE }).optional(),
   directories: block('directories: { persistent: /var/lib/smbpool }', {
     /** On tmpfs: share modes, locks, sessions; worthless after a reboot and written all the time. */
     volatile: path('volatile: /run/smbpool/volatile').default('/run/smbpool/volatile'),

@@ -9,8 +9,9 @@ import { dirname, join } from 'node:path';
 import { isMap, isNode, LineCounter, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type { z } from 'zod';
+import { canonicalAddress } from '../base/ip-address.js';
 import { NODE_PAGE_NAME } from '../ports/admin.js';
-import { ADVICE_SEPARATOR, configSchema } from './config-schema.js';
+import { ADVICE_SEPARATOR, configSchema, parsePublicAddress } from './config-schema.js';
 import type { ConfigFile } from './config-schema.js';
 import { ConfigError } from './errors.js';
 
@@ -104,7 +105,9 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   }
   const { server, ...asWritten } = parsed.data;
   const config = { ...asWritten, ...ringPaths(asWritten) };
-  const problems = [...duplicates(source, config), ...missingInterfaces(source, config)];
+  const problems = [
+    ...duplicates(source, config), ...missingInterfaces(source, config), ...publicAddressProblems(source, config),
+  ];
   if (problems.length > 0) throw new ConfigError(problems);
   const self = chooseServer(source, config, server, identity);
   return { file, self, ...config };
@@ -226,6 +229,30 @@ function missingInterfaces(source: Source, config: Omit<ConfigFile, 'server'>): 
             'to the other servers; write for example "interface: eth1", or "transport: { kind: udp }"',
         ],
   );
+}
+
+/** A public address moves: it can be neither a server's own nor there twice. */
+function publicAddressProblems(source: Source, { addresses = [], servers }: Omit<ConfigFile, 'server'>): string[] {
+  const problems: string[] = [];
+  const seen = new Map<string, string>();
+  for (const [index, { address }] of servers.entries()) {
+    seen.set(canonicalAddress(address) ?? address, `servers[${index}] has as its own`);
+  }
+  for (const [index, { address, interfaces = {} }] of addresses.entries()) {
+    const text = parsePublicAddress(address)?.address ?? address;
+    const other = seen.get(text);
+    if (other === undefined) seen.set(text, `addresses[${index}] has already`);
+    else {
+      const where = source.where(['addresses', index, 'address']);
+      problems.push(`${where} is ${shown(address)}, which ${other}: give the pool an address that nothing else has`);
+    }
+    for (const name of Object.keys(interfaces)) {
+      if (servers.some((server) => server.name === name)) continue;
+      const where = source.where(['addresses', index, 'interfaces', name]);
+      problems.push(`${where} is no server: it must be one of ${servers.map((server) => server.name).join(', ')}`);
+    }
+  }
+  return problems;
 }
 
 function chooseServer(

@@ -3,13 +3,16 @@
  * main; the order of starting and stopping is decided here and nowhere else.
  */
 import { dirname } from 'node:path';
+import { assert } from '../base/assert.js';
 import { nodeId } from '../base/ids.js';
+import type { AddressPlace } from '../core/effects.js';
 import { PoolError } from '../host/errors.js';
 import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
 import { AdminServer } from './admin-server.js';
+import { parsePublicAddress } from './config-schema.js';
 import type { Config, ServerConfig } from './config.js';
 import { lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
@@ -22,7 +25,7 @@ import { LoopPriority, thisProcess } from './loop-priority.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
-import { reportStatus } from './status-report.js';
+import { reportAddresses, reportStatus } from './status-report.js';
 
 export class Daemon {
   private constructor(
@@ -62,6 +65,7 @@ export class Daemon {
         }),
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
+        addresses: () => reportAddresses(config, host.addressStatus()),
       },
     });
     const { self, pool, transport, servers } = config;
@@ -125,7 +129,7 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
 }
 
 function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostOptions {
-  const { self, servers, directories, faults, membership } = config;
+  const { self, servers, directories, faults, membership, addresses } = config;
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
@@ -141,6 +145,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
     transport: transportOptions(config),
     poolName: config.pool.name,
     poolKey,
+    ...(addresses === undefined ? {} : { addresses: addresses.map((one) => addressPlace(one, self.name)) }),
     ...(faults === undefined ? {} : { faults }),
     log,
     startAnew: (reason, remedy) => {
@@ -149,6 +154,12 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
       process.exit(1);
     },
   };
+}
+
+function addressPlace(configured: NonNullable<Config['addresses']>[number], name: string): AddressPlace {
+  const parsed = parsePublicAddress(configured.address);
+  assert(parsed !== null, 'the schema refuses what is no address');
+  return { ...parsed, interface: configured.interfaces?.[name] ?? configured.interface };
 }
 
 function transportOptions({ self, servers, transport }: Config): HostOptions['transport'] {

@@ -2,8 +2,10 @@
  * Makes the report that the admin socket serves from what the node and the host tell and the configuration names. Pure.
  */
 import { databaseIdOf } from '../base/jenkins.js';
+import type { AddressStatus } from '../core/addresses/addresses.js';
 import type { NodeStatus } from '../core/node.js';
 import type {
+  AddressReport,
   DatabaseReport,
   LinkReport,
   ModulesReport,
@@ -52,6 +54,13 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     waits: node.records.flatMap(reportWait),
     counters: node.counters,
   };
+}
+
+export function reportAddresses({ servers }: Config, addresses: readonly AddressStatus[]): AddressReport[] {
+  const nameOf = (id: number | null): string | null => servers.find((server) => server.id === id)?.name ?? null;
+  return addresses.map(({ address, prefixLength, interface: name, holder, sinceMicros, connections }) => ({
+    address, prefixLength, interface: name, holder, holderName: nameOf(holder), sinceMicros, connections,
+  }));
 }
 
 function reportLink(link: NodeStatus['links'][number]): LinkReport {

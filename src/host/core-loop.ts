@@ -7,6 +7,7 @@ import { unreachable } from '../base/assert.js';
 import type { Effect, Input, Micros, RecordDescription } from '../core/effects.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
+import type { PublicAddresses } from '../ports/public-addresses.js';
 import type { PersistentStore, RecordStore } from '../ports/record-store.js';
 import type { SmbdGate } from '../ports/smbd-gate.js';
 import type { SmbdRing } from '../ports/smbd-ring.js';
@@ -26,6 +27,8 @@ export interface CoreLoopPorts {
   interconnect: Interconnect;
   records: RecordStore;
   persistent: PersistentStore;
+  /** Absent: there are no public addresses. */
+  addresses?: PublicAddresses;
   log: Log;
   now(): Micros;
   /** Runs an action in a later turn of the event loop. */
@@ -192,15 +195,20 @@ export class CoreLoop {
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
         return ports.traceEvent(effect.token, effect.event);
+      case 'address-take':
+      case 'address-release':
+        return this.performAddress(effect);
       case 'membership-save':
         return this.saveMembership(effect);
       case 'lease':
+        ports.addresses?.setLease(effect.until);
         return ports.ring.setLease(effect.until);
       // no engine outside of the core is in use
       case 'recovered':
         return;
       case 'start-anew':
         this.stop();
+        ports.addresses?.removeNow();
         return ports.startAnew(effect.reason, effect.remedy);
       default:
         unreachable(effect);
@@ -228,6 +236,16 @@ export class CoreLoop {
 
   private saveMembership({ token, state }: Extract<Effect, { kind: 'membership-save' }>): void {
     void this.ports.saveMembership(state).then((ok) => this.inputOutsideTurn({ kind: 'membership-saved', token, ok }));
+  }
+
+  private performAddress(effect: Extract<Effect, { kind: 'address-take' | 'address-release' }>): void {
+    const { addresses } = this.ports;
+    if (addresses === undefined) return;
+    const what = effect.kind === 'address-take' ? 'take' : 'release';
+    const performed = effect.kind === 'address-take' ? addresses.take(effect) : addresses.release(effect);
+    void performed.then((outcome) => {
+      this.inputOutsideTurn({ kind: 'address-done', address: effect.address, what, ...outcome });
+    });
   }
 
   private performPersistent({ database, token, work }: Extract<Effect, { kind: 'persistent' }>): void {

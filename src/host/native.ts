@@ -185,7 +185,32 @@ export interface NativeRealtime {
   realtimeStop(): void;
 }
 
+/** Where a public address belongs. */
+export interface NativeAddress {
+  interface: string;
+  address: string;
+  prefixLength: number;
+}
+
+export interface NativeTake extends NativeAddress {
+  /** After so long the kernel removes it by itself. */
+  lifetimeSeconds: number;
+  /** Later than this (CLOCK_MONOTONIC) it is not done: ECANCELED. */
+  deadlineMicros: number;
+  announce: boolean;
+  tickle: readonly { server: string; serverPort: number; client: string; clientPort: number }[];
+}
+
 export interface Native extends NativeRealtime {
+  /** In a thread. What could not be announced, or ''; rejects when the address is not there. */
+  takeAddress(options: NativeTake): Promise<string>;
+  /**
+   * In a thread. Removes the address and ends its connections; `why` says what kept these from being ended. Rejects
+   * when the address is still there.
+   */
+  releaseAddress(place: NativeAddress): Promise<{ wasThere: boolean; ended: number; why: string }>;
+  /** At once. Whether it was there. */
+  removeAddress(place: NativeAddress): boolean;
   Tdb: new (path: string, options: TdbOptions) => Tdb;
   Pump: new (options: PumpOptions) => NativePump;
   FrameChannel: new (options: ChannelOptions) => FrameChannel;

@@ -7,7 +7,8 @@ import { dirname } from 'node:path';
 import type { Incarnation, NodeId } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
-import type { Micros, RecordDescription } from '../core/effects.js';
+import type { AddressStatus } from '../core/addresses/addresses.js';
+import type { AddressPlace, Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
@@ -15,6 +16,7 @@ import type { LockWitness } from '../ports/lock-witness.js';
 import type { Log } from '../ports/log.js';
 import type { PoolEventReport } from '../wire/failovers.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
+import { InterfaceAddresses } from './addresses.js';
 import { CoreLoop } from './core-loop.js';
 import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
@@ -63,6 +65,8 @@ export interface HostOptions {
   transport: TransportOptions;
   poolName: string;
   poolKey: Uint8Array;
+  /** Addresses that move between the servers. */
+  addresses?: readonly AddressPlace[];
   /** For tests: what is done to the frames sent. */
   faults?: FaultOptions;
   log: Log;
@@ -91,6 +95,8 @@ export class PoolHost implements LockWitness {
   private readonly loop: CoreLoop;
   private readonly page: NodePageWriter;
   private readonly witness: WitnessDesk;
+  /** Null: there are none. */
+  private readonly addresses: InterfaceAddresses | null;
   private readonly questions = new Map<number, Question>();
   private readonly now: () => Micros;
   private lastToken = 0;
@@ -122,6 +128,8 @@ export class PoolHost implements LockWitness {
     const { now } = loadNative();
     this.now = now;
     this.persistent = persistent;
+    const { addresses = [] } = options;
+    this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
@@ -137,6 +145,7 @@ export class PoolHost implements LockWitness {
       interconnect: this.interconnect,
       records: this.records,
       persistent,
+      ...(this.addresses === null ? {} : { addresses: this.addresses }),
       log: this.page.logging(options.log),
       now,
       later: (action) => setImmediate(action),
@@ -184,9 +193,10 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
-    const { self, members, incarnation, samba, membership } = this.options;
+    const { self, members, incarnation, samba, membership, addresses } = this.options;
     return new PoolNode({
       self,
+      ...(addresses === undefined ? {} : { addresses }),
       servers: members.map(({ id }) => id),
       incarnation,
       membership: { ...membership, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
@@ -214,8 +224,14 @@ export class PoolHost implements LockWitness {
     for (const token of [...this.questions.keys()]) {
       this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
     }
+    await this.addresses?.stop();
     await this.persistent.close();
     this.records.close();
+  }
+
+  /** Of each public address. */
+  addressStatus(): AddressStatus[] {
+    return this.node.addressStatus();
   }
 
   status(): HostStatus {

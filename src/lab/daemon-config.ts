@@ -5,12 +5,18 @@
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import type { Layout, ServerPlace } from './layout.js';
-import { SERVER_INTERFACE } from './layout.js';
+import { PREFIX_LENGTH, SERVER_INTERFACE, publicAddress } from './layout.js';
 import type { LabOptions } from './options.js';
 
 /** The folders smbpoold of this server keeps its databases in; lab.ts makes them. */
 export function daemonFolders(place: ServerPlace): { volatile: string; persistent: string } {
   return { volatile: join(place.volatile, 'databases'), persistent: join(place.directory, 'persistent') };
+}
+
+function publicAddresses(count: number): { address: string; interface: string }[] {
+  return Array.from({ length: count }, (_, index) => {
+    return { address: `${publicAddress(index)}/${PREFIX_LENGTH}`, interface: SERVER_INTERFACE };
+  });
 }
 
 export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOptions): string {
@@ -25,6 +31,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
       address: server.address,
       ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
+    ...(options.addresses > 0 ? { addresses: publicAddresses(options.addresses) } : {}),
     directories: daemonFolders(place),
     socket: place.socket,
     adminSocket: place.adminSocket,

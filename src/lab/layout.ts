@@ -43,6 +43,15 @@ export function hostInterface(namespace: string): string {
   return `${namespace}v`;
 }
 
+/** Public addresses end with this number and those that follow. */
+const PUBLIC_FIRST = 100;
+/** Below the unclustered smbd's. */
+export const PUBLIC_ADDRESSES_MAX = 64;
+
+export function publicAddress(index: number): string {
+  return `10.77.0.${PUBLIC_FIRST + index}`;
+}
+
 /** The name of every server's interface inside its namespace. */
 export const SERVER_INTERFACE = 'eth0';
 

@@ -4,7 +4,7 @@
  */
 import { isAbsolute } from 'node:path';
 import { LabError } from './errors.js';
-import { ROOT_DEFAULT, SERVER_COUNT_DEFAULT, SERVER_COUNT_MAX } from './layout.js';
+import { PUBLIC_ADDRESSES_MAX, ROOT_DEFAULT, SERVER_COUNT_DEFAULT, SERVER_COUNT_MAX } from './layout.js';
 
 export type Transport = 'ethernet' | 'udp';
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
@@ -39,6 +39,8 @@ export interface LabOptions {
   smbdLogLevel: number;
   /** Also start one unclustered smbd with the same share options, at BASELINE_ADDRESS. */
   baseline: boolean;
+  /** How many public addresses the pool has, from 10.77.0.100 on. */
+  addresses: number;
 }
 
 const DEFAULTS: LabOptions = {
@@ -59,6 +61,7 @@ const DEFAULTS: LabOptions = {
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,
+  addresses: 0,
 };
 
 /** A unix socket's path has at most 107 bytes (Linux, sun_path); the longest below the root is 60 bytes. */
@@ -83,6 +86,7 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
   for (const module of options.vfs) {
     if (!/^[a-z0-9_]+(:[A-Za-z0-9_]+)?$/.test(module)) throw new LabError(`"${module}" is no name of a VFS module`);
   }
+  checkNumber('--addresses', options.addresses, PUBLIC_ADDRESSES_MAX);
   checkNumber('--loss', options.lossPercent, 50);
   checkNumber('--duplicate', options.duplicatePercent, 50);
   checkNumber('--smbd-log-level', options.smbdLogLevel, 10);

@@ -14,10 +14,10 @@ export const NODE_PAGE_NAME = 'node.page';
 
 /**
  * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
- * hexadecimal) a RecordDescription, `/counters` the counters alone, `/failovers` a FailoversReport,
- * `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace` takes the parameters of `/locks` and
- * `ops` (kinds with commas between), and streams TraceEvents, one JSON text a line, until the reader leaves. Anything
- * else, and every refusal, answers an AdminError.
+ * hexadecimal) a RecordDescription, `/counters` the counters alone, `/failovers` a FailoversReport, `/addresses` an
+ * AddressReport of each public address, `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace`
+ * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a line,
+ * until the reader leaves. Anything else, and every refusal, answers an AdminError.
  */
 export const ADMIN_PATH = {
   status: '/status',
@@ -27,6 +27,7 @@ export const ADMIN_PATH = {
   trace: '/trace',
   hot: '/hot',
   failovers: '/failovers',
+  addresses: '/addresses',
 } as const;
 
 /** The body of every answer whose HTTP status is not 200. */

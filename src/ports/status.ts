@@ -129,6 +129,21 @@ export interface RealtimeReport {
   lost: number;
 }
 
+/** A public address, as the reporting server knows it. */
+export interface AddressReport {
+  address: string;
+  prefixLength: number;
+  /** Of the reporting server. */
+  interface: string;
+  /** null: nobody has it now. */
+  holder: number | null;
+  holderName: string | null;
+  /** How long the reporting server has known that. */
+  sinceMicros: number;
+  /** Of clients, as far as smbds told. */
+  connections: number;
+}
+
 export interface StatusReport {
   poolName: string;
   self: number;

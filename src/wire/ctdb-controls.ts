@@ -3,6 +3,8 @@
  * control does is decided in core/gate. Throws DecodeError for data of a wrong size; knows nothing of the pool.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
+import { canonicalAddress } from '../base/ip-address.js';
+import type { Connection } from './address-messages.js';
 import { nameBytes, textOf } from './ctdb.js';
 
 export const CONTROL = {
@@ -118,6 +120,19 @@ export function readAddress(reader: ByteReader): SocketAddress {
   return { address: groups.join(':'), port };
 }
 
+/** TCP_CLIENT: the client's end of a connection and the server's. Throws DecodeError. */
+export function decodeTcpClient(bytes: Uint8Array): Connection {
+  const reader = new ByteReader(bytes);
+  const client = readAddress(reader);
+  const server = readAddress(reader);
+  reader.end();
+  const canonical = (text: string): string => canonicalAddress(text) ?? text;
+  return {
+    server: canonical(server.address), serverPort: server.port, client: canonical(client.address),
+    clientPort: client.port,
+  };
+}
+
 /** Eight 16-bit groups of an IPv6 address in text, or null when it is not one. */
 function ipv6Groups(address: string): number[] | null {
   const [head = '', tail, extra] = address.split('::');
@@ -161,7 +176,7 @@ export function decodeDatabaseMap(bytes: Uint8Array): DatabaseMapEntry[] {
   return databases;
 }
 
-/** The list of addresses that move between servers: none here. */
+/** The list of addresses that move between servers. */
 export function encodePublicIps(ips: readonly (SocketAddress & { node: number })[]): Uint8Array {
   const writer = new ByteWriter(4 + ips.length * 32).u32(ips.length);
   for (const ip of ips) writeAddress(writer.u32(ip.node), ip);

@@ -364,7 +364,9 @@ export class SimulatedServer {
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
-      // nobody asks here, and modules have no pages to look at
+      // nobody asks here, modules have no pages to look at, and no addresses are configured
+      case 'address-take':
+      case 'address-release':
       case 'record-answer':
       case 'home':
       case 'latency':

@@ -5,7 +5,7 @@
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { ClientId, Incarnation, NodeId } from '../../base/ids.js';
-import { OPERATION, SRVID, decodeCtdbPacket, peekHeader } from '../../wire/ctdb.js';
+import { OPERATION, SRVID, decodeCtdbPacket, nameBytes, peekHeader } from '../../wire/ctdb.js';
 import { encodeU32 } from '../../wire/ctdb-controls.js';
 import { decodeGateMessage } from '../../wire/gate-messages.js';
 import type { CoreContext } from '../context.js';
@@ -20,7 +20,7 @@ import { Databases } from './databases.js';
 import { Forwarding, refused } from './forwarding.js';
 import { LivenessQuestions } from './liveness.js';
 import { Messages } from './messages.js';
-import type { GateOptions, PersistentForGate, RecordsEvents, RecordsForGate } from './ports.js';
+import type { AddressesForGate, GateOptions, PersistentForGate, RecordsEvents, RecordsForGate } from './ports.js';
 import { Processes } from './processes.js';
 import { Releases } from './releases.js';
 import { smbdControls } from './smbd-controls.js';
@@ -73,6 +73,7 @@ export class Gate implements RecordsEvents {
     private readonly persistent: PersistentForGate,
     options: GateOptions,
     incarnation: Incarnation,
+    private readonly addresses?: AddressesForGate,
   ) {
     const generation = (context.epoch + GENERATION_OFFSET) % 0x8000_0000;
     const tokens = new Tokens();
@@ -95,7 +96,9 @@ export class Gate implements RecordsEvents {
       traversals: this.traversals,
       records,
       persistent,
+      addresses,
       addressRegistered: (client: Client, srvid: bigint): void => this.addressRegistered(client, srvid),
+      addressDropped: (): void => this.tellAble(),
     };
     const table = new Map([...smbdControls(parts), ...toolControls(parts, generation)]);
     const liveness = new LivenessQuestions(context, this.processes, this.forwarding);
@@ -116,6 +119,18 @@ export class Gate implements RecordsEvents {
     const isLast = this.processes.isAlive(this.context.self, client.pid, null) === 'dead';
     this.changeNotify.clientClosed(client, isLast);
     for (const [srvid, data] of client.notifies) this.messages.broadcast(srvid, data);
+    this.addresses?.disconnected(id);
+    this.tellAble();
+  }
+
+  /** A public address is here no more: smbds end the connections that they serve there. */
+  releaseAddress(address: string): void {
+    this.messages.deliver(SRVID.releaseIp, nameBytes(address));
+  }
+
+  /** Each smbd has a notifyd, which comes before it listens and goes with it. */
+  private tellAble(): void {
+    this.addresses?.setAble(this.clients.isRegistered(SRVID.sambaNotifyProxy));
   }
 
   /** One whole packet of a client; the bytes are only valid during the call. */
@@ -241,6 +256,7 @@ export class Gate implements RecordsEvents {
 
   private addressRegistered(client: Client, srvid: bigint): void {
     this.changeNotify.registered(client, srvid);
+    this.tellAble();
     if (srvid !== SRVID.leader || this.leaderTimer !== null) return;
     const { timers } = this.context;
     this.leaderTimer = timers.at(this.context.now() + LEADER_DELAY_MICROS, () => this.tellLeader());

@@ -1,7 +1,8 @@
 /**
  * What the gate needs from the other parts of the core and what they may ask of it. Interfaces only.
  */
-import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { ClientId, DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
+import type { Connection } from '../../wire/address-messages.js';
 import type { PersistentRow } from '../effects.js';
 
 /**
@@ -53,6 +54,18 @@ export interface PersistentForGate {
   sequence(database: DatabaseId): number;
   /** The server that orders commits, shown to people as the leader. */
   leader(): NodeId;
+}
+
+/** Public addresses as the gate sees them. */
+export interface AddressesForGate {
+  /** A process serves a client's TCP connection. */
+  connected(client: ClientId, connection: Connection): void;
+  /** A process is gone. */
+  disconnected(client: ClientId): void;
+  /** Whether a smbd serves here. */
+  setAble(able: boolean): void;
+  /** Addresses that move between servers; null: nobody has it now. */
+  holders(): { address: string; holder: NodeId | null }[];
 }
 
 export interface GateOptions {

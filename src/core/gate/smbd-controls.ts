@@ -12,6 +12,7 @@ import {
   decodeCheckPidSrvid,
   decodeName,
   decodeNotify,
+  decodeTcpClient,
   decodeTraverseStart,
   decodeU32,
   encodeNodeMap,
@@ -27,7 +28,7 @@ import type { Database, Databases } from './databases.js';
 import { NO_DATA, refused } from './forwarding.js';
 import type { ControlAnswer } from './forwarding.js';
 import type { Messages } from './messages.js';
-import type { GateOptions, PersistentForGate, RecordsForGate } from './ports.js';
+import type { AddressesForGate, GateOptions, PersistentForGate, RecordsForGate } from './ports.js';
 import type { Processes } from './processes.js';
 import type { Traversals } from './traversals.js';
 
@@ -35,6 +36,8 @@ import type { Traversals } from './traversals.js';
 const TCP_CLIENT_BYTES = 2 * ADDRESS_BYTES;
 /** Texts a client asks to be sent when it is gone. */
 const NOTIFIES_PER_CLIENT_MAX = 64;
+/** CTDB's number for no server. */
+const NOBODY = 0xffff_ffff;
 /** CTDB's answer to taking back what was not registered. */
 const NOT_REGISTERED = 2;
 
@@ -48,8 +51,12 @@ export interface ControlParts {
   traversals: Traversals;
   records: RecordsForGate;
   persistent: PersistentForGate;
+  /** Absent: there are no public addresses. */
+  addresses: AddressesForGate | undefined;
   /** Somebody may have begun to listen to an address that the gate itself speaks to. */
   addressRegistered(client: Client, srvid: bigint): void;
+  /** Somebody may listen no more. */
+  addressDropped(): void;
 }
 
 export const done = (data: Uint8Array = NO_DATA): ControlAnswer => ({ status: 0, data, error: '' });
@@ -59,7 +66,7 @@ export function smbdControls(parts: ControlParts): [number, ControlHandler][] {
   return [...serverControls(parts), ...addressControls(parts), ...databaseControls(parts), ...recordControls(parts)];
 }
 
-function serverControls({ context, options, processes }: ControlParts): [number, ControlHandler][] {
+function serverControls({ context, options, processes, addresses }: ControlParts): [number, ControlHandler][] {
   return [
     [CONTROL.getPnn, (call) => call.answer(value(context.self))],
     [
@@ -74,11 +81,21 @@ function serverControls({ context, options, processes }: ControlParts): [number,
         call.answer(done(encodeNodeMap(nodes)));
       },
     ],
-    [CONTROL.getPublicIps, (call) => call.answer(done(encodePublicIps([])))],
+    [
+      CONTROL.getPublicIps,
+      (call) => {
+        const ips = addresses?.holders() ?? [];
+        const entries = ips.map(({ address, holder }) => ({ address, port: 0, node: holder ?? NOBODY }));
+        call.answer(done(encodePublicIps(entries)));
+      },
+    ],
     [
       CONTROL.tcpClient,
       (call) => {
         if (call.data.length !== TCP_CLIENT_BYTES) throw new DecodeError('wrong-size');
+        if (addresses !== undefined && call.client !== null) {
+          addresses.connected(call.client.id, decodeTcpClient(call.data));
+        }
         call.answer(done());
       },
     ],
@@ -120,6 +137,7 @@ function addressControls(parts: ControlParts): [number, ControlHandler][] {
         if (!clients.deregister(client, srvid)) return answer(value(NOT_REGISTERED));
         processes.deregistered(client, srvid);
         answer(done());
+        parts.addressDropped();
       },
     ],
     [
