@@ -41,7 +41,8 @@ export async function startSmbds(
 }
 
 /** Starts the smbd of one server, and waits until it listens. */
-export async function startSmbd({ name, namespace, address, smbConf, logs }: ServerPlace, processors: string): Promise<void> {
+export async function startSmbd(place: ServerPlace, processors: string): Promise<void> {
+  const { name, namespace, address, smbConf, logs } = place;
   const args = ['--foreground', '--no-process-group', `--configfile=${smbConf}`];
   startIn({ namespace, processors, command: 'smbd', args, outputFile: join(logs, 'smbd.out') });
   const serves = () => accepts({ host: address, port: 445 });

@@ -1,4 +1,4 @@
-/** Views as the rest of the core sees them, whoever agreed on them: their shapes, and what follows from one and the next. */
+/** Views as the rest of the core sees them, whoever agreed on them: shapes, and what follows from one and the next. */
 import type { Incarnation, NodeId } from '../base/ids.js';
 import type { Run } from '../wire/membership-views.js';
 

@@ -116,7 +116,9 @@ const publicAddress = block(`addresses: [${PUBLIC_EXAMPLE}]`, {
   ),
   interface: interfaceName('interface: eth0'),
   /** Of servers on which it has another name. */
-  interfaces: z.record(z.string(), interfaceName('interfaces: { beta: ens3 }'), { error: INTERFACES_ADVICE }).optional(),
+  interfaces: z
+    .record(z.string(), interfaceName('interfaces: { beta: ens3 }'), { error: INTERFACES_ADVICE })
+    .optional(),
 });
 
 const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);

@@ -16,8 +16,8 @@ export const NODE_PAGE_NAME = 'node.page';
  * The paths of the socket's HTTP server. `/status` answers a StatusReport, `/record?database=&key=` (key in
  * hexadecimal) a RecordDescription, `/counters` the counters alone, `/failovers` a FailoversReport, `/addresses` an
  * AddressReport of each public address, `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace`
- * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a line,
- * until the reader leaves. Anything else, and every refusal, answers an AdminError.
+ * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a
+ * line, until the reader leaves. Anything else, and every refusal, answers an AdminError.
  */
 export const ADMIN_PATH = {
   status: '/status',

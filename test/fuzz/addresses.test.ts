@@ -18,7 +18,8 @@ const ADDRESSES = ['10.0.0.100', '10.0.0.101', '10.9.9.9', '::1', '2001:db8::5']
 
 function randomMessage(prng: Prng): AddressMessage {
   const some = (): string[] => ADDRESSES.filter(() => prng.chance(0.5));
-  const head = { epoch: epoch(prng.pick([0, 1, 2 ** 20 + 1, 2 ** 20 + 2, 2 ** 52])), version: prng.pick([0, 1, 5, prng.u32()]) };
+  const epochs = [0, 1, 2 ** 20 + 1, 2 ** 20 + 2, 2 ** 52];
+  const head = { epoch: epoch(prng.pick(epochs)), version: prng.pick([0, 1, 5, prng.u32()]) };
   const connections = () =>
     some().map((server) => ({ server, serverPort: 445, client: prng.pick(ADDRESSES), clientPort: prng.below(65_536) }));
   return prng.pick<AddressMessage>([

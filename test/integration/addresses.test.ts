@@ -96,7 +96,10 @@ async function idleClient(lab: Lab, server: number): Promise<{ client: SmbClient
   const address = addresses[0]!;
   const client = await SmbClient.connect(address);
   await client.mustOpen('idle', { access: ['read', 'write'], share: 'rwd', disposition: 'open_if' });
-  const isTold = async () => (await report(lab, (server + 1) % 3)).find((one) => one.address === address)!.connections > 0;
+  const isTold = async () => {
+    const others = await report(lab, (server + 1) % 3);
+    return others.find((one) => one.address === address)!.connections > 0;
+  };
   assert.ok(await waitUntil(isTold, NOTICE_MILLIS_MAX, 20), 'the other servers do not know of the connection');
   return { client, addresses };
 }
@@ -110,7 +113,10 @@ async function untilNoticed(client: SmbClient, since: number): Promise<void> {
 
 /** Ends all that runs on the server, at once, and starts it again later. */
 async function killAll(place: ServerPlace): Promise<() => Promise<void>> {
-  const inside = async () => (await tryRun('ip', ['netns', 'pids', place.namespace])).stdout.split(/\s+/).filter(Boolean);
+  const inside = async () => {
+    const { stdout } = await tryRun('ip', ['netns', 'pids', place.namespace]);
+    return stdout.split(/\s+/).filter(Boolean);
+  };
   for (const pid of await inside()) {
     try {
       process.kill(Number(pid), 'SIGKILL');

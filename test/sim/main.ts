@@ -29,7 +29,8 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const chosen = (['restarts', 'modules', 'rough', 'leases', 'watches', 'membership'] as const).filter((name) => options[name]);
+  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership'] as const;
+  const chosen = flags.filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
   console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
 }

@@ -67,7 +67,8 @@ export class ViewOracle {
       return { node: self, incarnation: options.incarnation, since: known?.since ?? epoch };
     });
     const behind = Math.min(...members.map((member) => this.recovered.get(member.incarnation) ?? member.since));
-    const former: FormerView[] = before === null ? [] : [...before.former, { epoch: before.epoch, members: before.members }];
+    const former: FormerView[] = [...(before?.former ?? [])];
+    if (before !== null) former.push({ epoch: before.epoch, members: before.members });
     this.view = { epoch, leader, members, former: former.filter((one) => one.epoch >= behind), past: [] };
     this.issued(this.view);
     for (const server of this.servers.values()) {

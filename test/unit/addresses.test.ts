@@ -56,7 +56,8 @@ test('nobody gets what it refuses; with nobody able an address stays', () => {
   const refuses = (node: number, address: string): boolean => node === 0 && address === 'a';
   assert.equal(shown(assign(['a'], new Map([['a', nodeId(0)]]), { able, refuses })), 'a1');
   assert.equal(shown(assign(['a'], new Map([['a', nodeId(2)]]), { able: [], refuses })), 'a2');
-  const spread = balance(['a', 'b'], new Map([['a', nodeId(1)], ['b', nodeId(1)]]), { able: able.slice(0, 2), refuses });
+  const both = new Map([['a', nodeId(1)], ['b', nodeId(1)]]);
+  const spread = balance(['a', 'b'], both, { able: able.slice(0, 2), refuses });
   assert.equal(shown(spread), 'a1 b0');
 });
 

@@ -40,11 +40,12 @@ test('addresses of both kinds, with another interface on one server', () => {
 test('what is no address, is there twice or belongs to a server is refused', () => {
   const refused = (address: string, more = ''): string =>
     problems(`[{ address: "${address}", interface: eth0${more} }]`).join(' ');
-  for (const address of ['10.0.0.100', '10.0.0.100/33', '10.0.0.100/0', 'x/24', '::ffff:10.0.0.9/96', '10.0.0.1/24/1']) {
-    assert.match(refused(address), /it must be an IPv4 or IPv6 address with the length of its prefix; write for example/);
+  const wrong = ['10.0.0.100', '10.0.0.100/33', '10.0.0.100/0', 'x/24', '::ffff:10.0.0.9/96', '10.0.0.1/24/1'];
+  for (const address of wrong) {
+    assert.match(refused(address), /it must be an IPv4 or IPv6 address with the length of its prefix; write/);
   }
   assert.match(refused('10.0.0.1/24'), /pool.yaml:6: addresses\[0\].address is .* servers\[0\] has as its own/);
-  assert.match(refused('2001:DB8:0::1/64'), /servers\[1\] has as its own: give the pool an address that nothing else has/);
+  assert.match(refused('2001:DB8:0::1/64'), /servers\[1\] has as its own: give the pool an address that nothing/);
   assert.match(refused('10.0.0.9/24', ', interfaces: { gamma: ens3 }'), /is no server: it must be one of alpha, beta/);
   const twice = '{ address: 10.0.0.100/24, interface: eth0 }';
   assert.match(problems(`[${twice}, ${twice}]`).join(' '), /addresses\[1\].address .* addresses\[0\] has already/);

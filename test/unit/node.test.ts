@@ -46,7 +46,7 @@ class Pair {
         this.step(effect.peer, { kind: 'frame', peer: self, incarnation: incarnation(1), body: effect.body });
       }
       if (effect.kind === 'start-anew') this.ended.push(effect.reason);
-      const isSaid = effect.kind === 'log' && effect.level !== 'debug' && effect.event !== 'view';
+      const isSaid = effect.kind === 'log' && effect.level !== 'debug' && !effect.event.startsWith('view');
       if (isSaid && self === ALPHA) {
         const { why } = effect.fields;
         this.said.push([effect.level, effect.event, ...(typeof why === 'string' ? [why] : [])].join(' '));

@@ -20,7 +20,8 @@ function typesIn(file: string): Map<number, string> {
 }
 
 test('docs/protocol.md lists every message type of the codecs, and no other', () => {
-  const codecs = ['record', 'gate', 'persistent', 'witness'].map((layer) => typesIn(`src/wire/${layer}-messages.ts`));
+  const layers = ['record', 'gate', 'persistent', 'witness', 'address'];
+  const codecs = layers.map((layer) => typesIn(`src/wire/${layer}-messages.ts`));
   const inCode = codecs.flatMap((types) => [...types]).map(([type, kind]) => `${type} ${kind}`);
   const [, messages = ''] = read('docs/protocol.md').split('## 3. Records');
   const rows = messages.matchAll(/^\| (\d+) \| ([a-z-]+) \|/gm);

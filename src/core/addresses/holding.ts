@@ -156,7 +156,7 @@ export class Holding {
     this.context.count(`address.${what}.failed`);
     const remedy =
       what === 'take'
-        ? 'see that the interface exists, is up, and that smbpoold has CAP_NET_ADMIN; another server may have it meanwhile'
+        ? 'see that the interface exists and is up, and that smbpoold has CAP_NET_ADMIN; another server may have it'
         : `remove it by hand: ip addr del ${address}/${slot.place.prefixLength} dev ${slot.place.interface}`;
     this.context.log('error', `address.${what}-failed`, { ...slot.place, why: error, remedy });
     this.later(slot, now + RETRY_MICROS);
