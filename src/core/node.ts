@@ -363,9 +363,11 @@ export class PoolNode {
     const { left, joined } = changes(before, view.members);
     this.view = view;
     this.members = view.members.map(({ node }) => node).sort((a, b) => a - b);
-    const why = left.length === 0 ? {} : { why: `out of the pool: server ${left.join(', ')}` };
-    const level = left.length === 0 ? 'info' : 'warn';
-    this.log(level, 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined, ...why });
+    this.log('info', 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined });
+    if (left.length > 0) {
+      const remedy = 'smbpool failovers tells why; it joins again by itself when its smbpoold runs';
+      this.log('warn', 'servers-lost', { why: `out of the pool: server ${left.join(', ')}`, remedy });
+    }
     this.count('view.installed', 1);
     this.failovers.installed(view, left, joined);
     // first, so that all other rooms know by the time that a link says who came

@@ -73,7 +73,9 @@ async function killed(lab: Lab, victim: ServerPlace, prng: Prng, prefix: string)
     await files.assertHeld(other, at);
     const longest = Math.max(...(await Promise.all(unrelated.map((one) => one.stop()))));
     await touching;
-    assert.ok(!newestView(healthy).members.includes(victim.id ?? -1));
+    // a process that the daemon outlived by a moment is told of as gone: its files are free before there is a view
+    const isOut = () => !newestView(healthy).members.includes(victim.id ?? -1);
+    assert.ok(await waitUntil(isOut, TAKEN_OVER_MILLIS_MAX, 50), `${victim.name} stays a member`);
     tell(`${victim.name} killed`, free, longest);
     await gone();
     await startAgain(lab, victim);
