@@ -12,12 +12,12 @@ import { daemonStatus } from '../src/lab/admin.js';
 import { LabError, messageOf } from '../src/lab/errors.js';
 import type { ServerPlace } from '../src/lab/layout.js';
 import { SHARE, hostInterface } from '../src/lab/layout.js';
-import { pause, run, tryRun, waitUntil } from '../src/lab/run.js';
+import { pause, run, waitUntil } from '../src/lab/run.js';
 import { cleaningUpOnSignal } from '../src/lab/signals.js';
 import { SmbClient } from '../src/lab/smb-client.js';
-import { removeUnixUser } from '../src/lab/users.js';
 import { median } from './measure.js';
-import { createBridge, createNamespace, pidsIn, removeNetwork } from './network.js';
+import { clearAll } from './clear.js';
+import { createBridge, createNamespace, pidsIn } from './network.js';
 import { PASSWORD, USER, places } from './places.js';
 import type { PoolOptions } from './pools.js';
 import { ctdb, isCtdbComplete, startCtdb, startCtdbd, startSmbpool, startSmbpoold } from './pools.js';
@@ -290,13 +290,8 @@ class Bench {
     return output.toString();
   }
 
-  /** Removes everything of this benchmark, or of one that was killed. */
-  async clear(): Promise<void> {
-    await removeNetwork();
-    const state = join(ROOT, 'state');
-    if (readFileSync('/proc/self/mounts', 'utf8').includes(` ${state} `)) await tryRun('umount', [state]);
-    rmSync(ROOT, { recursive: true, force: true });
-    await removeUnixUser(USER);
+  clear(): Promise<void> {
+    return clearAll(ROOT);
   }
 
   private async prepare(): Promise<void> {

@@ -2,19 +2,19 @@
  * `npm run bench`: smbpoold and stock ctdbd side by side on this machine, the daemons alone and with smbd on top, in
  * one run with turns taken. Prints conditions, figures and ratios. Leaves nothing behind.
  */
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, Option } from 'commander';
 import { LabError, messageOf } from '../src/lab/errors.js';
 import { repositoryFolder } from '../src/lab/repository.js';
-import { run, tryRun } from '../src/lab/run.js';
+import { run } from '../src/lab/run.js';
 import { cleaningUpOnSignal } from '../src/lab/signals.js';
-import { removeUnixUser } from '../src/lab/users.js';
 import type { Plan } from './measure.js';
 import { measure } from './measure.js';
-import { createBridge, createNamespace, namespaces, removeNetwork } from './network.js';
+import { clearAll } from './clear.js';
+import { createBridge, createNamespace, namespaces } from './network.js';
 import { PASSWORD, USER, places } from './places.js';
 import type { System } from './places.js';
 import { sockets, startCtdb, startSmbpool } from './pools.js';
@@ -81,13 +81,8 @@ class Bench {
     this.say(`load at the end: ${ended.loadAtEnd}`);
   }
 
-  /** Removes everything of this benchmark, or of one that was killed. */
-  async clear(): Promise<void> {
-    await removeNetwork();
-    const state = join(ROOT, 'state');
-    if (readFileSync('/proc/self/mounts', 'utf8').includes(` ${state} `)) await tryRun('umount', [state]);
-    rmSync(ROOT, { recursive: true, force: true });
-    await removeUnixUser(USER);
+  clear(): Promise<void> {
+    return clearAll(ROOT);
   }
 
   private async prepare(): Promise<void> {

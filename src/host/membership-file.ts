@@ -56,7 +56,9 @@ export class MembershipFile {
       await syncDirectory(dirname(this.path));
       return true;
     } catch (error) {
-      const remedy = 'see why the disk below the persistent directory refuses; it is tried again';
+      const remedy =
+        'see why the disk below the persistent directory refuses; until it is there, which is tried again and again, ' +
+        'this server neither votes nor accepts views';
       this.log.log('error', 'membership.save-failed', { file: this.path, why: messageOf(error), remedy });
       return false;
     }

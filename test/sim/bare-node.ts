@@ -8,7 +8,7 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import { Links } from '../../src/core/link/link.js';
 import { Records } from '../../src/core/records/records.js';
-import type { Member, View } from '../../src/core/membership/views.js';
+import type { Member, View } from '../../src/core/views.js';
 import { changes } from '../../src/core/views.js';
 import { Timers } from '../../src/core/timers.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';

@@ -25,7 +25,7 @@ import type { SimulatedStore } from './store.js';
 import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/core/membership/limits.js';
-import type { View } from '../../src/core/membership/views.js';
+import type { View } from '../../src/core/views.js';
 import type { EmbeddedMembership } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { ViewOracle } from './view-oracle.js';

@@ -23,7 +23,7 @@ import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../sr
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros } from '../../src/core/effects.js';
-import type { View } from '../../src/core/membership/views.js';
+import type { View } from '../../src/core/views.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';

@@ -8,7 +8,7 @@ import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src
 import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
-import type { View } from '../../src/core/membership/views.js';
+import type { View } from '../../src/core/views.js';
 import type { EmbeddedMembership } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';

@@ -5,7 +5,7 @@
  */
 import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
-import type { FormerView, Member, View } from '../../src/core/membership/views.js';
+import type { FormerView, Member, View } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedServer } from './server.js';

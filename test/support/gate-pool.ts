@@ -11,7 +11,7 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects.js';
 import { Gate } from '../../src/core/gate/gate.js';
 import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
-import type { Member, View } from '../../src/core/membership/views.js';
+import type { Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { Persistent } from '../../src/core/persistent/persistent.js';

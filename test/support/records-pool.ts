@@ -8,7 +8,7 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects.js';
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
-import type { FormerView, Member, View } from '../../src/core/membership/views.js';
+import type { FormerView, Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { Records } from '../../src/core/records/records.js';

@@ -8,7 +8,7 @@ import type { NodeId } from '../../src/base/ids.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import { failoversText } from '../../src/cli/failovers.js';
 import { EVENTS_MAX, Failovers } from '../../src/core/failovers/failovers.js';
-import type { LeaveReason, View } from '../../src/core/membership/views.js';
+import type { LeaveReason, View } from '../../src/core/membership/composition.js';
 import { Timers } from '../../src/core/timers.js';
 import { problemsOf } from '../../src/daemon/membership-report.js';
 import type { FailoversReport, ViewChangeReport } from '../../src/wire/failovers.js';

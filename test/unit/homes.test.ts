@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeId, RecordKey } from '../../src/base/ids.js';
 import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
-import type { FormerView, View } from '../../src/core/membership/views.js';
+import type { FormerView, View } from '../../src/core/views.js';
 import { Homes } from '../../src/core/records/homes.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 

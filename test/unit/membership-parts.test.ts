@@ -7,10 +7,10 @@ import type { Epoch, NodeId } from '../../src/base/ids.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Effect } from '../../src/core/effects.js';
 import { Authority, NO_GRANT, OwnLease } from '../../src/core/membership/leases.js';
-import { SAVE_AGAIN_MICROS } from '../../src/core/membership/limits.js';
+import { SAVE_AGAIN_MICROS, WAITING_MAX } from '../../src/core/membership/limits.js';
 import { Saving } from '../../src/core/membership/saving.js';
-import type { ServerFacts, View } from '../../src/core/membership/views.js';
-import { compose, fits, isOver, mostBehind, nextView, unheardOnes } from '../../src/core/membership/views.js';
+import type { ServerFacts, View } from '../../src/core/membership/composition.js';
+import { compose, fits, isOver, mostBehind, nextView, unheardOnes } from '../../src/core/membership/composition.js';
 import { Candidacy, Voting } from '../../src/core/membership/voting.js';
 import { Timers } from '../../src/core/timers.js';
 import {
@@ -229,4 +229,13 @@ test('the largest pool that starts at once fits into a frame', () => {
   for (let n = 1; n <= 16; n++) last = nextView(last, { epoch: (2 ** 40 + n) as Epoch, leader: A, members }, () => 0);
   assert.equal(last.former.length, 16);
   assert.ok(fits(last));
+});
+
+test('what waits for a disk that hangs is bounded, and the newest is kept', () => {
+  const { saving } = disk();
+  const done: number[] = [];
+  saving.change({ term: 4 });
+  for (let i = 0; i < WAITING_MAX + 10; i++) saving.whenSaved(() => done.push(i));
+  saving.onSaved(1, true);
+  assert.deepEqual([done.length, done[0], done.at(-1)], [WAITING_MAX, 10, WAITING_MAX + 9]);
 });

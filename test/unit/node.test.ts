@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Epoch, NodeId } from '../../src/base/ids.js';
 import type { Input } from '../../src/core/effects.js';
-import type { View } from '../../src/core/membership/views.js';
+import type { View } from '../../src/core/views.js';
 import { PoolNode } from '../../src/core/node.js';
 
 const [ALPHA, BETA] = [nodeId(0), nodeId(1)];

@@ -5,10 +5,11 @@
  */
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { FailoverRecords, FailoverStep, PoolEventReport } from '../../wire/failovers.js';
-import { EPOCHS_PER_TERM } from '../../wire/membership-messages.js';
+import { EPOCHS_PER_TERM, termOf } from '../../wire/membership-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
-import type { LeaveReason, Run, View } from '../membership/views.js';
+import type { LeaveReason } from '../membership/composition.js';
+import type { Run, View } from '../views.js';
 import type { Timer } from '../timers.js';
 import { LastFrames } from './last-frames.js';
 import type { Cause, NameOf } from './words.js';
@@ -229,7 +230,7 @@ export class Failovers {
     const isNews = (node: NodeId): boolean =>
       former === null ? node === this.context.self : !left.includes(node);
     for (const server of joined) if (isNews(server)) causes.push({ what: 'joined', server });
-    const isOtherLead = former !== null && termOf(former) !== termOf(view);
+    const isOtherLead = former !== null && termOf(former.epoch) !== termOf(view.epoch);
     if (isOtherLead) causes.push({ what: 'leader', server: view.leader });
     return causes;
   }
@@ -256,7 +257,7 @@ export class Failovers {
   }
 
   private noteLeader(former: View | null, view: View, now: Micros): void {
-    if (former !== null && termOf(former) === termOf(view)) return;
+    if (former !== null && termOf(former.epoch) === termOf(view.epoch)) return;
     const isFirstOfTerm = view.epoch % EPOCHS_PER_TERM === 1;
     this.leads = { since: now, isExact: former !== null || isFirstOfTerm };
   }
@@ -349,8 +350,4 @@ export class Failovers {
   private wallClock(at: Micros): number {
     return Math.round(this.options.wallClockOriginMicros + at);
   }
-}
-
-function termOf({ epoch }: View): number {
-  return Math.floor(epoch / EPOCHS_PER_TERM);
 }

@@ -11,8 +11,8 @@ import { Authority, NO_GRANT } from './leases.js';
 import { FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, STEP_DOWN_LEASES } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext, Saving } from './saving.js';
-import type { Composition, LeaveReason, Run, ServerFacts, View } from './views.js';
-import { compose, fits, memberOf, mostBehind, names, nextView } from './views.js';
+import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
+import { compose, fits, memberOf, mostBehind, names, nextView } from './composition.js';
 
 /** What the leader needs of the membership around it. */
 export interface LeaderPorts {

@@ -20,12 +20,12 @@ import type { Peer } from './peers.js';
 import { Peers } from './peers.js';
 import type { MembershipContext } from './saving.js';
 import { Saving } from './saving.js';
-import type { LeaveReason, View } from './views.js';
-import { isOver, names } from './views.js';
+import type { LeaveReason, View } from './composition.js';
+import { isOver, names } from './composition.js';
 import { Candidacy, Voting } from './voting.js';
 
 export type { MembershipContext } from './saving.js';
-export type { FormerView, Member, Run, View } from './views.js';
+export type { FormerView, Member, Run, View } from './composition.js';
 
 export interface MembershipOptions {
   self: NodeId;

@@ -7,7 +7,7 @@ import type { NodeId } from '../../base/ids.js';
 import type { SavedMembership } from '../../wire/membership-state.js';
 import type { View } from '../../wire/membership-views.js';
 import type { CoreContext } from '../context.js';
-import { SAVE_AGAIN_MICROS } from './limits.js';
+import { SAVE_AGAIN_MICROS, WAITING_MAX } from './limits.js';
 
 export type MembershipContext = Pick<CoreContext, 'now' | 'timers' | 'emit' | 'log' | 'count'>;
 
@@ -53,10 +53,14 @@ export class Saving {
     this.saveNext();
   }
 
-  /** Runs the action when all changes made so far are on disk; at once if they are. */
+  /**
+   * Runs the action when all changes made so far are on disk; at once if they are. While a disk hangs, heartbeats come
+   * without end: of very many actions the oldest is dropped, whose election or heartbeat is over by then.
+   */
   whenSaved(action: () => void): void {
-    if (this.savedVersion === this.version) action();
-    else this.waiting.push({ version: this.version, action });
+    if (this.savedVersion === this.version) return action();
+    this.waiting.push({ version: this.version, action });
+    if (this.waiting.length > WAITING_MAX) this.waiting.shift();
   }
 
   onSaved(token: number, ok: boolean): void {
@@ -77,10 +81,6 @@ export class Saving {
 
   private again(): void {
     this.context.count('membership.save.failed');
-    this.context.log('error', 'membership.save.failed', {
-      remedy: 'make the state directory writable and see that its disk is not full; until then this server neither '
-        + 'votes nor accepts views',
-    });
     this.isRetrying = true;
     this.context.timers.at(this.context.now() + SAVE_AGAIN_MICROS, () => {
       this.isRetrying = false;

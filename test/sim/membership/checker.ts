@@ -4,8 +4,8 @@
  */
 import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';
-import type { Run, View } from '../../../src/core/membership/views.js';
-import { names } from '../../../src/core/membership/views.js';
+import type { Run, View } from '../../../src/core/membership/composition.js';
+import { names } from '../../../src/core/membership/composition.js';
 import { termOf } from '../../../src/wire/membership-messages.js';
 import type { SavedMembership } from '../../../src/wire/membership-state.js';
 

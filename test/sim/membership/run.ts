@@ -8,7 +8,7 @@ import { nodeId } from '../../../src/base/ids.js';
 import { Prng } from '../../../src/base/prng.js';
 import type { Micros } from '../../../src/core/effects.js';
 import { MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
-import type { View } from '../../../src/core/membership/views.js';
+import type { View } from '../../../src/core/views.js';
 import type { ConfiguredServer } from '../../../src/wire/membership-state.js';
 import { SimulatedTime } from '../../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../../support/simulated-wire.js';

@@ -7,7 +7,7 @@ import type { Prng } from '../../../src/base/prng.js';
 import type { Effect, Micros } from '../../../src/core/effects.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
 import { Membership } from '../../../src/core/membership/membership.js';
-import type { Run, View } from '../../../src/core/membership/views.js';
+import type { Run, View } from '../../../src/core/views.js';
 import { Timers } from '../../../src/core/timers.js';
 import { decodeMembershipMessage } from '../../../src/wire/membership-messages.js';
 import type { ConfiguredServer, SavedMembership } from '../../../src/wire/membership-state.js';
