@@ -97,6 +97,16 @@ if [[ " ${parts[*]} " == *" fresh "* ]]; then
   run fresh 1 "${files[@]}"
 fi
 
+# what failed and why, at the end, where it is found; a test that only contains one that failed is not told
+failures() {
+  cat "$reports"/* 2>/dev/null | awk '
+    /^ *not ok / && !/# (SKIP|TODO)/ { collecting = 1; lines = 0; text = ""; is_parent = 0 }
+    collecting && lines < 30 { text = text $0 "\n"; lines++ }
+    collecting && /failureType: .subtestsFailed/ { is_parent = 1 }
+    collecting && /^ *\.\.\.$/ { collecting = 0; if (!is_parent) printf "%s", text }'
+}
+[ "$failed" = 0 ] || { echo "test: what failed:"; failures; }
+
 sum() {
   cat "$reports"/* 2>/dev/null \
     | awk -v what="$1" '$1 == "#" && $2 == what && NF == 3 { total += $3 } END { print total + 0 }'

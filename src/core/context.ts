@@ -13,6 +13,8 @@ export interface CoreContext {
   readonly self: NodeId;
   /** The configured servers, ascending, ourselves included. */
   readonly servers: readonly NodeId[];
+  /** Those of them that keep databases, ascending: all but witnesses. */
+  readonly fileServers: readonly NodeId[];
   /** The members of the view that we installed, ascending, ourselves included; none before the first view. */
   readonly members: readonly NodeId[];
   /** Of the view that we installed; 0 before the first. */

@@ -112,6 +112,7 @@ export class PoolNode {
   private readonly failovers: Failovers;
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private readonly servers: readonly NodeId[];
+  private readonly fileServers: readonly NodeId[];
   private view: View | null = null;
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
@@ -125,6 +126,9 @@ export class PoolNode {
 
   constructor(private readonly options: NodeOptions) {
     this.servers = [...options.servers].sort((a, b) => a - b);
+    const isWitness = (server: NodeId): boolean =>
+      options.membership?.servers.some(({ node, role }) => node === server && role === 'witness') ?? false;
+    this.fileServers = this.servers.filter((server) => !isWitness(server));
     const context = this.makeContext();
     this.context = context;
     this.links = new Links(
@@ -146,7 +150,7 @@ export class PoolNode {
       },
     );
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
-    this.persistent = new Persistent(context);
+    this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
     const forGate = this.addresses ?? undefined;
     this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation, forGate);
@@ -488,6 +492,7 @@ export class PoolNode {
     return {
       self,
       servers: this.servers,
+      fileServers: this.fileServers,
       get epoch() {
         return view()?.epoch ?? toEpoch(0);
       },

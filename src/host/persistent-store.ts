@@ -2,7 +2,7 @@
  * The persistent databases: passes work to a thread of its own (persistent-worker.ts), because durable transactions
  * wait for the disk. Called by the host's loop, which gets the outcome as a later input.
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import type { DatabaseId, NodeId } from '../base/ids.js';
 import type { PersistentOp, PersistentRow } from '../core/effects.js';
@@ -34,6 +34,13 @@ export class TdbPersistentStore implements PersistentStore {
     this.worker.on('error', (error) => {
       throw error;
     });
+  }
+
+  /** Names of the databases that have a file here. */
+  existing(): string[] {
+    const ending = `.${this.self}`;
+    const files = readdirSync(this.directory).filter((file) => file.endsWith(`.tdb${ending}`));
+    return files.map((file) => file.slice(0, -ending.length)).sort();
   }
 
   async open(database: DatabaseId, name: string): Promise<OpenedDatabase> {

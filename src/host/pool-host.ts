@@ -207,6 +207,7 @@ export class PoolHost implements LockWitness {
         addresses: new Map(members.map(({ id, address }) => [id, address])),
         pid: process.pid,
         wallClockOriginMicros: wallClockOriginMicros(now),
+        persistentDatabases: this.persistent.existing(),
         ...(samba === undefined ? {} : { samba }),
       },
     });

@@ -3,7 +3,8 @@
  * A run is named once and the former views refer to it by bits, so that a view fits into one frame. Layout (little
  * endian):
  *
- *   u53 epoch, u8 leader, u8 epochs, u8 runs, u8 former
+ *   u53 epoch, u8 leader, u8 holders, u8 epochs, u8 runs, u8 former
+ *   holders: u8 node each, ascending
  *   epochs: u53 each, ascending: the views in which members joined
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
  *           the last run of a server that is no member, 254 for a run that only former views name
@@ -30,11 +31,17 @@ export interface FormerView {
   members: Run[];
 }
 
-/** All lists are ascending: members and past by node, former by epoch. */
+/** All lists are ascending: members, holders and past by node, former by epoch. */
 export interface View {
   epoch: Epoch;
   leader: NodeId;
   members: Member[];
+  /**
+   * In a pool of two servers, where a majority of them is both: those that certainly have every answered commit of the
+   * persistent databases; each of them has to have the next one. Empty: not known yet, or another pool; a majority of
+   * the servers has them.
+   */
+  holders: NodeId[];
   /** The views before it that some member may still have to make up for; at most FORMER_VIEWS_MAX. */
   former: FormerView[];
   /** Of each server that is no member but was one: its last run, which is over and never joins again. */
@@ -50,7 +57,7 @@ export const FORMER_VIEWS_MAX = 16;
 const RUNS_MAX = 253;
 const SINCE_PAST = 255;
 const SINCE_FORMER = 254;
-const HEAD_BYTES = 12;
+const HEAD_BYTES = 13;
 
 const runOrder = (a: Run, b: Run): number => a.node - b.node || a.incarnation - b.incarnation;
 const keyOfRun = (run: Run): string => `${run.node}/${run.incarnation}`;
@@ -80,12 +87,14 @@ export function viewBytes(view: View): number {
   const { epochs, runs } = tablesOf(view);
   if (runs.length > RUNS_MAX) return Infinity;
   const bitBytes = Math.ceil(runs.length / 8);
-  return HEAD_BYTES + 8 * epochs.length + 10 * runs.length + view.former.length * (8 + bitBytes);
+  return HEAD_BYTES + view.holders.length + 8 * epochs.length + 10 * runs.length + view.former.length * (8 + bitBytes);
 }
 
 export function writeView(writer: ByteWriter, view: View): void {
   const { epochs, runs, places } = tablesOf(view);
-  writer.u53(view.epoch).u8(view.leader).u8(epochs.length).u8(runs.length).u8(view.former.length);
+  writer.u53(view.epoch).u8(view.leader).u8(view.holders.length);
+  writer.u8(epochs.length).u8(runs.length).u8(view.former.length);
+  for (const node of view.holders) writer.u8(node);
   for (const epoch of epochs) writer.u53(epoch);
   for (const { node, since, incarnation } of runs) writer.u8(node).u8(since).u53(incarnation);
   for (const { epoch, members } of view.former) {
@@ -102,11 +111,18 @@ export function writeView(writer: ByteWriter, view: View): void {
 export function readView(reader: ByteReader): View {
   const epoch = readEpoch(reader);
   const leader = readNode(reader);
+  const holderCount = reader.u8();
   const epochCount = reader.u8();
   const runCount = reader.u8();
   const formerCount = reader.u8();
   if (runCount > RUNS_MAX) throw new DecodeError('view-runs', String(runCount));
   if (formerCount > FORMER_VIEWS_MAX) throw new DecodeError('view-former', String(formerCount));
+  const holders: NodeId[] = [];
+  for (let i = 0; i < holderCount; i++) {
+    const node = readNode(reader);
+    if (node <= (holders.at(-1) ?? -1)) throw new DecodeError('view-holders-order');
+    holders.push(node);
+  }
   const epochs: Epoch[] = [];
   for (let i = 0; i < epochCount; i++) {
     const since = readEpoch(reader);
@@ -129,7 +145,7 @@ export function readView(reader: ByteReader): View {
   const nodes = new Set(members.map(({ node }) => node));
   if (!nodes.has(leader)) throw new DecodeError('view-leader');
   if (past.some(({ node }) => nodes.has(node))) throw new DecodeError('view-past');
-  return { epoch, leader, members, former, past };
+  return { epoch, leader, members, holders, former, past };
 }
 
 function readRun(reader: ByteReader, into: { epochs: Epoch[]; runs: Run[]; members: Member[]; past: Run[] }): void {

@@ -151,7 +151,8 @@ class Victim {
     const members = [0, 1, 2].map((node) => {
       return { node: nodeId(node), incarnation: incarnation(node === 0 ? 5 : 3), since: epoch(1) };
     });
-    this.step({ kind: 'view', view: { epoch: epoch(1), leader: nodeId(1), members, former: [], past: [] } });
+    const view = { epoch: epoch(1), leader: nodeId(1), members, holders: [], former: [], past: [] };
+    this.step({ kind: 'view', view });
     for (const peer of PEERS) {
       this.frame(peer, { kind: 'hello', answerWanted: true, times: { sentAt: 1, echoOf: 0, echoHeldMicros: 0 } });
       this.message(peer, encodeRecordMessage({ kind: 'view', epoch: epoch(1) }));

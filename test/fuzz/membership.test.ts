@@ -48,7 +48,8 @@ function randomView(prng: Prng, term: number): View {
     return { epoch: epochOf(term, i + 1), members: randomRuns(prng) };
   });
   const past = randomRuns(prng).filter(({ node }) => !members.some((member) => member.node === node));
-  return { epoch: epochOf(term, n), leader: prng.pick(members).node, members, former, past };
+  const holders = [0, 1, 63].filter(() => prng.chance(0.3)).map(nodeId);
+  return { epoch: epochOf(term, n), leader: prng.pick(members).node, members, holders, former, past };
 }
 
 function randomMessage(prng: Prng): MembershipMessage {
@@ -66,8 +67,8 @@ function randomMessage(prng: Prng): MembershipMessage {
     },
     { kind: 'heartbeat', sentAt: number(), agreed: view?.epoch ?? number(), echo: number(), remaining, view },
     {
-      kind: 'answer', willing: flag, echo: number(), sentAt: number(), accepted: number(), installed: number(),
-      recovered: number(), unheard: randomRuns(prng).map(({ node }) => node),
+      kind: 'answer', willing: flag, isBlank: prng.chance(0.5), echo: number(), sentAt: number(),
+      accepted: number(), installed: number(), recovered: number(), unheard: randomRuns(prng).map(({ node }) => node),
     },
   ]);
   return { ...content, to: incarnation(prng.pick([5, 5, 5, 0, 4])), term };

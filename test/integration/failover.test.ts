@@ -228,6 +228,18 @@ async function noQuorum(lab: Lab): Promise<void> {
 /** Accounts of the system that every machine has: smbd insists on a unix account. */
 const ACCOUNTS = ['daemon', 'games'] as const;
 
+/** Waits until all servers know these accounts. */
+async function untilKnown(lab: Lab, names: readonly string[]): Promise<void> {
+  for (const place of lab.servers()) {
+    let listed = '';
+    const hasAll = async () => {
+      listed = (await lab.runIn(place, 'pdbedit', ['-L'])).stdout;
+      return names.every((name) => new RegExp(`^${name}:`, 'm').test(listed));
+    };
+    assert.ok(await waitUntil(hasAll, TAKEN_OVER_MILLIS_MAX, 200), `${place.name} has only ${listed}`);
+  }
+}
+
 async function accounts(lab: Lab): Promise<void> {
   const leader = serverThat(lab, true);
   const [first, second] = others(lab, leader) as [ServerPlace, ServerPlace];
@@ -238,16 +250,10 @@ async function accounts(lab: Lab): Promise<void> {
   process.stdout.write(`  an account was added ${millis(machineSeconds() - began)} ms after the leader's death\n`);
   await gone();
   await startAgain(lab, leader);
-  for (const place of lab.servers()) {
-    let listed = '';
-    const hasBoth = async () => {
-      listed = (await lab.runIn(place, 'pdbedit', ['-L'])).stdout;
-      return ACCOUNTS.every((name) => new RegExp(`^${name}:`, 'm').test(listed));
-    };
-    assert.ok(await waitUntil(hasBoth, TAKEN_OVER_MILLIS_MAX, 200), `${place.name} has only ${listed}`);
-  }
+  await untilKnown(lab, ACCOUNTS);
 }
 
+/** The one that is left serves, adds accounts, and comes up again alone. */
 async function oneOfTwo(lab: Lab, leads: boolean): Promise<void> {
   const victim = serverThat(lab, leads);
   const [other] = others(lab, victim) as [ServerPlace];
@@ -257,9 +263,16 @@ async function oneOfTwo(lab: Lab, leads: boolean): Promise<void> {
     const { at, gone } = await killServer(victim);
     tell(`${victim.name} of two killed`, await firstOpen(client!, path, at, MINE), 0);
     await gone();
-    await startAgain(lab, victim);
     await client!.closeHandle((await client!.mustOpen(path, MINE)).handle);
   });
+  const account = ACCOUNTS[leads ? 1 : 0];
+  await setSmbUser(other, account, 'alone');
+  const { gone } = await killServer(other);
+  await gone();
+  await startAgain(lab, other);
+  await withClients([other], async ([client]) => void (await client!.mustOpen(path, MINE)));
+  await startAgain(lab, victim);
+  await untilKnown(lab, [account]);
 }
 
 async function onlyOne(lab: Lab): Promise<void> {

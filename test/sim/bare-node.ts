@@ -33,6 +33,7 @@ export class BareNode implements SteppedNode {
     const context: CoreContext = {
       self,
       servers,
+      fileServers: servers,
       get members() {
         return members();
       },

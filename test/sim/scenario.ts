@@ -204,7 +204,8 @@ export class Scenario {
     if (before === null) throw new Error('"servers" was not said yet');
     const members = before.members.filter(({ node }) => this.stores.has(node));
     const former = [{ epoch: before.epoch, members: before.members }];
-    const view: View = { epoch: (before.epoch + 1) as Epoch, leader: members[0]!.node, members, former, past: [] };
+    const epoch = (before.epoch + 1) as Epoch;
+    const view: View = { epoch, leader: members[0]!.node, members, holders: [], former, past: [] };
     this.view = view;
     for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view });
     this.time.advance(10 * TRIP_MICROS);

@@ -109,6 +109,7 @@ export class AddressServer {
     return {
       self: this.id,
       servers: this.pool.ids,
+      fileServers: this.pool.ids,
       get epoch() {
         return current.epoch();
       },

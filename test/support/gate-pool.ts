@@ -11,6 +11,7 @@ import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, PersistentOp, PersistentRow } from '../../src/core/effects.js';
 import { Gate } from '../../src/core/gate/gate.js';
 import type { RecordsEvents, RecordsForGate } from '../../src/core/gate/ports.js';
+import { nextHolders } from '../../src/core/membership/composition.js';
 import type { Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
@@ -149,6 +150,10 @@ export class TestGate {
   diskFailure: string | null = null;
   openFailure: string | null = null;
   alive = true;
+  /** It leads, and says that both servers have every commit. */
+  allHold = false;
+  /** Its disk was empty when it started. */
+  readonly wasBlank: boolean;
   /** Why it said that its run must end. */
   ended: string | null = null;
   private waitingWork: (() => void)[] = [];
@@ -161,12 +166,16 @@ export class TestGate {
     private readonly pool: GatePool,
   ) {
     const context = this.context();
-    this.persistent = new Persistent(context);
+    this.wasBlank = disk.size === 0;
+    this.persistent = new Persistent(context, (allHold) => {
+      this.allHold = allHold;
+    });
     this.gate = new Gate(context, this.records, this.persistent, {
       addresses: new Map(pool.ids.map((node) => [node, `10.77.0.${10 + node}`])),
       pid: 4_000 + id,
       wallClockOriginMicros: 1_700_000_000_000_000,
       ...(pool.samba === undefined ? {} : { samba: pool.samba }),
+      persistentDatabases: pool.namesOn(disk),
     }, run);
     this.records.events = this.gate;
   }
@@ -258,6 +267,7 @@ export class TestGate {
       case 'database-open': {
         const { database, name, persistent } = effect;
         const error = this.openFailure;
+        this.pool.names.set(database, name);
         this.waitingWork.push(() => {
           const input = { database, path: `/db/${name}.${this.id}`, flags: persistent ? 0x400 : 0x1c41 };
           this.gate.onDatabaseOpened(error === null ? input : { ...input, error });
@@ -303,7 +313,8 @@ export class TestGate {
     const members = (): readonly NodeId[] => this.members;
     return {
       self: this.id,
-      servers: this.pool.ids,
+      servers: this.pool.configured,
+      fileServers: this.pool.ids,
       get members() {
         return members();
       },
@@ -339,19 +350,27 @@ export class GatePool {
   nextClient = 1;
   /** What servers started from now on say their Samba is. */
   samba: string | undefined;
+  /** Those with a gate and a disk. */
   readonly ids: NodeId[];
+  /** With the witnesses, which are always there and vote for everybody. */
+  readonly configured: NodeId[];
   private readonly servers = new Map<NodeId, TestGate>();
   private readonly disks = new Map<NodeId, Disk>();
   private readonly wires = new Map<string, Letter[]>();
   private readonly cuts = new Set<string>();
   private runs = 0;
+  /** Until told, no view follows from what a leader says of the holders. */
+  isSlowToAgree = false;
+  /** Names of the databases that were opened anywhere. */
+  readonly names = new Map<DatabaseId, string>();
   /** The newest view; null: there never was a majority. */
   view: View | null = null;
   /** Bytes of each message delivered, for leak checks of tests. */
   delivered = 0;
 
-  constructor(count: number, started: readonly number[] = Array.from({ length: count }, (_, i) => i)) {
-    this.ids = Array.from({ length: count }, (_, i) => nodeId(i));
+  constructor(count: number, started: readonly number[] = Array.from({ length: count }, (_, i) => i), witnesses = 0) {
+    this.configured = Array.from({ length: count + witnesses }, (_, i) => nodeId(i));
+    this.ids = this.configured.slice(0, count);
     for (const id of started) this.start(id);
     this.settle();
   }
@@ -364,6 +383,18 @@ export class GatePool {
 
   /** Starts a server, with the disk of its earlier run; a view says so, if there is a majority. */
   start(id: number): TestGate {
+    const server = this.bring(id);
+    this.agree();
+    return server;
+  }
+
+  /** All servers that do not run start, and are in one view. */
+  startAll(): void {
+    for (const node of this.ids) if (!this.servers.has(node)) this.bring(node);
+    this.agree();
+  }
+
+  private bring(id: number): TestGate {
     const node = nodeId(id);
     const disk: Disk = this.disks.get(node) ?? new Map<DatabaseId, Map<string, Uint8Array>>();
     this.disks.set(node, disk);
@@ -374,8 +405,16 @@ export class GatePool {
       peer.comeUp(node);
       server.comeUp(peer.id);
     }
-    this.agree();
     return server;
+  }
+
+  namesOn(disk: Disk): string[] {
+    return [...disk.keys()].map((database) => this.names.get(database)!);
+  }
+
+  /** The server lost its disk. */
+  wipe(id: number): void {
+    this.disks.delete(nodeId(id));
   }
 
   runOf(node: NodeId): Incarnation | undefined {
@@ -389,15 +428,28 @@ export class GatePool {
   agree(leader?: number, installing: readonly NodeId[] = [...this.servers.keys()]): void {
     const before = this.view;
     const members = [...this.servers.values()].sort((a, b) => a.id - b.id);
-    if (members.length * 2 <= this.ids.length) return;
+    const witnesses = this.configured.length - this.ids.length;
+    if (members.length === 0 || (members.length + witnesses) * 2 <= this.configured.length) return;
     const former = before === null ? undefined : this.servers.get(before.leader);
     const leads = leader === undefined ? (former ?? members[0]!) : this.server(leader);
     const isSame = before !== null && runOf(before.members, before.leader) === leads.run && before.leader === leads.id;
     const term = Math.floor((before?.epoch ?? 0) / EPOCHS_PER_TERM);
     const next = epoch(isSame ? before.epoch + 1 : (term + 1) * EPOCHS_PER_TERM + 1);
     const named = members.map(({ id, run }): Member => ({ node: id, incarnation: run, since: next }));
-    this.view = { epoch: next, leader: leads.id, members: named, former: [], past: [] };
+    const blank = new Set(members.filter(({ wasBlank }) => wasBlank).map(({ id }) => id));
+    const facts = { servers: this.ids, allHold: isSame && leads.allHold, blank };
+    const holders = nextHolders(before, named, facts);
+    this.view = { epoch: next, leader: leads.id, members: named, holders, former: [], past: [] };
     for (const id of installing) this.install(id);
+  }
+
+  /** The leader says that both servers of two have everything: a view that says it. False: there is nothing to say. */
+  agreeOnHolders(): boolean {
+    const { view, ids } = this;
+    if (view === null || view.holders.length === ids.length) return false;
+    if (this.servers.get(view.leader)?.allHold !== true || view.members.length < this.servers.size) return false;
+    this.agree();
+    return true;
   }
 
   /** The server installs the newest view; what was under way from and to runs that are out is lost. */
@@ -482,7 +534,8 @@ export class GatePool {
         }
         if (server.runDisk()) busy = true;
       }
-      if (!busy) return;
+      if (!busy && this.isSlowToAgree) return;
+      if (!busy && !this.agreeOnHolders()) return;
     }
     throw new Error('the pool does not come to rest');
   }

@@ -137,6 +137,7 @@ export class TestServer {
     return {
       self: this.id,
       servers: this.pool.configured,
+      fileServers: this.pool.configured,
       get members() {
         return members();
       },
@@ -277,7 +278,7 @@ export class RecordsPool {
     const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
     const former: FormerView[] = before === null ? [] : [...before.former, before];
     const needed = former.filter((view) => view.epoch >= behind);
-    return { epoch: next, leader: members[0]!.node, members, former: needed, past: [] };
+    return { epoch: next, leader: members[0]!.node, members, former: needed, holders: [], past: [] };
   }
 
   /** Servers that have not installed the newest view. */

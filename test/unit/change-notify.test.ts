@@ -36,6 +36,7 @@ class Bench {
       self: HERE,
       epoch: 1 as Epoch,
       servers: [HERE, THERE],
+      fileServers: [HERE, THERE],
       members: [HERE, THERE],
       timers: this.timers,
       now: () => this.time,

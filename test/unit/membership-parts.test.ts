@@ -9,8 +9,10 @@ import type { Effect } from '../../src/core/effects.js';
 import { Authority, NO_GRANT, OwnLease } from '../../src/core/membership/leases.js';
 import { SAVE_AGAIN_MICROS, WAITING_MAX } from '../../src/core/membership/limits.js';
 import { Saving } from '../../src/core/membership/saving.js';
-import type { ServerFacts, View } from '../../src/core/membership/composition.js';
-import { compose, fits, isOver, mostBehind, nextView, unheardOnes } from '../../src/core/membership/composition.js';
+import type { HoldersFacts, Member, Run, ServerFacts, View } from '../../src/core/membership/composition.js';
+import {
+  compose, fits, isOver, mostBehind, nextHolders, nextView, unheardOnes,
+} from '../../src/core/membership/composition.js';
 import { Candidacy, Voting } from '../../src/core/membership/voting.js';
 import { Timers } from '../../src/core/timers.js';
 import {
@@ -30,12 +32,16 @@ function fact(node: NodeId, change: Partial<ServerFacts> = {}): ServerFacts {
 
 function view(number: number, nodes: readonly NodeId[], change: Partial<View> = {}): View {
   const members = nodes.map((node) => ({ node, incarnation: incarnation(1), since: epoch(1) }));
-  return { epoch: epoch(number), leader: A, members, former: [], past: [], ...change };
+  return { epoch: epoch(number), leader: A, members, former: [], holders: [], past: [], ...change };
+}
+
+function next(base: View | null, number: Epoch, members: Member[], recovered: (node: NodeId) => number): View {
+  return nextView(base, { epoch: number, leader: A, members, holders: [] }, recovered);
 }
 
 function composed(base: View | null, facts: ServerFacts[], mayJoin = true): { in: string; leaving: number[] } {
   const known = new Map(facts.map((one) => [one.node, one]));
-  const options = { leader: A, epoch: epoch(9), now: 1_000, behind: new Set<NodeId>(), mayJoin };
+  const options = { leader: A, epoch: epoch(9), now: 1_000, behind: new Set<NodeId>(), mayJoin, judgesUnheard: true };
   const { members, leaving } = compose(base, known, options);
   return { in: members.map((run) => `${run.node}/${run.incarnation}`).join(' '), leaving: [...leaving] };
 }
@@ -76,7 +82,7 @@ test('of servers that do not hear each other the one in most such pairs leaves, 
 });
 
 test('a run that was left out never joins again', () => {
-  const after = nextView(view(5, [A, B]), { epoch: epoch(6), leader: A, members: view(6, [A]).members }, () => 5);
+  const after = next(view(5, [A, B]), epoch(6), view(6, [A]).members, () => 5);
   assert.deepEqual(after.past, [{ node: B, incarnation: 1 }]);
   assert.ok(isOver(after, { node: B, incarnation: incarnation(1) }));
   assert.ok(!isOver(after, { node: B, incarnation: incarnation(2) }));
@@ -88,17 +94,37 @@ test('former views are told until every member has them behind it, and bounded',
   const recovered = new Map([[A, 1], [B, 1]]);
   const by = (node: NodeId): number => recovered.get(node) ?? 0;
   let last = view(1, [A, B]);
-  for (let n = 2; n <= 4; n++) last = nextView(last, { epoch: epoch(n), leader: A, members: last.members }, by);
+  for (let n = 2; n <= 4; n++) last = next(last, epoch(n), last.members, by);
   assert.deepEqual(last.former.map((one) => one.epoch), [1, 2, 3]);
   recovered.set(A, 3);
   assert.deepEqual(mostBehind(last.members, by), [B]);
   recovered.set(B, 3);
-  last = nextView(last, { epoch: epoch(5), leader: A, members: last.members }, by);
+  last = next(last, epoch(5), last.members, by);
   assert.deepEqual(last.former.map((one) => one.epoch), [3, 4]);
-  for (let n = 6; fits(last); n++) last = nextView(last, { epoch: epoch(n), leader: A, members: last.members }, by);
+  for (let n = 6; fits(last); n++) last = next(last, epoch(n), last.members, by);
   assert.equal(last.former.length, 17);
   const joined = [{ node: A, incarnation: incarnation(9), since: epoch(30) }];
-  assert.deepEqual(nextView(last, { epoch: epoch(30), leader: A, members: joined }, () => 0).former, []);
+  assert.deepEqual(next(last, epoch(30), joined, () => 0).former, []);
+});
+
+test('who holds all commits of a pool of two', () => {
+  const facts = (change: Partial<HoldersFacts> = {}): HoldersFacts => {
+    return { servers: [A, B], allHold: false, blank: new Set(), ...change };
+  };
+  const run = (node: NodeId, number = 1): Run => ({ node, incarnation: incarnation(number) });
+  const both = view(5, [A, B], { holders: [A, B] });
+  const alone = view(5, [A], { holders: [A] });
+  assert.deepEqual(nextHolders(null, [run(A), run(B)], facts({ allHold: true })), [], 'a fresh pool');
+  assert.deepEqual(nextHolders(view(5, [A, B]), [run(A)], facts()), [], 'not known yet');
+  assert.deepEqual(nextHolders(view(5, [A, B]), [run(A), run(B)], facts({ allHold: true })), [A, B]);
+  assert.deepEqual(nextHolders(view(5, [A]), [run(A), run(B)], facts({ allHold: true })), [], 'one has just joined');
+  assert.deepEqual(nextHolders(both, [run(A)], facts()), [A]);
+  assert.deepEqual(nextHolders(both, [run(A), run(B, 2)], facts({ allHold: true })), [A], 'of another run');
+  assert.deepEqual(nextHolders(alone, [run(B)], facts()), [A], 'who is behind does not count');
+  assert.deepEqual(nextHolders(both, [run(B, 2)], facts()), [B], 'back with its disk');
+  assert.deepEqual(nextHolders(both, [run(B, 2)], facts({ blank: new Set([B]) })), [A], 'back without');
+  assert.deepEqual(nextHolders(both, [run(A, 2), run(B, 2)], facts({ blank: new Set([B]) })), [A]);
+  assert.deepEqual(nextHolders(view(5, [A, B, C]), [run(A)], facts({ servers: [A, B, C], allHold: true })), []);
 });
 
 test('authority is what a majority answered; a lease is counted from the echo and never outlasts it', () => {
@@ -224,9 +250,9 @@ test('the largest pool that starts at once fits into a frame', () => {
   const members = Array.from({ length: 64 }, (_, node) => {
     return { node: nodeId(node), incarnation: incarnation(1_700_000_000_000 + node), since: (2 ** 40) as Epoch };
   });
-  const first = nextView(null, { epoch: (2 ** 40) as Epoch, leader: A, members }, () => 0);
+  const first = next(null, (2 ** 40) as Epoch, members, () => 0);
   let last = first;
-  for (let n = 1; n <= 16; n++) last = nextView(last, { epoch: (2 ** 40 + n) as Epoch, leader: A, members }, () => 0);
+  for (let n = 1; n <= 16; n++) last = next(last, (2 ** 40 + n) as Epoch, members, () => 0);
   assert.equal(last.former.length, 16);
   assert.ok(fits(last));
 });

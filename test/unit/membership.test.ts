@@ -104,8 +104,8 @@ class Stage {
     const heartbeat = this.last(from, 'heartbeat')!;
     const { accepted = heartbeat.view?.epoch ?? 0, run = 7, willing = true } = change;
     this.frame(from, {
-      kind: 'answer', willing, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0, recovered: 0,
-      unheard: [], term: heartbeat.term, run,
+      kind: 'answer', willing, isBlank: false, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0,
+      recovered: 0, unheard: [], term: heartbeat.term, run,
     });
   }
 }
@@ -117,7 +117,7 @@ function saved(term: number, accepted: View | null = null): SavedMembership {
 
 function view(number: number, leader: NodeId, runs: [NodeId, number][]): View {
   const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(number) }));
-  return { epoch: epoch(number), leader, members, former: [], past: [] };
+  return { epoch: epoch(number), leader, members, former: [], holders: [], past: [] };
 }
 
 const heartbeat = (term: number, change: Partial<MembershipMessageOf<'heartbeat'>> = {}) =>

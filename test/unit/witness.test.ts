@@ -43,6 +43,7 @@ class Scene {
     const context: CoreContext = {
       self: ALPHA,
       servers: [ALPHA, BETA],
+      fileServers: [ALPHA, BETA],
       members: [ALPHA, BETA],
       epoch: epoch(1),
       timers: this.timers,

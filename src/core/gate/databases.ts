@@ -80,6 +80,18 @@ export class Databases {
     else database.waiting.push(finish);
   }
 
+  /**
+   * Opens what is on our disk, though nobody asks for it yet: who leads has to know of each file of a server that
+   * counts. A name that is not fit was none of ours.
+   */
+  openExisting(names: readonly string[]): void {
+    for (const name of names) {
+      const id = databaseIdOf(name);
+      if (this.databases.has(id) || this.refusalOf(id, name, 'persistent') !== null) continue;
+      this.open(id, name, 'persistent');
+    }
+  }
+
   private refusalOf(id: DatabaseId, name: string, kind: DatabaseKind): Refusal {
     const known = this.databases.get(id);
     if (known !== undefined) {
@@ -109,7 +121,8 @@ export class Databases {
     this.context.log('info', 'gate.database.open', { database: name, kind });
     this.context.emit({ kind: 'database-open', database: id, name, persistent });
     // effects are performed in order, so the engine's work on records comes after the opening
-    if (!persistent) this.records.addDatabase(id, name);
+    if (persistent) this.persistent.databaseOpening(id);
+    else this.records.addDatabase(id, name);
     return database;
   }
 

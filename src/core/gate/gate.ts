@@ -103,6 +103,7 @@ export class Gate implements RecordsEvents {
     const table = new Map([...smbdControls(parts), ...toolControls(parts, generation)]);
     const liveness = new LivenessQuestions(context, this.processes, this.forwarding);
     this.controls = new Controls(context, this.clients, this.forwarding, liveness, table);
+    this.databases.openExisting(options.persistentDatabases ?? []);
   }
 
   clientOpened(id: ClientId, pid: number): void {

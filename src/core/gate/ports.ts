@@ -43,6 +43,8 @@ export type Refusal = string | null;
 /** The persistent databases as the gate sees them. Callbacks run once, possibly inside the call. */
 export interface PersistentForGate {
   /** The file of a persistent database is open here. */
+  /** The file is about to be opened. */
+  databaseOpening(database: DatabaseId): void;
   databaseOpened(database: DatabaseId, name: string): void;
   /** Calls back once the database is in sync on a majority, ourselves included, or a bounded wait is over. */
   whenInSync(database: DatabaseId, done: (refusal: Refusal) => void): void;
@@ -77,4 +79,6 @@ export interface GateOptions {
   wallClockOriginMicros: number;
   /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
   samba?: string;
+  /** Names of the persistent databases that have a file on this server's disk; absent: none. */
+  persistentDatabases?: readonly string[];
 }

@@ -64,9 +64,9 @@ export interface Composition {
 export function compose(
   base: View | null,
   facts: ReadonlyMap<NodeId, ServerFacts>,
-  options: { leader: NodeId; epoch: Epoch; now: Micros; behind: ReadonlySet<NodeId>; mayJoin: boolean },
+  options: { leader: NodeId; epoch: Epoch; now: Micros; behind: ReadonlySet<NodeId>; mayJoin: boolean; judgesUnheard: boolean },
 ): Composition {
-  const { leader, epoch, now, behind, mayJoin } = options;
+  const { leader, epoch, now, behind, mayJoin, judgesUnheard } = options;
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
@@ -74,7 +74,7 @@ export function compose(
     if (why !== null) reasons.set(run.node, { why, by: [] });
   }
   const staying = [leader, ...present.map(({ node }) => node).filter((node) => !reasons.has(node) && node !== leader)];
-  for (const node of unheardOnes(staying, facts, leader)) {
+  for (const node of judgesUnheard ? unheardOnes(staying, facts, leader) : []) {
     const by = staying.filter((other) => other !== node && !hearEachOther(node, other, facts));
     reasons.set(node, { why: 'unheard', by });
   }
@@ -137,10 +137,42 @@ export function unheardOnes(
   }
 }
 
+/** What the leader knows of the persistent databases when it makes a view. */
+export interface HoldersFacts {
+  /** Servers that keep the databases, so no witness. */
+  servers: readonly NodeId[];
+  /** The files of all of them are known to be the same, and from here on no commit is answered that one has not. */
+  allHold: boolean;
+  /** Those whose disk remembered no view when they started: whatever they held before is gone. */
+  blank: ReadonlySet<NodeId>;
+}
+
+/**
+ * Who has every answered commit once these are the members: `View.holders` of the next view. In a pool of two servers
+ * each commit is on both, so that either may be lost, and the one that stays holds all; what it does alone, the other
+ * has to get before it counts again. (In larger pools a majority of the servers is there, or nothing is committed.)
+ */
+export function nextHolders(base: View | null, members: readonly Run[], facts: HoldersFacts): NodeId[] {
+  const { servers, allHold, blank } = facts;
+  if (base === null || servers.length !== 2) return [];
+  const stays = (node: NodeId): boolean => {
+    const run = memberOf({ members: base.members }, node);
+    return run !== undefined && members.some((other) => other.node === node && other.incarnation === run.incarnation);
+  };
+  if (allHold && servers.every(stays)) return [...servers];
+  const staying = base.holders.filter(stays);
+  if (staying.length > 0) return staying;
+  // all of them were lost: of those that are back with their disks, each has everything
+  const known = base.holders.filter((node) => !blank.has(node));
+  const back = known.filter((node) => members.some((member) => member.node === node));
+  if (back.length > 0) return back;
+  return known.length > 0 ? known : base.holders;
+}
+
 /** The view of these members that follows `base`; `recovered` is what each member's run has behind it. */
 export function nextView(
   base: View | null,
-  next: { epoch: Epoch; leader: NodeId; members: Member[] },
+  next: { epoch: Epoch; leader: NodeId; members: Member[]; holders: NodeId[] },
   recovered: (node: NodeId) => number,
 ): View {
   const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));

@@ -2,17 +2,20 @@
  * What a server does while it leads: heartbeats with leases, one proposal at a time, and the judgement of who leaves
  * and who joins. Made when an election is won, thrown away when the lead ends; membership.ts brings answers and time.
  */
-import type { Epoch, NodeId } from '../../base/ids.js';
+import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessageOf } from '../../wire/membership-messages.js';
 import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
-import { FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, STEP_DOWN_LEASES } from './limits.js';
+import {
+  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, STEP_DOWN_LEASES,
+  UNHEARD_AFTER_MICROS,
+} from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext, Saving } from './saving.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
-import { compose, fits, memberOf, mostBehind, names, nextView } from './composition.js';
+import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
 
 /** What the leader needs of the membership around it. */
 export interface LeaderPorts {
@@ -40,6 +43,10 @@ export interface LeaderNews {
   willing: boolean;
   unheard: ReadonlySet<NodeId>;
   recovered: number;
+  /** HoldersFacts.allHold, as the persistent databases say. */
+  allHold: boolean;
+  /** Our disk remembered no view when we started. */
+  isBlank: boolean;
 }
 
 export class Leading {
@@ -50,12 +57,16 @@ export class Leading {
   private proposals = 0;
   /** What each server has on disk; only epochs of our term count. */
   private readonly accepted = new Map<NodeId, number>();
+  /** Runs that we took in, and when. */
+  private readonly takenIn = new Map<NodeId, { incarnation: Incarnation; at: Micros }>();
   private leaving: ReadonlySet<NodeId> = new Set();
   private judgeTimer: Timer | null = null;
   private authorityMissedFrom: Micros;
   private hasEnded = false;
   private hasComplained = false;
   private readonly electedAt: Micros;
+  /** From when on a majority answers without a break as long as a lease. */
+  private authoritySince: Micros;
 
   constructor(
     private readonly context: MembershipContext,
@@ -70,6 +81,7 @@ export class Leading {
     this.authority = new Authority(options.leaseMicros, options.majority);
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
+    this.authoritySince = context.now();
   }
 
   /** After the election: says so, and proposes. */
@@ -104,11 +116,19 @@ export class Leading {
       this.context.count('membership.answer.refused.echo');
       return;
     }
+    const wasOver = this.authority.until <= now;
     this.authority.onAnswer(peer.node, message, now);
+    if (wasOver && this.authority.until > now) this.authorityCame(now);
     this.accepted.set(peer.node, Math.max(message.accepted, this.accepted.get(peer.node) ?? 0));
     this.checkAgreed();
     this.tellLease();
     if (this.proposal === null) this.judge();
+  }
+
+  /** We were cut off, or have just been elected: what others could not tell us until now is not held against them. */
+  private authorityCame(now: Micros): void {
+    this.authoritySince = now;
+    if (this.agreed !== null) this.peers.expectFromNow(now, null);
   }
 
   private tellLease(): void {
@@ -136,8 +156,11 @@ export class Leading {
     return this.proposal !== null && this.proposal !== this.agreed;
   }
 
-  private propose(view: View, left: readonly Run[]): void {
+  private propose(view: View, { joined, left }: Composition): void {
     this.proposals++;
+    for (const node of joined) {
+      this.takenIn.set(node, { incarnation: memberOf(view, node)!.incarnation, at: this.context.now() });
+    }
     this.proposal = view;
     this.ports.proposed?.(view, new Map(left.map(({ node }) => [node, this.authority.leaseOverAt(node)])));
     this.context.count('membership.proposed');
@@ -182,11 +205,11 @@ export class Leading {
         all.set(node, { ...self, ...lease, willing, unheard, recovered });
         continue;
       }
-      const { incarnation, heardAt, silentFrom, willing, unheard, recovered } = peer;
+      const { incarnation, heardAt, willing, unheard, recovered } = peer;
       all.set(node, {
         node,
         incarnation,
-        isSilent: now - silentFrom >= leaseMicros,
+        isSilent: now >= this.silentAt(peer),
         isHeard: now - heardAt < leaseMicros,
         willing,
         unheard,
@@ -197,26 +220,49 @@ export class Leading {
     return all;
   }
 
+  /** When it counts as silent if nothing comes of it until then. */
+  private silentAt(peer: Peer): Micros {
+    const { leaseMicros } = this.options;
+    const taken = this.takenIn.get(peer.node);
+    const isNew = taken?.incarnation === peer.incarnation
+      && this.context.now() - taken.at < NEW_MEMBER_LEASES * leaseMicros;
+    return peer.silentFrom + (isNew ? NEW_MEMBER_SILENT_LEASES : 1) * leaseMicros;
+  }
+
   /** Looks who should leave or join, and proposes that when nothing is open. */
   private judge(): void {
     if (this.hasEnded) return;
     if (!this.own().willing) return this.ports.stepDown('we are to be left out');
+    // without a majority it is rather we who are cut off than they
+    if (this.agreed !== null && this.context.now() >= this.authority.until) return;
     const base = this.agreed ?? this.saving.accepted;
     const composition = this.composeNext(base, new Set());
     this.leaving = composition.leaving;
     this.ports.suspects?.(composition.reasons);
     this.lookAgain(base);
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
-    const isChange = composition.joined.length > 0 || composition.left.length > 0;
+    const holders = this.holdersOf(base, composition);
+    const isChange =
+      composition.joined.length > 0 || composition.left.length > 0 || holders.length > (base?.holders.length ?? 0);
     if (this.agreed !== null && !isChange) return;
     this.proposeComposition(base, composition);
+  }
+
+  private holdersOf(base: View | null, { members }: Composition): NodeId[] {
+    const { servers, self } = this.options;
+    const { allHold, isBlank } = this.own();
+    const blank = new Set(this.peers.all.filter((peer) => peer.isBlank).map(({ node }) => node));
+    if (isBlank) blank.add(self.node);
+    return nextHolders(base, members, { servers, allHold, blank });
   }
 
   private composeNext(base: View | null, behind: ReadonlySet<NodeId>): Composition {
     const mayJoin = (base?.former.length ?? 0) < FORMER_VIEWS_FOR_JOINS;
     const epoch = this.nextEpoch();
     const now = this.context.now();
-    return compose(base, this.facts(), { leader: this.options.self.node, epoch, now, behind, mayJoin });
+    const judgesUnheard = now - this.authoritySince >= UNHEARD_AFTER_MICROS;
+    const leader = this.options.self.node;
+    return compose(base, this.facts(), { leader, epoch, now, behind, mayJoin, judgesUnheard });
   }
 
   private nextEpoch(): Epoch {
@@ -227,10 +273,13 @@ export class Leading {
     if (this.proposals + 1 >= EPOCHS_PER_TERM) return this.ports.stepDown('this term has no more epochs');
     const leader = this.options.self.node;
     const recovered = (node: NodeId): number => this.recoveredBy(node);
-    const make = ({ members }: Composition): View =>
-      nextView(base, { epoch: this.nextEpoch(), leader, members }, recovered);
+    const make = (next: Composition): View => {
+      const { members } = next;
+      const holders = this.holdersOf(base, next);
+      return nextView(base, { epoch: this.nextEpoch(), leader, members, holders }, recovered);
+    };
     const view = make(composition);
-    if (fits(view)) return this.propose(view, composition.left);
+    if (fits(view)) return this.propose(view, composition);
     // whoever is furthest behind must start anew, or the list of former views grows without end
     const behind = mostBehind(composition.members, recovered);
     if (behind.includes(leader)) return this.ports.stepDown('we are too many views behind');
@@ -240,7 +289,7 @@ export class Leading {
     const lesser = make(smaller);
     if (!fits(lesser)) return;
     this.ports.suspects?.(smaller.reasons);
-    this.propose(lesser, smaller.left);
+    this.propose(lesser, smaller);
   }
 
   private complain(behind: readonly NodeId[]): void {
@@ -269,11 +318,11 @@ export class Leading {
 
   /** A member falls silent, or a lease ends, between two heartbeats: judge then, not at the next heartbeat. */
   private lookAgain(base: View | null): void {
-    const { leaseMicros, heartbeatMicros } = this.options;
+    const { heartbeatMicros } = this.options;
     const now = this.context.now();
     const times = (base?.members ?? []).flatMap(({ node }) => {
       const peer = this.peers.get(node);
-      return peer === undefined ? [] : [peer.silentFrom + leaseMicros, this.authority.leaseOverAt(node)];
+      return peer === undefined ? [] : [this.silentAt(peer), this.authority.leaseOverAt(node)];
     });
     const next = Math.min(...times.filter((at) => at > now));
     this.judgeTimer?.cancel();

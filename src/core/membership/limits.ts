@@ -27,6 +27,19 @@ export const STEP_DOWN_LEASES = 2;
 /** A fresh pool's leader waits so many heartbeats for more servers, so that a pool that starts has one first view. */
 export const GATHER_HEARTBEATS = 2;
 
+/**
+ * For so many leases a server is new: a process that has just started compiles, opens its databases and meets its smbds,
+ * and may be late for once. It is left out only after a longer silence; its lease ends as always.
+ */
+export const NEW_MEMBER_LEASES = 8;
+export const NEW_MEMBER_SILENT_LEASES = 3;
+
+/**
+ * Links that are silent count against a member only after the majority has been there for so long: longer than a link
+ * that works again takes to be heard after everything was silent.
+ */
+export const UNHEARD_AFTER_MICROS = 1_500_000;
+
 /** Who gave the lead away does not stand for so many leases: the others get the time to elect. */
 export const REST_LEASES = 4;
 

@@ -101,7 +101,10 @@ export class Membership {
   private willing = true;
   private unheard: ReadonlySet<NodeId> = new Set();
   private recoveredEpoch = 0;
+  private allHold = false;
   private standTimer: Timer | null = null;
+  /** Since when we want to lead, or see that nobody does; null: somebody leads. */
+  private leaderlessSince: Micros | null = null;
   private tickDueAt: Micros = 0;
   /** A server that never saved anything, in a pool that may be fresh as a whole. */
   private isFresh: boolean;
@@ -151,6 +154,14 @@ export class Membership {
   /** The records have behind them what the view of this epoch asked. */
   recovered(epoch: Epoch): void {
     this.recoveredEpoch = Math.max(this.recoveredEpoch, epoch);
+  }
+
+  /**
+   * Whether all servers have every answered commit of the persistent databases, and each commit from now on needs all
+   * of them. Said by the server that leads.
+   */
+  setAllHold(allHold: boolean): void {
+    this.allHold = allHold;
   }
 
   /** The configured servers that our links do not hear, for as long as a lease. */
@@ -240,6 +251,7 @@ export class Membership {
     if (this.leading !== null || !this.isServer) return;
     const wasLed = this.hasLeader;
     this.hasLeader = false;
+    this.leaderlessSince ??= now;
     const isLate = now - dueAt >= heartbeatMicros;
     if (isLate || this.over || !this.willing) return this.standLater(now + (isLate ? 0 : leaseMicros));
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
@@ -295,7 +307,11 @@ export class Membership {
     const { self, incarnation, heartbeatMicros, leaseMicros } = options;
     this.candidacy = null;
     this.standTimer?.cancel();
-    peers.expectFromNow(context.now(), this.leader);
+    // the former leader is dead when we were elected at once; when that took long, we may all have been cut off
+    const now = context.now();
+    const tookLong = now - (this.leaderlessSince ?? now) > leaseMicros;
+    peers.expectFromNow(now, tookLong ? null : this.leader);
+    this.leaderlessSince = null;
     this.leader = self;
     this.hasLeader = true;
     this.isFresh = false;
@@ -303,7 +319,13 @@ export class Membership {
     context.log('info', 'membership.leads', { term });
     const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
     const own = { self: { node: self, incarnation }, heartbeatMicros, leaseMicros, majority: this.majority, servers };
-    const news = () => ({ willing: this.willing, unheard: this.unheard, recovered: this.recoveredEpoch });
+    const news = () => ({
+      willing: this.willing,
+      unheard: this.unheard,
+      recovered: this.recoveredEpoch,
+      allHold: this.allHold,
+      isBlank: this.isBlank,
+    });
     this.leading = new Leading(context, own, saving, peers, news, {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),
@@ -317,6 +339,11 @@ export class Membership {
 
   private extendLease(until: Micros): void {
     if (!this.over && names(this.installed, this.run)) this.ownLease.extend(until);
+  }
+
+  /** Whatever of the pool's was on our disk in an earlier run is gone. */
+  private get isBlank(): boolean {
+    return (this.options.saved?.accepted ?? null) === null;
   }
 
   private get run(): { node: NodeId; incarnation: Incarnation } {
@@ -523,6 +550,7 @@ export class Membership {
     if (message.term > saving.term) this.raiseTerm(message.term);
     if (this.leading !== null) return this.refuse(peer.node, 'second-leader');
     this.candidacy = null;
+    this.leaderlessSince = null;
     this.leader = peer.node;
     this.hasLeader = true;
     this.isFresh = false;
@@ -563,6 +591,7 @@ export class Membership {
     this.send(peer, {
       kind: 'answer',
       willing: this.isServer && this.willing && !this.over,
+      isBlank: this.isBlank,
       echo,
       // 0 means "none": a clock at its very start is told as 1
       sentAt: Math.max(1, this.context.now()),
@@ -577,8 +606,8 @@ export class Membership {
     if (message.term > this.saving.term) return this.raiseTerm(message.term);
     const { leading } = this;
     if (leading === null || message.term !== leading.term) return;
-    peer.willing = message.willing;
-    peer.unheard = new Set(message.unheard);
+    this.peers.said(peer, message.sentAt, message);
+    peer.isBlank = message.isBlank;
     peer.accepted = Math.max(peer.accepted, message.accepted);
     peer.installed = Math.max(peer.installed, message.installed);
     peer.recovered = Math.max(peer.recovered, message.recovered);

@@ -16,8 +16,12 @@ export interface Peer {
   accepted: number;
   installed: number;
   recovered: number;
+  /** When, by its clock, it said the newest of what changes both ways: whether it is willing, and whom it hears. */
+  saidAt: Micros;
   /** Whether it can be a member; null: it did not say yet. */
   willing: boolean | null;
+  /** Its disk remembered no view when it started. */
+  isBlank: boolean;
   unheard: ReadonlySet<NodeId>;
 }
 
@@ -35,7 +39,9 @@ export class Peers {
       accepted: 0,
       installed: 0,
       recovered: 0,
+      saidAt: 0,
       willing: null,
+      isBlank: false,
       unheard: new Set<NodeId>(),
     }));
     this.byNode = new Map(this.all.map((peer) => [peer.node, peer]));
@@ -53,9 +59,19 @@ export class Peers {
     peer.incarnation = incarnation;
     peer.installed = 0;
     peer.recovered = 0;
+    peer.saidAt = 0;
     peer.willing = null;
+    peer.isBlank = false;
     peer.unheard = new Set();
     return true;
+  }
+
+  /** What it says of itself in an answer that it sent at `sentAt`; one that was overtaken says nothing new. */
+  said(peer: Peer, sentAt: Micros, { willing, unheard }: { willing: boolean; unheard: readonly NodeId[] }): void {
+    if (sentAt < peer.saidAt) return;
+    peer.saidAt = sentAt;
+    peer.willing = willing;
+    peer.unheard = new Set(unheard);
   }
 
   /** We slept, so frames may wait unread: nobody is judged by that time. */
@@ -63,8 +79,12 @@ export class Peers {
     for (const peer of this.all) peer.silentFrom = Math.min(now, peer.silentFrom + micros);
   }
 
-  /** Nobody but `except` had a reason to talk to us until now. */
+  /** Nobody but `except` had a reason, or a way, to talk to us until now; what they said of themselves before is old. */
   expectFromNow(now: Micros, except: NodeId | null): void {
-    for (const peer of this.all) if (peer.node !== except) peer.silentFrom = now;
+    for (const peer of this.all) {
+      peer.willing = null;
+      peer.unheard = new Set();
+      if (peer.node !== except) peer.silentFrom = now;
+    }
   }
 }

@@ -1,11 +1,13 @@
 /**
  * The leader of one persistent database: orders commits, sends them to all members, decides when they are durable on
- * a majority, and brings members that differ to its own state. One commit at a time. Lives on the server that leads,
- * beside its Member, and talks to all members, its own included, by the same messages.
+ * enough servers (persistent.ts: a majority, or the holders of the view), and brings members that differ to its own
+ * state. One commit at a time. Lives on the server that leads, beside its Member, and talks to all members, its own
+ * included, by the same messages.
  *
- * Phases: it first collects the versions of a majority; the highest is what the pool has. It takes that over, stamps it
- * with a new term, first in its own file, and serves once a majority holds the stamped version. From then on it is the
- * truth: a member with anything else, even a higher number of an older term, holds a commit that nobody was promised.
+ * Phases: it first collects the versions of enough servers; the highest is what the pool has. It takes that over,
+ * stamps it with a new term, first in its own file, and serves once enough hold the stamped version. From then on it is
+ * the truth: a member with anything else, even a higher number of an older term, holds a commit that nobody was
+ * promised.
  */
 import type { DatabaseId, NodeId } from '../../base/ids.js';
 import {
@@ -100,11 +102,9 @@ export class LeaderOfDatabase {
     private readonly context: CoreContext,
     private readonly send: (to: NodeId, message: PersistentMessage) => void,
     private readonly readOwn: (done: (rows: PersistentRow[] | string) => void) => void,
+    /** Whether these servers are enough for a commit, or to know what was committed. */
+    private readonly isEnough: (has: (node: NodeId) => boolean) => boolean,
   ) {}
-
-  private get majority(): number {
-    return Math.floor(this.context.servers.length / 2) + 1;
-  }
 
   /** Asks every member which version it has; one that is silent hears the question when it returns. */
   askAll(): void {
@@ -217,11 +217,11 @@ export class LeaderOfDatabase {
 
   // --- becoming the truth
 
-  /** With the versions of a majority known, ourselves included, makes the highest of them ours. */
+  /** With the versions of enough servers known, ourselves included, makes the highest of them ours. */
   private takeOver(): void {
     const { self } = this.context;
     const own = this.versions.get(self);
-    if (own === undefined || this.versions.size < this.majority) return;
+    if (own === undefined || !this.isEnough((node) => this.versions.has(node))) return;
     let best = self;
     for (const [node, version] of this.versions) {
       if (compareVersions(version, this.versions.get(best) ?? own) > 0) best = node;
@@ -295,13 +295,14 @@ export class LeaderOfDatabase {
     } else if (!sameVersion(this.versions.get(from), this.current)) {
       this.syncIfNeeded(from);
     }
-    const holders = [...this.versions].filter(([, version]) => sameVersion(version, this.current));
-    if (holders.length < this.majority) return;
+    if (!this.isEnough((node) => this.isCurrent(node))) return;
     this.phase = 'serving';
     const { term, sequence } = this.current;
     this.context.log('info', 'persistent.serving', { database: this.name, term, sequence });
     this.resolveActive();
-    for (const [node] of holders) this.memberIsCurrent(node);
+    // whose word we threw away when we began anew, and who was not needed since
+    for (const node of this.context.members) if (!this.versions.has(node)) this.ask(node);
+    for (const node of this.versions.keys()) if (this.isCurrent(node)) this.memberIsCurrent(node);
     this.next();
   }
 
@@ -364,8 +365,7 @@ export class LeaderOfDatabase {
 
   private next(): void {
     if (this.phase !== 'serving' || this.active !== null || this.queue.length === 0) return;
-    const reachable = this.context.members.filter((node) => this.context.isUp(node));
-    if (reachable.length < this.majority) return this.retryLater();
+    if (!this.isEnough((node) => this.context.isUp(node))) return this.retryLater();
     if (this.mustWaitForSync()) return;
     const commit = this.queue.shift();
     if (commit === undefined) return;
@@ -420,13 +420,13 @@ export class LeaderOfDatabase {
   }
 
   /**
-   * Done: durable here and on a majority, held by all that are up or had their time, and by the origin if it is up,
+   * Done: durable here and on enough servers, held by all that are up or had their time, and by the origin if it is up,
    * since its process reads its own file next.
    */
   private checkActive(): void {
     const active = this.active;
     if (active === null || this.phase !== 'serving') return;
-    const durable = active.holders.size >= this.majority && active.holders.has(this.context.self);
+    const durable = active.holders.has(this.context.self) && this.isEnough((node) => active.holders.has(node));
     const late = this.context.now() >= active.startedAt + STRAGGLER_WAIT_MICROS_MAX;
     if (!durable || active.awaited.has(active.origin) || (active.awaited.size > 0 && !late)) {
       if (active.awaited.size === 0) this.retryLater();
@@ -486,13 +486,21 @@ export class LeaderOfDatabase {
     this.next();
   }
 
+  /** Each of these servers has what was committed, and nothing is under way that one of them may miss. */
+  allHave(servers: readonly NodeId[]): boolean {
+    return this.phase === 'serving' && this.active === null && servers.every((node) => this.isCurrent(node));
+  }
+
+  private isCurrent(node: NodeId): boolean {
+    return sameVersion(this.versions.get(node), this.current);
+  }
+
   /** For people. */
   status(): LeaderStatus {
-    const holders = [...this.versions].filter(([, version]) => sameVersion(version, this.current));
     return {
       phase: this.phase,
       sequence: this.current.sequence,
-      holders: holders.map(([node]) => node),
+      holders: [...this.versions.keys()].filter((node) => this.isCurrent(node)),
       waiting: this.queue.length + (this.active === null ? 0 : 1),
     };
   }

@@ -3,7 +3,7 @@
  * Knows nothing of majorities; does what the leader (core/persistent/leader) says and reports what became of it. Each
  * change of a file is one durable transaction of the host, so a file always holds one whole version.
  */
-import type { DatabaseId } from '../../base/ids.js';
+import type { DatabaseId, NodeId } from '../../base/ids.js';
 import { VERSION_ZERO, sameVersion, versionOf } from '../../wire/persistent-rows.js';
 import type { Version } from '../../wire/persistent-rows.js';
 import type { CoreContext } from '../context.js';
@@ -39,6 +39,8 @@ export class Member {
     private readonly context: CoreContext,
     /** Called when the version of a file is known or changed; `failed` says what was not done. */
     private readonly report: (database: DatabaseId, version: Version, failed: string) => void,
+    /** Which servers' files count, in words, and those of them that are missing. */
+    private readonly needs: () => { where: string; missing: readonly NodeId[] },
   ) {}
 
   /** The file is open: it is read to learn its version. */
@@ -172,10 +174,10 @@ export class Member {
     this.learnVersion(file);
     const timer = this.context.timers.at(this.context.now() + ATTACH_WAIT_MICROS_MAX, () => {
       file.waiters.delete(waiter);
-      const missing = this.context.servers.filter((node) => !this.context.isUp(node));
-      const remedy = 'start smbpoold on the missing servers: a majority must be there';
+      const { where, missing } = this.needs();
+      const remedy = `start smbpoold on the missing servers: it must run on ${where}`;
       this.context.log('error', 'persistent.attach-refused', { database: file.name, missing, remedy });
-      done(`${file.name} is not in sync on a majority of the servers (missing: ${missing.join(', ') || 'none'})`);
+      done(`${file.name} is not in sync on ${where} (missing: ${missing.join(', ') || 'none'})`);
     });
     const waiter: Waiter = { done, timer };
     file.waiters.add(waiter);

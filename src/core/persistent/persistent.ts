@@ -1,7 +1,8 @@
 /**
  * Persistent databases (secrets, passdb, registry …): the same on all servers, a commit durable on a majority before it
- * is answered, all or nothing. This class is the origin's side, which carries the commits of local processes to the
- * leader and their answers back, and the switchboard between Member (own files) and LeaderOfDatabase (majority).
+ * is answered, or in a pool of two on the holders that the view names, all or nothing. This class is the origin's side,
+ * which carries the commits of local processes to the leader and their answers back, and the switchboard between Member
+ * (own files) and LeaderOfDatabase (who has what).
  */
 import type { DatabaseId, Incarnation, NodeId } from '../../base/ids.js';
 import { termOf } from '../../wire/membership-messages.js';
@@ -43,13 +44,25 @@ export class Persistent implements PersistentForGate {
   private lastNumber = 0;
   /** Of the view that we installed: who orders commits, and its term. Null before the first view. */
   private led: { by: NodeId; term: number } | null = null;
+  /** View.holders of the view that we installed. */
+  private holders: readonly NodeId[] = [];
+  /** We lead a pool of two, both have everything, and no commit is answered that one of them has not. */
+  private allHold = false;
+  /** Databases that are being opened: what is in their files is not known yet. */
+  private readonly opening = new Set<DatabaseId>();
   /** Commits for databases that are not open here yet, while we lead. */
   private early: { from: NodeId; database: DatabaseId; number: number; rows: PersistentRow[] }[] = [];
 
-  constructor(private readonly context: CoreContext) {
-    this.member = new Member(context, (database, version, failed) => {
-      this.sendToLeader({ kind: 'version', database, version, failed });
-    });
+  constructor(
+    private readonly context: CoreContext,
+    /** HoldersFacts.allHold changed; for the engine of the membership. */
+    private readonly allHoldChanged: (allHold: boolean) => void,
+  ) {
+    this.member = new Member(
+      context,
+      (database, version, failed) => this.sendToLeader({ kind: 'version', database, version, failed }),
+      () => this.needs(),
+    );
   }
 
   /** The server that orders commits: the view's leader; before the first view we do not know, and name ourselves. */
@@ -67,9 +80,11 @@ export class Persistent implements PersistentForGate {
    */
   install(view: View, left: readonly NodeId[]): void {
     const term = termOf(view.epoch);
+    this.holders = view.holders;
+    this.setAllHold(false);
     if (this.led?.by === view.leader && this.led.term === term && !left.includes(view.leader)) {
       for (const node of left) for (const leader of this.leaders.values()) leader.peerLeft(node);
-      return;
+      return this.lookWhetherAllHold();
     }
     this.led = { by: view.leader, term };
     for (const leader of this.leaders.values()) leader.close();
@@ -83,7 +98,13 @@ export class Persistent implements PersistentForGate {
     }
   }
 
+  /** A file is about to be opened, or its opening failed. It counts as long as it is not known what is in it. */
+  databaseOpening(database: DatabaseId): void {
+    this.opening.add(database);
+  }
+
   databaseOpened(database: DatabaseId, name: string): void {
+    this.opening.delete(database);
     this.member.open(database, name);
     if (this.isLeader && !this.leaders.has(database)) this.lead(database);
   }
@@ -96,12 +117,50 @@ export class Persistent implements PersistentForGate {
       this.context,
       (to, message) => this.send(to, message),
       (done) => this.member.read(database, done),
+      (has) => this.isEnough(has),
     );
     this.leaders.set(database, leader);
     leader.askAll();
     const early = this.early.filter((commit) => commit.database === database);
     this.early = this.early.filter((commit) => commit.database !== database);
     for (const { from, number, rows } of early) leader.commit(from, number, rows);
+  }
+
+  /**
+   * Whether all of these servers together have, or will have, every answered commit: in a pool of two the holders that
+   * the view names, and both of them from when we are about to name both; else a majority of those that keep databases.
+   */
+  private isEnough(has: (node: NodeId) => boolean): boolean {
+    const { fileServers } = this.context;
+    if (this.allHold) return fileServers.every(has);
+    if (this.holders.length > 0) return this.holders.every(has);
+    return fileServers.filter(has).length * 2 > fileServers.length;
+  }
+
+  /** What isEnough asks, in words, for people. */
+  private needs(): { where: string; missing: readonly NodeId[] } {
+    const isAlone = this.holders.length === 1;
+    const needed = isAlone ? this.holders : this.context.fileServers;
+    const where = isAlone ? `server ${this.holders.join()}, which alone has every commit` : 'a majority of the servers';
+    return { where, missing: needed.filter((node) => !this.context.isUp(node)) };
+  }
+
+  /**
+   * In a pool of two that does not name both as holders: do both have everything? Each tells us its databases before
+   * the versions in them (Gate announces them at first contact), so none is missed.
+   */
+  private lookWhetherAllHold(): void {
+    const { fileServers, members } = this.context;
+    if (!this.isLeader || this.allHold || fileServers.length !== 2 || this.holders.length === 2) return;
+    if (this.opening.size > 0 || this.leaders.size === 0) return;
+    const areThere = fileServers.every((node) => members.includes(node) && this.context.isUp(node));
+    if (areThere && [...this.leaders.values()].every((leader) => leader.allHave(fileServers))) this.setAllHold(true);
+  }
+
+  private setAllHold(allHold: boolean): void {
+    if (allHold === this.allHold) return;
+    this.allHold = allHold;
+    this.allHoldChanged(allHold);
   }
 
   whenInSync(database: DatabaseId, done: (refusal: Refusal) => void): void {
@@ -122,9 +181,10 @@ export class Persistent implements PersistentForGate {
       this.pending.delete(number);
       this.context.count('persistent.commit.late');
       const name = this.member.name(database);
-      const remedy = 'a commit needs the leading server and a majority: start smbpoold where it is missing';
-      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.led?.by, remedy });
-      done('no majority took the commit in time');
+      const { where, missing } = this.needs();
+      const remedy = `a commit needs the leading server and ${where}: start smbpoold where it is missing`;
+      this.context.log('error', 'persistent.commit-late', { database: name, leader: this.led?.by, missing, remedy });
+      done('not enough servers took the commit in time');
     });
     const pending: Pending = { database, rows, done, timer };
     this.pending.set(number, pending);
@@ -152,7 +212,8 @@ export class Persistent implements PersistentForGate {
         return this.keepEarly(from, message);
       }
       case 'version':
-        return this.leaders.get(database)?.onVersion(from, message.version, message.failed);
+        this.leaders.get(database)?.onVersion(from, message.version, message.failed);
+        return this.lookWhetherAllHold();
       case 'content':
         return this.leaders.get(database)?.onContent(from, message.rows, message.failed);
       default:

@@ -7,7 +7,7 @@ import type { NodeId } from '../../../src/base/ids.js';
 import { nodeId } from '../../../src/base/ids.js';
 import { Prng } from '../../../src/base/prng.js';
 import type { Micros } from '../../../src/core/effects.js';
-import { MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
+import { MEMBERSHIP_LEASE_MICROS, NEW_MEMBER_LEASES } from '../../../src/core/membership/limits.js';
 import type { View } from '../../../src/core/views.js';
 import type { ConfiguredServer } from '../../../src/wire/membership-state.js';
 import { SimulatedTime } from '../../support/simulated-time.js';
@@ -95,6 +95,8 @@ class Run {
       this.silence('leader');
       this.crashLeader();
     }
+    this.outage();
+    this.leaderNaps();
   }
 
   private get failed(): boolean {
@@ -117,12 +119,9 @@ class Run {
     this.wire.faults = PERFECT_WIRE;
     this.wire.heal();
     for (const station of this.stations) {
-      station.unheard = [];
+      station.hearsNot([]);
       station.willing = true;
-      station.input(() => {
-        station.engine?.setUnheard([]);
-        station.engine?.setWilling(true);
-      });
+      station.input(() => station.engine?.setWilling(true));
     }
   }
 
@@ -145,8 +144,7 @@ class Run {
         return this.split();
       case 5:
         this.note(`${station.self} does not hear ${other.self} on the link`);
-        station.unheard = prng.chance(0.5) ? [] : [other.self];
-        return station.input(() => station.engine?.setUnheard(station.unheard));
+        return station.hearsNot(prng.chance(0.5) ? [] : [other.self]);
       case 6:
         station.willing = prng.chance(0.5);
         this.note(`${station.self} is ${station.willing ? '' : 'un'}willing`);
@@ -261,12 +259,14 @@ class Run {
   /** Of two servers that need each other, one that slept must not leave the other out for its own silence. */
   private leaderSleeps(): void {
     if (this.failed || this.stations.length !== 2) return;
-    const runs = (): string => this.stations.map(({ self, incarnation }) => `${self}/${incarnation}`).join(' ');
-    const before = runs();
-    this.leader().stop(MEMBERSHIP_LEASE_MICROS + this.prng.below(2 * MEMBERSHIP_LEASE_MICROS));
+    const before = this.runs();
+    const micros = MEMBERSHIP_LEASE_MICROS + this.prng.below(2 * MEMBERSHIP_LEASE_MICROS);
+    // one that has just joined is waited for so long anyway
+    if (micros % 2 === 1) this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    this.leader().stop(micros);
     this.time.advance(3 * MEMBERSHIP_LEASE_MICROS);
     this.settle([]);
-    if (runs() !== before) this.checker.fail('sleepers-leave-nobody-out', `${before} became ${runs()}`);
+    this.expectRuns('sleepers-leave-nobody-out', before);
   }
 
   private expectSame(term: number, when: string): void {
@@ -294,7 +294,8 @@ class Run {
 
   private silence(who: 'member' | 'leader'): void {
     if (this.failed) return;
-    this.time.advance(this.prng.below(100_000));
+    // for a while a new member is waited for longer
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.prng.below(100_000));
     const leader = this.leader();
     const candidates = who === 'leader' ? [leader] : this.others(leader.self);
     if (candidates.length === 0) return;
@@ -311,6 +312,50 @@ class Run {
     this.wire.heal();
     this.settle([]);
     if (who === 'member' && !this.failed) this.expectSame(term, 'when a member returned');
+  }
+
+  /** The switch is away for a while and comes back: all are alive, so nobody is left out for the silence of all. */
+  private outage(): void {
+    if (this.failed) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    const before = this.runs();
+    this.note('the switch is away');
+    for (const station of this.stations) this.cutOff(station);
+    this.time.advance(3 * MEMBERSHIP_LEASE_MICROS + this.prng.below(10 * MEMBERSHIP_LEASE_MICROS));
+    const others = (node: NodeId): NodeId[] => this.others(node).map(({ self }) => self);
+    for (const station of this.stations) station.hearsNot(others(station.self));
+    this.wire.heal();
+    this.note('the switch is back');
+    // the links are heard again a little later than the membership
+    for (const station of this.stations) this.time.after(this.prng.below(500_000), () => station.hearsNot([]));
+    this.settle([]);
+    this.expectRuns('outage-leaves-nobody-out', before);
+  }
+
+  /** A leader that sleeps for less than a lease finds answers waiting: it reads them before it judges by the silence. */
+  private leaderNaps(): void {
+    if (this.failed || this.stations.length < 3) return;
+    const leader = this.leader();
+    const victim = this.others(leader.self)[0];
+    if (victim === undefined) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    const before = this.runs();
+    this.note(`some answers of ${victim.self} are lost, then the leader naps`);
+    this.wire.cut(victim.self, leader.self);
+    this.time.advance(0.35 * MEMBERSHIP_LEASE_MICROS);
+    leader.stop(0.75 * MEMBERSHIP_LEASE_MICROS);
+    this.wire.heal();
+    this.time.advance(2 * MEMBERSHIP_LEASE_MICROS);
+    this.settle([]);
+    this.expectRuns('naps-leave-nobody-out', before);
+  }
+
+  private runs(): string {
+    return this.stations.map(({ self, incarnation }) => `${self}/${incarnation}`).join(' ');
+  }
+
+  private expectRuns(rule: string, before: string): void {
+    if (!this.failed && this.runs() !== before) this.checker.fail(rule, `${before} became ${this.runs()}`);
   }
 
   private crashLeader(): void {

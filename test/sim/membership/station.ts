@@ -126,6 +126,12 @@ export class Station {
     });
   }
 
+  /** Its links do not hear these. */
+  hearsNot(nodes: NodeId[]): void {
+    this.unheard = nodes;
+    this.input(() => this.engine?.setUnheard(nodes));
+  }
+
   crash(restartMicros: Micros | null = null): void {
     if (this.engine === null) return;
     const { time, wire, trace, prng } = this.world;
@@ -244,7 +250,8 @@ export class Station {
     });
     if (this.world.troubled() && prng.chance(SAVE_CRASH_WEIGHT * settings.crashProbability)) {
       time.after(prng.below(micros), () => {
-        if (this.incarnation === run.incarnation) this.crash(prng.chance(0.5) ? 1_000 : null);
+        // a slow disk may outlast the time of faults
+        if (this.incarnation === run.incarnation && this.world.troubled()) this.crash(prng.chance(0.5) ? 1_000 : null);
       });
     }
   }
