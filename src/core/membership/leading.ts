@@ -207,9 +207,18 @@ export class Leading {
     this.ports.suspects?.(composition.reasons);
     this.lookAgain(base);
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
+    if (this.agreed !== null && !this.hasAuthority()) return;
     const isChange = composition.joined.length > 0 || composition.left.length > 0;
     if (this.agreed !== null && !isChange) return;
     this.proposeComposition(base, composition);
+  }
+
+  /**
+   * Without a majority that answers no view can be agreed, but one that is heard would be accepted: if only we hear
+   * nobody, healthy runs that we leave out would end, and with them the majority that elects another leader.
+   */
+  private hasAuthority(): boolean {
+    return this.context.now() < this.authority.until;
   }
 
   private composeNext(base: View | null, behind: ReadonlySet<NodeId>): Composition {
