@@ -27,6 +27,9 @@ const AFTERMATH_MILLIS = 1500;
 const WELL_MILLIS_MAX = 90_000;
 /** The work goes on a little after the last fault. */
 const CALM_MILLIS = 3000;
+/** A pool of which only a minority is hurt may do nothing for so long; a second is usual, and clients reconnect. */
+const SILENCE_SECONDS_MAX = 7;
+const LOOK_MILLIS = 250;
 /** More are not printed. */
 const VIOLATIONS_SHOWN_MAX = 30;
 
@@ -51,8 +54,10 @@ class Run {
   private readonly violations: string[] = [];
   private readonly statuses = new Map<string, number>();
   private readonly kinds = new Map<string, number>();
-  private readonly services = { counters: new Service('counters'), contents: new Service('files') };
+  private readonly counters = new Service('counters');
+  private readonly contents = new Service('files');
   private readonly commits = new Service('registry');
+  private readonly services = [this.counters, this.contents, this.commits];
   private readonly connections: Connection[] = [];
   private keepers: Keeper[] = [];
   private quorumLosses = 0;
@@ -82,21 +87,21 @@ class Run {
       return new Keeper(lab, place, this.outages, (line) => this.say(line), (what) => this.violated(what));
     });
     const working = this.startWork();
+    const watching = this.watchServices();
     const faults = new Faults(lab, this.keepers, new Prng(this.plan.seed + 1));
     try {
       await this.makeFaults(faults);
       await pause(CALM_MILLIS);
     } finally {
       this.isOver = true;
-      for (const service of [this.services.counters, this.services.contents, this.commits]) service.noteGap();
+      for (const service of this.services) service.noteGap();
       await faults.heal();
     }
-    await working;
+    await Promise.all([working, watching]);
     await this.verify();
     await Promise.all(this.keepers.map((keeper) => keeper.stop()));
     this.report();
-    const services = [this.services.counters, this.services.contents, this.commits];
-    const done = services.reduce((sum, service) => sum + service.count, 0);
+    const done = this.services.reduce((sum, service) => sum + service.count, 0);
     const made = [...this.kinds.values()].reduce((sum, times) => sum + times, 0);
     return { violations: this.violations, faults: made, done };
   }
@@ -121,13 +126,27 @@ class Run {
         return connection;
       };
       return [
-        count(of(1, this.services.counters), connect(1, 'counter')),
-        replace(of(2, this.services.contents), connect(2, 'writer')),
+        count(of(1, this.counters), connect(1, 'counter')),
+        replace(of(2, this.contents), connect(2, 'writer')),
         register(of(3, this.commits), server),
       ];
     });
     const ends = await Promise.allSettled(workers);
     for (const end of ends) if (end.status === 'rejected') this.violated(`a client broke: ${messageOf(end.reason)}`);
+  }
+
+  /** Whoever is hurt, the others serve: work of each kind is done somewhere. */
+  private async watchServices(): Promise<void> {
+    const told = new Set<number>();
+    while (!this.isOver) {
+      for (const { name, last } of this.services) {
+        const silence = machineSeconds() - Math.max(last, this.outages.majorityWellSince);
+        if (silence < SILENCE_SECONDS_MAX || told.has(last)) continue;
+        told.add(last);
+        this.violated(`${name}: nothing was done for ${SILENCE_SECONDS_MAX} s, and a majority is well`);
+      }
+      await pause(LOOK_MILLIS);
+    }
   }
 
   private async makeFaults(faults: Faults): Promise<void> {
@@ -191,8 +210,8 @@ class Run {
       outcomes.filter((one) => one?.outcome === 'unknown').length;
     const written = (notes: Notes['counters']) => [...notes.values()].flat().map((session) => session.written);
     const rows = [
-      { service: this.services.counters, unknown: unknown(written(this.notes.counters)) },
-      { service: this.services.contents, unknown: unknown(written(this.notes.contents)) },
+      { service: this.counters, unknown: unknown(written(this.notes.counters)) },
+      { service: this.contents, unknown: unknown(written(this.notes.contents)) },
       { service: this.commits, unknown: unknown(this.notes.changes) },
     ];
     this.print(workTable(rows));

@@ -12,7 +12,7 @@ export class Service {
   count = 0;
   longestAnswer = 0;
   longestGap = 0;
-  private last = machineSeconds();
+  last = machineSeconds();
 
   constructor(readonly name: string) {}
 

@@ -21,10 +21,10 @@ const SETTLE_MILLIS_MAX = 30_000;
 /** A smbd that loses its daemon says so and ends: wanted here. */
 const WANTED_END = /cluster_fatal|ctdbd died/i;
 /**
- * smbd leaves the record of a lease whose holder was killed, also a single smbd, until it starts anew with an empty
- * database.
+ * Stock smbd leaves what a killed process had in these databases, also where it is alone, until it starts anew with
+ * empty ones: a lease, by the client's GUID, and opens, under random numbers. Nobody looks at either again.
  */
-const LEFT_BY_KILLED_SMBDS = { except: ['leases.tdb'] };
+const LEFT_BY_KILLED_SMBDS = { except: ['leases.tdb', 'smbXsrv_open_global.tdb'] };
 
 /** What must be there before the work begins. */
 export async function prepare(lab: Lab): Promise<void> {
