@@ -1,6 +1,6 @@
 /**
- * `smbpool lab up|down|status|exec|chaos`: a pool on this machine, for trying out and for tests. Only reads the command line;
- * the work is in src/lab.
+ * `smbpool lab up|down|status|exec|chaos`: a pool on this machine, for trying out and for tests. Only reads the
+ * command line; the work is in src/lab.
  */
 import { spawn } from 'node:child_process';
 import { InvalidArgumentError, Option } from 'commander';

@@ -70,7 +70,9 @@ export async function killServer(place: ServerPlace): Promise<{ at: number; gone
   const pids = await processesIn(place.namespace);
   const at = machineSeconds();
   signalAll(pids, 'SIGKILL');
-  const areGone = async () => ![...pids, ...(await processesIn(place.namespace))].some((pid) => existsSync(`/proc/${pid}`));
+  const areGone = async () => {
+    return ![...pids, ...(await processesIn(place.namespace))].some((pid) => existsSync(`/proc/${pid}`));
+  };
   const gone = async () => {
     assert.ok(await waitUntil(areGone, END_MILLIS_MAX, 50), `processes of ${place.name} do not end`);
     forgetTheEnd(place);

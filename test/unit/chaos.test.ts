@@ -1,6 +1,6 @@
 /**
- * The judges of a chaos run, shown histories in which something is wrong: a judge that finds nothing proves nothing. And
- * the plan of its faults: repeated by its seed, never more than a minority hurt unless it says so.
+ * The judges of a chaos run, shown histories in which something is wrong: a judge that finds nothing proves nothing.
+ * And the plan of its faults: repeated by its seed, never more than a minority hurt unless it says so.
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';

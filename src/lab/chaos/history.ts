@@ -1,7 +1,7 @@
 /**
- * Judges what the clients of a chaos run saw: who held a file alone and when, and what it contained then. Pure: it reads
- * only the clients' notes, never the pool, so that planted mistakes can be shown to it (test/unit/chaos.test.ts). Times
- * are seconds of one machine-wide clock.
+ * Judges what the clients of a chaos run saw: who held a file alone and when, and what it contained then. Pure: it
+ * reads only the clients' notes, never the pool, so that planted mistakes can be shown to it (test/unit/chaos.test.ts).
+ * Times are seconds of one machine-wide clock.
  */
 
 /** What a client wrote while it held a file. `unknown`: the answer was lost; it may have been written, or not. */
@@ -60,9 +60,9 @@ export interface Judgement {
 }
 
 /**
- * What is wrong with the sessions of one file that contained `initial` before. Whoever holds a file finds in it what was
- * written last with an answer, or a later one whose answer was lost; once somebody found that one of these is not there,
- * it must never come.
+ * What is wrong with the sessions of one file that contained `initial` before. Whoever holds a file finds in it what
+ * was written last with an answer, or a later one whose answer was lost; once somebody found that one of these is not
+ * there, it must never come.
  */
 export function judge(initial: string, unsorted: readonly Session[]): Judgement {
   // a grant is answered after it was made, and what it excludes was over by then: so this is their order

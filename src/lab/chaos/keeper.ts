@@ -82,10 +82,12 @@ export class Keeper {
     }
   }
 
-  /** Waits until nothing of before is left. Without a daemon smbds end by themselves; without smbd systemd ends them. */
+  /** Waits until nothing of before is left. smbds end with their daemon; without their main one systemd ends them. */
   private async clear(daemonRuns: boolean): Promise<void> {
     const daemon = this.lab.process('smbpoold', this.place.id)?.pid;
-    const others = async () => (await processesIn(this.place.namespace)).filter((pid) => !daemonRuns || pid !== daemon);
+    const others = async () => {
+      return (await processesIn(this.place.namespace)).filter((pid) => !daemonRuns || pid !== daemon);
+    };
     if (daemonRuns) signalAll(await others(), 'SIGKILL');
     const isClear = async () => (await others()).length === 0;
     if (await waitUntil(isClear, END_MILLIS_MAX, LOOK_MILLIS)) return;

@@ -1,6 +1,6 @@
 /**
- * The end of a chaos run: what the workers noted against what the servers show, and that nothing is left of the clients.
- * Everything is healed, all servers are members, and all clients are gone by then.
+ * The end of a chaos run: what the workers noted against what the servers show, and that nothing is left of the
+ * clients. Everything is healed, all servers are members, and all clients are gone by then.
  */
 import { daemonStatus } from '../admin.js';
 import { smbpool } from '../commands.js';

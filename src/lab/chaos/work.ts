@@ -104,7 +104,8 @@ export function count(work: Work, connection: Connection): Promise<void> {
   const { prng, notes } = work;
   return again(work, connection, async () => {
     const file = prng.pick(COUNTERS);
-    const how: OpenRequest = { access: ['read', 'write'], share: 'rwd', disposition: 'open', oplock: prng.pick(OPLOCKS) };
+    const oplock = prng.pick(OPLOCKS);
+    const how: OpenRequest = { access: ['read', 'write'], share: 'rwd', disposition: 'open', oplock };
     const opened = await connection.ask(`an open of ${file}`, (client) => client.open(file, how));
     if (opened.status !== 'OK' || opened.handle === undefined) return;
     const { handle } = opened;
