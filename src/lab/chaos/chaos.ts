@@ -86,9 +86,21 @@ class Run {
     this.keepers = lab.servers().map((place) => {
       return new Keeper(lab, place, this.outages, (line) => this.say(line), (what) => this.violated(what));
     });
-    const working = this.startWork();
-    const watching = this.watchServices();
-    const faults = new Faults(lab, this.keepers, new Prng(this.plan.seed + 1));
+    try {
+      await this.workAndFaults();
+      await this.verify();
+    } finally {
+      await Promise.all(this.keepers.map((keeper) => keeper.stop()));
+    }
+    this.report();
+    const done = this.services.reduce((sum, service) => sum + service.count, 0);
+    const made = [...this.kinds.values()].reduce((sum, times) => sum + times, 0);
+    return { violations: this.violations, faults: made, done };
+  }
+
+  private async workAndFaults(): Promise<void> {
+    const working = Promise.all([this.startWork(), this.watchServices()]);
+    const faults = new Faults(this.lab, this.keepers, new Prng(this.plan.seed + 1));
     try {
       await this.makeFaults(faults);
       await pause(CALM_MILLIS);
@@ -96,14 +108,8 @@ class Run {
       this.isOver = true;
       for (const service of this.services) service.noteGap();
       await faults.heal();
+      await working;
     }
-    await Promise.all([working, watching]);
-    await this.verify();
-    await Promise.all(this.keepers.map((keeper) => keeper.stop()));
-    this.report();
-    const done = this.services.reduce((sum, service) => sum + service.count, 0);
-    const made = [...this.kinds.values()].reduce((sum, times) => sum + times, 0);
-    return { violations: this.violations, faults: made, done };
   }
 
   /** Ends with the run; a worker that breaks is a violation. */
