@@ -8,10 +8,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Debian packages, each needed for: smbd and its VFS modules; smbtorture; smbclient; the stock ctdb tool, to look at our
-# daemon with; libtdb for the addon; tdbdump and friends for the tests; a compiler; network namespaces; the client that
-# holds handles open (src/lab/client); the model checker (test/model).
+# daemon with; libtdb for the addon; tdbdump and friends for the tests; a compiler; network namespaces; frames
+# that are lost on purpose (lab chaos); the client that holds handles open (src/lab/client); the model checker
+# (test/model).
 packages=(samba samba-vfs-modules samba-testsuite smbclient ctdb libtdb-dev tdb-tools build-essential pkg-config
-  iproute2 python3 python3-impacket spin)
+  iproute2 nftables python3 python3-impacket spin)
 # and what the VFS module is built with
 if [ "${SMBPOOL_NO_MODULE:-}" != 1 ]; then
   mapfile -t -O "${#packages[@]}" packages < <(bash scripts/build-module.sh --print-packages)

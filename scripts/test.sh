@@ -14,6 +14,7 @@
 #   SMBPOOL_KILLS         how many smbds are killed under load (default 60)
 #   SMBPOOL_DAEMON_KILLS  how many daemons are killed under load (default 5)
 #   SMBPOOL_FAILOVERS     how many servers are killed one after the other (default 5)
+#   SMBPOOL_CHAOS_MINUTES how long servers, processes and links fail at random (default 2)
 #   SMBPOOL_NO_MODULE=1   without the VFS module
 #   SMBPOOL_KEEP=1        a lab in which a test failed stays up; "npx smbpool lab down" ends it
 set -euo pipefail

@@ -1,10 +1,11 @@
 /**
- * `smbpool lab up|down|status|exec`: a pool on this machine, for trying out and for tests. Only reads the command line;
- * the work is in src/lab.
+ * `smbpool lab up|down|status|exec|chaos`: a pool on this machine, for trying out and for tests. Only reads the
+ * command line; the work is in src/lab.
  */
 import { spawn } from 'node:child_process';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
+import { chaos } from '../lab/chaos/chaos.js';
 import { describeLab } from '../lab/describe.js';
 import type { ServerDescription } from '../lab/describe.js';
 import { LabError } from '../lab/errors.js';
@@ -23,6 +24,10 @@ interface UpFlags extends Partial<Omit<LabOptions, 'vfs' | 'shareOptions' | 'glo
   loss?: number;
   duplicate?: number;
 }
+
+/** Not the default lab's folder: a run without violations wipes what it made, and leaves a lab's files alone. */
+const CHAOS_ROOT = '/tmp/smbpool-chaos';
+const CHAOS_MINUTES_DEFAULT = 2;
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const collect = (value: string, before: string[]): string[] => [...before, value];
@@ -71,7 +76,56 @@ export function registerLab(program: Command): void {
     .argument('<command...>', 'after "--"')
     .passThroughOptions()
     .action(exec);
+  lab
+    .command('chaos')
+    .description('a lab of its own whose servers, processes and links fail at random, under work that is checked')
+    .option('--minutes <number>', 'how long', number, CHAOS_MINUTES_DEFAULT)
+    .option('--seed <number>', 'repeats the faults of a run in their order; default: a new one', number)
+    .option('--servers <number>', 'how many servers, 2 to 16', number, SERVER_COUNT_DEFAULT)
+    .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
+    .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
+    .option('--root <dir>', 'folder for all state, logs and the shared files', CHAOS_ROOT)
+    .option('--keep', 'the lab stays up, to be looked at')
+    .action(runChaos);
 }
+
+interface ChaosFlags extends Partial<Pick<LabOptions, 'transport' | 'logLevel'>> {
+  minutes: number;
+  seed?: number;
+  servers: number;
+  root: string;
+  keep?: true;
+}
+
+/** Exit status 1 when something was violated; the lab's files stay then. */
+async function runChaos({ minutes, seed = newSeed(), keep, ...rest }: ChaosFlags): Promise<void> {
+  if (!Number.isInteger(seed)) throw new LabError(`--seed must be a whole number; "${seed}" is not`);
+  if (minutes <= 0) throw new LabError(`--minutes must be more than 0; "${minutes}" is not`);
+  if (rest.servers < 2) throw new LabError('--servers must be 2 at least: faults of the only server prove nothing');
+  const options = labOptions({ ...rest, fresh: true });
+  say(`chaos for ${minutes} minutes, seed ${seed}`);
+  await cleaningUpOnSignal(
+    async () => {
+      const lab = await Lab.up(options, say);
+      let isWell = false;
+      try {
+        const { violations } = await chaos(lab, { seed, minutes }, say);
+        isWell = violations.length === 0;
+        say(isWell ? `nothing was violated (seed ${seed})` : `${violations.length} violations, seed ${seed}`);
+      } finally {
+        if (keep) say('the lab stays up: npx smbpool lab exec 0 -- smbstatus; end it: npx smbpool lab down --wipe');
+        else await lab.down();
+      }
+      if (isWell && !keep) lab.wipe();
+      if (isWell) return;
+      say(`logs of each server, and what the clients noted (chaos-notes.json), are below ${lab.layout.root}`);
+      process.exitCode = 1;
+    },
+    () => Lab.interrupt(),
+  );
+}
+
+const newSeed = (): number => Math.floor(Math.random() * 2 ** 31);
 
 async function up(servers: number, flags: UpFlags): Promise<void> {
   const { smbOption, globalOption, module, vfs, loss, duplicate, ...rest } = flags;

@@ -14,7 +14,7 @@ import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE } from './layout.js
 import { explanation } from './logs.js';
 import {
   bridgeExists, bridgeFilterHint, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge,
-  removeNamespace,
+  removeFrameLoss, removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
 import { isAlive, signal, start, startTicks } from './processes.js';
@@ -266,14 +266,37 @@ export class Lab {
   }
 
   /**
-   * Starts smbpoold and smbd of this server again, after they ended, and waits until it is a member and serves; for
-   * that a majority must be there, not all.
+   * Starts what ended of smbpoold and smbd of this server again, and waits until it is a member and serves; for that a
+   * majority must be there, not all.
    */
   async startAgain(place: ServerPlace): Promise<void> {
-    await this.startDaemon(place);
+    if (!this.isRunning('smbpoold', place)) await this.startDaemon(place);
     await this.waitForDaemon(place, 'it is a member');
-    await this.startSmbd(place);
+    if (!this.isRunning('smbd', place)) await this.startSmbd(place);
     await this.waitForShare(place);
+  }
+
+  isRunning(kind: LabProcess['kind'], place: ServerPlace): boolean {
+    const known = this.process(kind, place.id);
+    return known !== null && isAlive(known);
+  }
+
+  /** Whether the server's daemon is a member of the pool and tells what it owns to all, and its smbd is there. */
+  async isWhole(place: ServerPlace): Promise<boolean> {
+    return this.isRunning('smbd', place) && (await this.isMember(place, 'it is a member'));
+  }
+
+  private async isMember(place: ServerPlace, until: 'all are members' | 'it is a member'): Promise<boolean> {
+    const status = await daemonStatus(place.adminSocket);
+    if (!status || status.epoch === 0 || status.awaiting.length > 0) return false;
+    const up = new Set(status.servers.filter((server) => server.up).map(({ id }) => id));
+    return until === 'it is a member' || this.servers().every(({ id }) => id !== null && up.has(id));
+  }
+
+  /** Whether all servers are members and see each other as such. */
+  async isComplete(): Promise<boolean> {
+    const complete = await Promise.all(this.servers().map((place) => this.isMember(place, 'all are members')));
+    return complete.every((one) => one);
   }
 
   private async startDaemon(place: ServerPlace): Promise<void> {
@@ -297,14 +320,9 @@ export class Lab {
     const ready = async () => {
       this.checkWanted();
       if (dead()) return true;
-      const status = await daemonStatus(place.adminSocket);
-      if (!status) return false;
       // a witness is no member of any view
-      if (this.isWitness(place)) return true;
-      const isMember = status.epoch > 0 && status.awaiting.length === 0;
-      const up = new Set(status.servers.filter((server) => server.up).map(({ id }) => id));
-      const isIncomplete = this.servers().some(({ id }) => id === null || !up.has(id));
-      if (!isMember || (until === 'all are members' && isIncomplete)) return false;
+      if (this.isWitness(place)) return (await daemonStatus(place.adminSocket)) !== null;
+      if (!(await this.isMember(place, until))) return false;
       return existsSync(place.ringSocket) && (await accepts({ path: place.socket }));
     };
     const inTime = await waitUntil(ready, DAEMON_START_MILLIS_MAX, 100);
@@ -418,6 +436,7 @@ export async function clearWithoutState(root: string | undefined, wipe: boolean)
 
 /** Removes every namespace and bridge of the lab's names; what runs inside is ended. */
 export async function removeNetwork(): Promise<void> {
+  await removeFrameLoss();
   await Promise.all(existingNamespaces().map((namespace) => removeNamespace(namespace)));
   await removeBridge();
 }

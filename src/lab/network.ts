@@ -11,6 +11,8 @@ import { pause, run, tryRun } from './run.js';
 
 /** Where `ip netns` keeps the names. */
 const NAMESPACE_FOLDER = '/run/netns';
+/** Of the firewall, for frames that are lost on purpose. */
+const FILTER_TABLE = 'smbpool_lab';
 /** How long processes have to end after a TERM signal before they are killed. */
 const TERMINATE_MILLIS_MAX = 3000;
 
@@ -64,12 +66,12 @@ export function bridgeFilterHint(): string {
 }
 
 /** Processes inside a namespace; all of them are the lab's, or somebody's who went in through `lab exec`. */
-async function processesIn(namespace: string): Promise<number[]> {
+export async function processesIn(namespace: string): Promise<number[]> {
   const result = await tryRun('ip', ['netns', 'pids', namespace]);
   return result.stdout.split(/\s+/).filter((word) => word !== '').map(Number);
 }
 
-function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
+export function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
   for (const pid of pids) {
     try {
       process.kill(pid, signal);
@@ -98,4 +100,42 @@ export async function removeNamespace(namespace: string): Promise<void> {
 
 export async function removeBridge(): Promise<void> {
   if (bridgeExists()) await run('ip', ['link', 'del', BRIDGE]);
+}
+
+/** The cable of a server, at the bridge's end: nothing reaches it any more, and it sees that the line is dead. */
+export async function setLink(namespace: string, state: 'up' | 'down'): Promise<void> {
+  await run('ip', ['link', 'set', hostInterface(namespace), state]);
+}
+
+/** The server's own end: sending fails, too. */
+export async function setInterface(namespace: string, state: 'up' | 'down'): Promise<void> {
+  await run('ip', ['-n', namespace, 'link', 'set', SERVER_INTERFACE, state]);
+}
+
+/** Frames from one server to another that are lost on the bridge; what clients send and get is not meant. */
+export interface FrameLoss {
+  /** Namespaces; null: of, or to, all servers. */
+  from: string | null;
+  to: string | null;
+  percent: number;
+}
+
+/** Has these frames lost, and no others. Needs nft(8), since the kernels of some machines have no netem. */
+export async function setFrameLoss(losses: readonly FrameLoss[]): Promise<void> {
+  const rules = losses.map(({ from, to, percent }) => {
+    const source = from === null ? '' : `iifname "${hostInterface(from)}" `;
+    const target = to === null ? '' : `oifname "${hostInterface(to)}" `;
+    const random = percent >= 100 ? '' : `numgen random mod 100 < ${percent} `;
+    return `${source}${target}${random}drop`;
+  });
+  const chain = `chain forward { type filter hook forward priority 0; policy accept;\n${rules.join('\n')}\n}\n`;
+  // one transaction; the first line is for the second, which fails where there is no table
+  const table = `table bridge ${FILTER_TABLE}`;
+  await run('nft', ['-f', '-'], { input: `add ${table}\ndelete ${table}\n${table} {\n${chain}}\n` });
+}
+
+/** Undoes setFrameLoss, also that of a run that was killed. */
+export async function removeFrameLoss(): Promise<void> {
+  // who has no nft has lost no frames
+  await tryRun('nft', ['delete', 'table', 'bridge', FILTER_TABLE]).catch(() => undefined);
 }

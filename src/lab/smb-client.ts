@@ -121,6 +121,7 @@ export class SmbClient {
     password = LAB_PASSWORD,
     share = SHARE,
     namespace?: string,
+    giveUpMs = CONNECT_MILLIS_MAX,
   ): Promise<SmbClient> {
     const script = join(repositoryFolder(), 'src/lab/client/smb_client.py');
     const inside = namespace === undefined ? [] : ['ip', 'netns', 'exec', namespace];
@@ -132,7 +133,7 @@ export class SmbClient {
     child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));
     child.stdin.on('error', () => undefined);
     await new Promise<void>((resolve, reject) => {
-      const deadline = setTimeout(() => reject(new LabError(`${address}: no answer to the logon`)), CONNECT_MILLIS_MAX);
+      const deadline = setTimeout(() => reject(new LabError(`${address}: no answer to the logon`)), giveUpMs);
       createInterface({ input: child.stdout }).on('line', (text) => {
         const line = JSON.parse(text) as Line;
         if (line.event === 'connected') {

@@ -11,9 +11,10 @@ import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
-import { LAB_PASSWORD, LAB_USER, SERVER_INTERFACE, SHARE, hostInterface } from '../../src/lab/layout.js';
+import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
+import { setInterface, setLink } from '../../src/lab/network.js';
 import { isAlive } from '../../src/lab/processes.js';
-import { pause, run, waitUntil } from '../../src/lab/run.js';
+import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { setSmbUser } from '../../src/lab/users.js';
@@ -102,15 +103,10 @@ interface Isolation {
   end(place: ServerPlace): Promise<unknown>;
 }
 
-const setLink = (place: ServerPlace, state: 'up' | 'down') =>
-  run('ip', ['link', 'set', hostInterface(place.namespace), state]);
-const setInterface = (place: ServerPlace, state: 'up' | 'down') =>
-  run('ip', ['-n', place.namespace, 'link', 'set', SERVER_INTERFACE, state]);
-
 const LINK_DOWN: Isolation = {
   what: 'link down',
-  begin: (place) => setLink(place, 'down'),
-  end: (place) => setLink(place, 'up'),
+  begin: (place) => setLink(place.namespace, 'down'),
+  end: (place) => setLink(place.namespace, 'up'),
 };
 
 function daemonStopped(lab: Lab): Isolation {
@@ -180,14 +176,14 @@ async function interfaceDown(lab: Lab, victim: ServerPlace): Promise<void> {
     const [holder, other, dying] = clients as [SmbClient, SmbClient, SmbClient];
     const files = await HeldFiles.hold('interface', FILES, holder, dying);
     const at = machineSeconds();
-    await setInterface(victim, 'down');
+    await setInterface(victim.namespace, 'down');
     try {
       const free = await firstOpen(other, files.onlyVictims, at, MINE);
       await files.assertHeld(other, at);
       tell(`interface of ${victim.name} down`, free, 0);
       await pause(OUTAGE_MILLIS);
     } finally {
-      await setInterface(victim, 'up');
+      await setInterface(victim.namespace, 'up');
     }
     await assertRunEnds(lab, victim);
     await startAgain(lab, victim);

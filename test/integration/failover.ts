@@ -6,8 +6,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
+import { processesIn, signalAll } from '../../src/lab/network.js';
 import { isAlive } from '../../src/lab/processes.js';
-import { pause, tryRun, waitUntil } from '../../src/lab/run.js';
+import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
 import type { SmbClient } from '../../src/lab/smb-client.js';
 import { forgetTheEnd } from './kill-daemon.js';
@@ -63,24 +64,15 @@ export function serverThat(lab: Lab, leads: boolean): ServerPlace {
   return lab.server(id ?? -1);
 }
 
-async function processesIn(place: ServerPlace): Promise<number[]> {
-  const { stdout } = await tryRun('ip', ['netns', 'pids', place.namespace]);
-  return stdout.split(/\s+/).filter((word) => word !== '').map(Number);
-}
-
 /** Everything on the server ends at once. Answers when; `gone` waits until it may be started again. */
 export async function killServer(place: ServerPlace): Promise<{ at: number; gone: () => Promise<void> }> {
   // looked up first: it takes longer than the rest
-  const pids = await processesIn(place);
+  const pids = await processesIn(place.namespace);
   const at = machineSeconds();
-  for (const pid of pids) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // ended by itself in the meantime
-    }
-  }
-  const areGone = async () => ![...pids, ...(await processesIn(place))].some((pid) => existsSync(`/proc/${pid}`));
+  signalAll(pids, 'SIGKILL');
+  const areGone = async () => {
+    return ![...pids, ...(await processesIn(place.namespace))].some((pid) => existsSync(`/proc/${pid}`));
+  };
   const gone = async () => {
     assert.ok(await waitUntil(areGone, END_MILLIS_MAX, 50), `processes of ${place.name} do not end`);
     forgetTheEnd(place);
@@ -92,7 +84,7 @@ export async function killServer(place: ServerPlace): Promise<{ at: number; gone
 export async function assertRunEnds(lab: Lab, place: ServerPlace): Promise<void> {
   const daemon = lab.process('smbpoold', place.id);
   assert.ok(daemon);
-  const pids = await processesIn(place);
+  const pids = await processesIn(place.namespace);
   assert.ok(await waitUntil(() => !isAlive(daemon), END_MILLIS_MAX, 20), `the run of ${place.name} does not end`);
   assert.ok(startsAnew(place), `${place.name} does not say why it ends`);
   assert.ok(await waitUntil(() => lab.endOf(daemon) !== null, END_MILLIS_MAX, 20));
@@ -126,7 +118,7 @@ export async function startAgain(lab: Lab, place: ServerPlace): Promise<void> {
     } catch (error) {
       if (start === STARTS_MAX || !startsAnew(place)) throw error;
       process.stdout.write(`  ${place.name} was lost while it started\n`);
-      await smbdsEnd(place, await processesIn(place));
+      await smbdsEnd(place, await processesIn(place.namespace));
       await pause(RESTART_MILLIS);
     }
   }

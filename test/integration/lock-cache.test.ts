@@ -10,7 +10,8 @@ import type { Lab } from '../../src/lab/lab.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
-import { attachedSmbds, statusOf } from './modules.js';
+import { attachedSmbds } from '../../src/lab/smbds.js';
+import { statusOf } from './modules.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
 const FILE = 'locked.txt';

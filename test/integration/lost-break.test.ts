@@ -8,7 +8,7 @@ import type { Lab } from '../../src/lab/lab.js';
 import { pause } from '../../src/lab/run.js';
 import type { OpenRequest, Opened } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
-import { attachedSmbds } from './modules.js';
+import { attachedSmbds } from '../../src/lab/smbds.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
 /** All handles under one lease. */

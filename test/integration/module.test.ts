@@ -19,11 +19,12 @@ import { repositoryFolder } from '../../src/lab/repository.js';
 import { pause, run, tryRun, waitUntil } from '../../src/lab/run.js';
 import { sambaConfig } from '../../src/lab/samba-config.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
+import { attachedSmbds } from '../../src/lab/smbds.js';
 import type { HotAnswer, LocksAnswer } from '../../src/wire/locks.js';
 import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
-import { assertNothingLeft, attachedSmbds, statusOf } from './modules.js';
+import { assertNothingLeft, statusOf } from './modules.js';
 import { TEST_ROOT, WITHOUT_MODULE, withLab } from './pool.js';
 
 /** The share without the module, on the same folder. */

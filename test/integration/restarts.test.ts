@@ -9,6 +9,7 @@ import { Prng } from '../../src/base/prng.js';
 import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
+import type { Expected } from '../../src/lab/leftovers.js';
 import { pause, tryRun, waitUntil } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { forgetTheEnd, killDaemon, untilAllEnded } from './kill-daemon.js';
@@ -16,7 +17,6 @@ import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { assertNothingLeft } from './modules.js';
 import { SKIP, assertNoPanics, withLab } from './pool.js';
-import type { Expected } from './settled.js';
 import { assertConsistent, assertSettled } from './settled.js';
 
 /** The page notices a stopped daemon at once, one that hangs after some seconds. */

@@ -253,6 +253,75 @@ test('a leader whose majority is silent steps down', () => {
   assert.ok(stage.lease < stage.now);
 });
 
+test('a leader that hears nobody leaves nobody out: they may hear it, and each other', () => {
+  const stage = new Stage();
+  stage.elect(C);
+  for (let i = 0; i < 6; i++) {
+    stage.answer(B);
+    stage.answer(C);
+    stage.pass(H);
+  }
+  const all = [A, B, C];
+  assert.deepEqual(stage.views.at(-1)!.members.map(({ node }) => node), all);
+  stage.sent.length = 0;
+  stage.pass(4 * L);
+  const proposed = stage.sent.flatMap(({ message }) => (message.kind === 'heartbeat' ? [message.view!.members] : []));
+  assert.ok(proposed.length > 0);
+  for (const members of proposed) assert.deepEqual(members.map(({ node }) => node), all);
+});
+
+/** Three engines and what is between them: who hears whom is the test's choice. */
+class Trio {
+  readonly stages = [A, B, C].map((self) => new Stage({ self }));
+  private readonly taken = this.stages.map(() => 0);
+  hears = (_from: NodeId, _to: NodeId): boolean => true;
+
+  pass(micros: number): void {
+    for (const end = this.now + micros; this.now < end; ) {
+      for (const stage of this.stages) stage.pass(H / 40);
+      this.deliver();
+    }
+  }
+
+  get now(): number {
+    return this.stages[0]!.now;
+  }
+
+  private deliver(): void {
+    for (const [from, stage] of this.stages.entries()) {
+      const { sent } = stage;
+      for (; this.taken[from]! < sent.length; this.taken[from]!++) {
+        const { to, message } = sent[this.taken[from]!]!;
+        if (this.hears(nodeId(from), to)) this.stages[to]!.frame(nodeId(from), { ...message, run: 5 });
+      }
+    }
+  }
+
+  get leader(): NodeId {
+    const found = this.stages.findIndex(({ engine }) => engine.status().role === 'leader');
+    assert.ok(found >= 0, 'nobody leads');
+    return nodeId(found);
+  }
+}
+
+test('a leader that does not hear the others, who hear it, is replaced soon, and only its run ends', () => {
+  const trio = new Trio();
+  trio.pass(4 * L);
+  const old = trio.leader;
+  assert.deepEqual(trio.stages.map(({ views }) => views.at(-1)!.members.length), [3, 3, 3]);
+  trio.hears = (_, to) => to !== old;
+  trio.pass(5 * L);
+  const rest = [A, B, C].filter((node) => node !== old);
+  for (const node of rest) {
+    const { views, lease, now, removals } = trio.stages[node]!;
+    assert.deepEqual(views.at(-1)!.members.map((member) => member.node), rest);
+    assert.ok(lease > now && removals.length === 0);
+  }
+  trio.hears = () => true;
+  trio.pass(2 * L);
+  assert.equal(trio.stages[old]!.removals.length, 1);
+});
+
 test('a witness votes and accepts, and neither stands nor serves', () => {
   const stage = new Stage({ self: C, roles: ['server', 'server', 'witness'] });
   stage.pass(3 * L);

@@ -64,7 +64,15 @@ export interface Composition {
 export function compose(
   base: View | null,
   facts: ReadonlyMap<NodeId, ServerFacts>,
-  options: { leader: NodeId; epoch: Epoch; now: Micros; behind: ReadonlySet<NodeId>; mayJoin: boolean; judgesUnheard: boolean },
+  options: {
+    leader: NodeId;
+    epoch: Epoch;
+    now: Micros;
+    behind: ReadonlySet<NodeId>;
+    mayJoin: boolean;
+    /** Whether members may be left out because links are silent. */
+    judgesUnheard: boolean;
+  },
 ): Composition {
   const { leader, epoch, now, behind, mayJoin, judgesUnheard } = options;
   const present = base?.members ?? [];

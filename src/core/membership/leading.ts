@@ -233,7 +233,8 @@ export class Leading {
   private judge(): void {
     if (this.hasEnded) return;
     if (!this.own().willing) return this.ports.stepDown('we are to be left out');
-    // without a majority it is rather we who are cut off than they
+    // No majority answers, so no view can be agreed; but one that is heard would be accepted. If only we hear nobody,
+    // healthy runs that we leave out would end, and with them the majority that elects another leader.
     if (this.agreed !== null && this.context.now() >= this.authority.until) return;
     const base = this.agreed ?? this.saving.accepted;
     const composition = this.composeNext(base, new Set());

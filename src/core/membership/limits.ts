@@ -28,7 +28,7 @@ export const STEP_DOWN_LEASES = 2;
 export const GATHER_HEARTBEATS = 2;
 
 /**
- * For so many leases a server is new: a process that has just started compiles, opens its databases and meets its smbds,
+ * For so many leases a server is new: a process that has just started compiles, opens its databases, meets its smbds,
  * and may be late for once. It is left out only after a longer silence; its lease ends as always.
  */
 export const NEW_MEMBER_LEASES = 8;

@@ -79,7 +79,7 @@ export class Peers {
     for (const peer of this.all) peer.silentFrom = Math.min(now, peer.silentFrom + micros);
   }
 
-  /** Nobody but `except` had a reason, or a way, to talk to us until now; what they said of themselves before is old. */
+  /** Nobody but `except` had a reason, or a way, to talk to us until now; what they said of themselves is old. */
   expectFromNow(now: Micros, except: NodeId | null): void {
     for (const peer of this.all) {
       peer.willing = null;

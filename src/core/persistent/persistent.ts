@@ -1,8 +1,8 @@
 /**
- * Persistent databases (secrets, passdb, registry …): the same on all servers, a commit durable on a majority before it
- * is answered, or in a pool of two on the holders that the view names, all or nothing. This class is the origin's side,
- * which carries the commits of local processes to the leader and their answers back, and the switchboard between Member
- * (own files) and LeaderOfDatabase (who has what).
+ * Persistent databases (secrets, passdb, registry …): the same on all servers, all or nothing, a commit durable on a
+ * majority before it is answered, or in a pool of two on the holders that the view names. This class is the origin's
+ * side, which carries the commits of local processes to the leader and their answers back, and the switchboard between
+ * Member (own files) and LeaderOfDatabase (who has what).
  */
 import type { DatabaseId, Incarnation, NodeId } from '../../base/ids.js';
 import { termOf } from '../../wire/membership-messages.js';

@@ -15,7 +15,7 @@ console.log(`seed ${seedBase}`);
 /** Some seconds of a slow machine. */
 const RUNS = 60;
 
-/** The same in every batch: a crashing single server, a witness with cuts, slow disks, frames that overtake, old news. */
+/** In every batch: a single server that crashes, a witness with cuts, slow disks, overtaking frames, old news. */
 const FIXED_SEEDS = [11, 30, 110, 936, 900_020, 1_200_470];
 
 /** A planted bug must be found within so many runs from a fixed seed; most are found in the first. */

@@ -332,7 +332,7 @@ class Run {
     this.expectRuns('outage-leaves-nobody-out', before);
   }
 
-  /** A leader that sleeps for less than a lease finds answers waiting: it reads them before it judges by the silence. */
+  /** A leader that sleeps for less than a lease finds answers waiting: it reads them before it judges. */
   private leaderNaps(): void {
     if (this.failed || this.stations.length < 3) return;
     const leader = this.leader();

@@ -2,9 +2,9 @@
  * Looks into the pool's databases with the stock ctdb tool, which reads each server's own file: for the checks after a
  * load.
  */
-import assert from 'node:assert/strict';
-import type { Lab } from '../../src/lab/lab.js';
-import type { ServerPlace } from '../../src/lab/layout.js';
+import { LabError } from './errors.js';
+import type { Lab } from './lab.js';
+import type { ServerPlace } from './layout.js';
 
 export interface Row {
   key: string;
@@ -15,7 +15,9 @@ export interface Row {
 
 async function ctdb(lab: Lab, place: ServerPlace, ...args: string[]): Promise<string> {
   const result = await lab.runIn(place, 'ctdb', args);
-  assert.equal(result.status, 0, `ctdb ${args.join(' ')} at ${place.name}: ${result.stdout}${result.stderr}`);
+  if (result.status !== 0) {
+    throw new LabError(`ctdb ${args.join(' ')} at ${place.name}: ${result.stdout}${result.stderr}`);
+  }
   return result.stdout;
 }
 
