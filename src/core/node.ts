@@ -241,6 +241,11 @@ export class PoolNode {
     return this.records.isPatient();
   }
 
+  /** Whether a smbd serves here. */
+  hasSmbd(): boolean {
+    return this.fitness.hasSmbd;
+  }
+
   /** Of each public address, in the configuration's order. */
   addressStatus(): AddressStatus[] {
     return this.addresses?.status() ?? [];

@@ -312,6 +312,11 @@ export class PoolHost implements LockWitness {
     return this.witness.trace(filter, onEvent);
   }
 
+  /** Whether a smbd is registered here. */
+  hasSmbd(): boolean {
+    return this.node.hasSmbd();
+  }
+
   /** What the checks of this server find wrong with it, all of it, a sentence each. */
   setHealth(reasons: string[]): void {
     this.loop.inputOutsideTurn({ kind: 'health', reasons });

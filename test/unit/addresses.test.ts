@@ -206,9 +206,11 @@ test('the table for people', () => {
   const text = ipText([
     { ...one, address: '10.0.0.100', holder: 1, holderName: 'beta', connections: 2 },
     { ...one, address: '10.0.0.101', holder: null, holderName: null, connections: 0 },
+    { ...one, address: '10.0.0.102', holder: 1, holderName: 'beta', holderFitness: 'unfit', connections: 0 },
   ]);
   assert.deepEqual(text.split('\n').map((line) => line.trimEnd().replace(/ +/g, ' ')), [
-    ' address holder since connections', ' 10.0.0.100/24 1 (beta) 5.0 s 2', ' 10.0.0.101/24 NOBODY 5.0 s 0', '',
+    ' address holder since connections', ' 10.0.0.100/24 1 (beta) 5.0 s 2', ' 10.0.0.101/24 NOBODY 5.0 s 0',
+    ' 10.0.0.102/24 1 (beta, unfit) 5.0 s 0', '',
   ]);
 });
 

@@ -33,7 +33,8 @@ interface Question {
 export class Fitness {
   /** Of the host's checks and hooks. */
   private reasons: readonly string[] = [];
-  private hasSmbd = false;
+  /** A smbd serves here. */
+  hasSmbd = false;
   private draining = false;
   private readonly clients = new Map<ClientId, string[]>();
   private readonly others = new Map<NodeId, FitnessReport>();
