@@ -67,13 +67,14 @@ test('nobody gets what it refuses; with nobody able an address stays', () => {
 test('an address is at nobody while a better server takes it', () => {
   const none = { refuses: () => false };
   const held = new Map([['a', nodeId(0)], ['b', nodeId(1)], ['c', nodeId(2)]]);
-  const place = (...all: number[]): string => shown(assign(['a', 'b', 'c'], held, { ...none, standings: standing(...all) }));
+  const place = (...all: number[]): string =>
+    shown(assign(['a', 'b', 'c'], held, { ...none, standings: standing(...all) }));
   assert.equal(place(3, 3, 2), 'a0 b1 c0', 'of an unfit one it moves');
   assert.equal(place(1, 3, 2), 'a1 b1 c1');
   assert.equal(place(2, 2, 1), 'a0 b1 c0', 'with nobody fit the unfit keep theirs');
   assert.equal(place(1, 1, 1), 'a0 b1 c2', 'with all drained all keep theirs');
   const refuses = (node: number, address: string): boolean => node === 1 && address === 'a';
-  assert.equal(shown(assign(['a'], held, { standings: standing(2, 3, 1), refuses })), 'a0', 'the fit one cannot take it');
+  assert.equal(shown(assign(['a'], held, { standings: standing(2, 3, 1), refuses })), 'a0', 'the fit one cannot');
   const atOne = new Map(['a', 'b', 'c'].map((address) => [address, nodeId(0)]));
   const balanced = balance(['a', 'b', 'c'], atOne, { ...none, standings: standing(3, 3, 2) });
   assert.equal(shown(balanced), 'a0 b0 c1', 'the unfit one gets none');
@@ -161,7 +162,8 @@ test('an unfit server loses its addresses at once, and has its share again soon 
   pool.assertPlaced('without the unfit one');
   assert.deepEqual(pool.counts(), [3, 0, 3]);
   assert.equal(pool.server(1).released.length, 2);
-  const tickled = [0, 2].flatMap((id) => pool.server(id).taken).find(({ address, tickled }) => address === lost && tickled > 0);
+  const taken = [0, 2].flatMap((id) => pool.server(id).taken);
+  const tickled = taken.find((one) => one.address === lost && one.tickled > 0);
   assert.ok(tickled, 'its clients are tickled');
   pool.server(1).setFitness(true, false);
   pool.runUntil(9 * SECOND);

@@ -74,7 +74,9 @@ class Rooms {
       isUp: () => true, isFenced: () => false, log: () => undefined, count: () => undefined,
     };
     return new Fitness(context, (node) => NAMES[node]!, {
-      changed: (isFit, draining) => this.changes.push(`${self} ${isFit ? 'fit' : 'unfit'}${draining ? ' draining' : ''}`),
+      changed: (isFit, draining) => {
+        this.changes.push(`${self} ${isFit ? 'fit' : 'unfit'}${draining ? ' draining' : ''}`);
+      },
     });
   }
 }

@@ -194,7 +194,8 @@ export class Addresses {
   private report(): void {
     if (this.leader === null) return;
     const { epoch, version } = this;
-    const report = { epoch, version, standing: this.standing(), has: this.holding.has(), refused: this.holding.refused() };
+    const standing = this.standing();
+    const report = { epoch, version, standing, has: this.holding.has(), refused: this.holding.refused() };
     const text = JSON.stringify(report);
     if (text === this.reported) return;
     this.reported = text;

@@ -110,7 +110,10 @@ export class Fitness {
     if (asked === undefined) return;
     this.saving.delete(token);
     if (asked.from === null) this.context.emit({ kind: 'drain-answer', token, error });
-    else this.context.send(asked.from, encodeFitnessMessage({ kind: 'drained', token: asked.token, error: error ?? '' }));
+    else {
+      const answer = { kind: 'drained', token: asked.token, error: cutReason(error ?? '') } as const;
+      this.context.send(asked.from, encodeFitnessMessage(answer));
+    }
   }
 
   /** A message of a peer. Throws DecodeError. */
@@ -179,7 +182,8 @@ export class Fitness {
     const state = draining ? 'draining' : reasons.length === 0 ? 'fit' : 'unfit';
     const why = reasons.join('; ');
     const remedy = 'it gets no public addresses while others are fit, and its share again as soon as this is over';
-    this.context.log(state === 'unfit' ? 'warn' : 'info', `server.${state}`, state === 'unfit' ? { why, remedy } : { why });
+    if (state === 'unfit') this.context.log('warn', 'server.unfit', { why, remedy });
+    else this.context.log('info', `server.${state}`, { why });
     this.context.emit({ kind: 'event', event: state, fields: { reasons: why } });
   }
 

@@ -1,6 +1,6 @@
 /**
- * All checks of this server (docs/decisions/health.md): makes them from the configuration, gathers what fails, and tells
- * the core, which decides what follows. Made by the daemon; never keeps its loop waiting.
+ * All checks of this server (docs/decisions/health.md): makes them from the configuration, gathers what fails, and
+ * tells the core, which decides what follows. Made by the daemon; never keeps its loop waiting.
  */
 import type { HookEvent } from '../../core/effects.js';
 import type { Log } from '../../ports/log.js';
@@ -30,7 +30,8 @@ export class Health {
   ) {
     const { hooks, pool, self } = config;
     const variables = { SMBPOOL_POOL: pool.name, SMBPOOL_SERVER: self.name };
-    this.hooks = new Hooks({ directory: hooks.directory, times: hooks, variables }, log, (...one) => this.changed(...one));
+    const options = { directory: hooks.directory, times: hooks, variables };
+    this.hooks = new Hooks(options, log, (...one) => this.changed(...one));
   }
 
   /** For event hooks; may be called before the start. */
@@ -71,6 +72,8 @@ function checksOf(config: Config, ports: HealthPorts): { check: Check; times: Ch
     { check: new SpaceCheck(directories.persistent, space.persistentMib), times: space },
     { check: new LoopCheck(loop.delayMs), times: loop },
   ];
-  if (self.role === 'server' && smbd.check) checks.push({ check: new SmbdCheck(smbd, () => ports.hasSmbd()), times: smbd });
+  if (self.role === 'server' && smbd.check) {
+    checks.push({ check: new SmbdCheck(smbd, () => ports.hasSmbd()), times: smbd });
+  }
   return checks;
 }
