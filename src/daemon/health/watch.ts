@@ -1,7 +1,7 @@
 /**
  * Runs one check again and again and judges its outcomes: some failures in a row make it fail, some passes in a row
- * make it pass again, whatever was before. A check never runs twice at once, however long it hangs. Used by health.ts and
- * hooks.ts.
+ * make it pass again, whatever was before. A check never runs twice at once, however long it hangs. Used by health.ts
+ * and hooks.ts.
  */
 import { messageOf } from '../../host/errors.js';
 
