@@ -66,7 +66,7 @@ function randomMessage(prng: Prng): MembershipMessage {
     },
     { kind: 'heartbeat', sentAt: number(), agreed: view?.epoch ?? number(), echo: number(), remaining, view },
     {
-      kind: 'answer', willing: flag, echo: number(), sentAt: number(), accepted: number(), installed: number(),
+      kind: 'answer', willing: flag, released: !flag && prng.chance(0.5), echo: number(), sentAt: number(), accepted: number(), installed: number(),
       recovered: number(), unheard: randomRuns(prng).map(({ node }) => node),
     },
   ]);

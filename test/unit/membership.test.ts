@@ -104,7 +104,7 @@ class Stage {
     const heartbeat = this.last(from, 'heartbeat')!;
     const { accepted = heartbeat.view?.epoch ?? 0, run = 7, willing = true } = change;
     this.frame(from, {
-      kind: 'answer', willing, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0, recovered: 0,
+      kind: 'answer', willing, released: false, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0, recovered: 0,
       unheard: [], term: heartbeat.term, run,
     });
   }

@@ -18,6 +18,8 @@ export interface Peer {
   recovered: number;
   /** Whether it can be a member; null: it did not say yet. */
   willing: boolean | null;
+  /** That run gave its lease back: it serves no more. */
+  released: boolean;
   unheard: ReadonlySet<NodeId>;
 }
 
@@ -36,6 +38,7 @@ export class Peers {
       installed: 0,
       recovered: 0,
       willing: null,
+      released: false,
       unheard: new Set<NodeId>(),
     }));
     this.byNode = new Map(this.all.map((peer) => [peer.node, peer]));
@@ -54,6 +57,7 @@ export class Peers {
     peer.installed = 0;
     peer.recovered = 0;
     peer.willing = null;
+    peer.released = false;
     peer.unheard = new Set();
     return true;
   }
