@@ -113,6 +113,8 @@ export type Effect =
    * 'membership-saved' with the same token. Slow, hence beside the loop; one is under way at a time.
    */
   | { kind: 'membership-save'; token: number; state: SavedMembership }
+  /** The answer to 'leave': the pool goes on without this run. */
+  | { kind: 'left' }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
   /**
@@ -204,6 +206,8 @@ export type Input =
   | { kind: 'drain-query'; token: number; server: NodeId; draining: boolean }
   /** The answer to 'drain-save', `error`: it was not done; with token 0 what is on disk when the host starts. */
   | { kind: 'drain-saved'; token: number; draining: boolean; error: string | null }
+  /** This run is to end in order; answered by 'left', unless the others cannot be told. */
+  | { kind: 'leave' }
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
   /** The deadline the core named (PoolNode.deadline) has passed. */

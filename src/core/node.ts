@@ -46,6 +46,8 @@ import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wir
 const UNHEARD_INTERVAL_MICROS = 50_000;
 /** How often the log says that the pool is not complete yet. */
 const AWAITING_LOG_MICROS = 10_000_000;
+/** A smbd that looked at the lease just before it was given back is done with its call by then. */
+const LEAVE_PAUSE_MICROS = 20_000;
 
 export interface NodeOptions {
   self: NodeId;
@@ -126,6 +128,7 @@ export class PoolNode {
   private membership: Membership | null = null;
   private leaseUntil: Micros;
   private isFenced = false;
+  private isLeaving = false;
   private effects: Effect[] = [];
   private time: Micros = 0;
   private started = false;
@@ -323,6 +326,8 @@ export class PoolNode {
         return this.install(input.view);
       case 'lease':
         return this.lease(input.until);
+      case 'leave':
+        return this.leave();
       case 'address-done':
         return this.addresses?.onDone(input.address, input.what, input);
       case 'health':
@@ -415,13 +420,25 @@ export class PoolNode {
 
   /** The others have agreed on a view without us: they have taken over, or will. */
   private left(view: View): void {
+    if (this.isLeaving) return void this.effects.push({ kind: 'left' });
     const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
     const remedy = 'systemd starts the daemon again, and it joins; why the others did not hear it '
       + 'is told there by smbpool failovers';
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 
-  private lease(until: Micros): void {
+  /** First nothing is served here any more; when that is so, the others are told, and need not wait for our lease. */
+  private leave(): void {
+    if (this.isLeaving) return;
+    const served = !this.isFenced && this.members.length > 1;
+    this.isLeaving = true;
+    this.lease(0);
+    if (!served || this.membership === null) return void this.effects.push({ kind: 'left' });
+    this.timers.at(this.time + LEAVE_PAUSE_MICROS, () => this.membership?.leave());
+  }
+
+  private lease(granted: Micros): void {
+    const until = this.isLeaving ? 0 : granted;
     this.leaseUntil = until;
     this.effects.push({ kind: 'lease', until });
     this.judgeLease();
@@ -438,6 +455,7 @@ export class PoolNode {
     const isFenced = this.time >= this.leaseUntil;
     if (isFenced === this.isFenced) return;
     this.isFenced = isFenced;
+    if (this.isLeaving) return this.addresses?.judge();
     this.log(isFenced ? 'warn' : 'info', isFenced ? 'fenced' : 'lease-renewed', {});
     this.count(isFenced ? 'lease.lost' : 'lease.renewed', 1);
     if (isFenced) this.failovers.fenced(this.leaseUntil);
@@ -470,6 +488,7 @@ export class PoolNode {
 
   /** Messages for us are lost for good: what we and the others know of each other's records differs from here on. */
   private givenUpBy(peer: NodeId): void {
+    if (this.isLeaving) return;
     const reason = `server ${peer} gave this run up: it was out of the view, or could not be reached for too long`;
     const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
     this.effects.push({ kind: 'start-anew', reason, remedy });

@@ -45,6 +45,8 @@ export interface CoreLoopPorts {
   drainAnswer(token: number, error: string | null): void;
   /** For the administrator's own programs. */
   event(event: HookEvent, fields: Record<string, string>): void;
+  /** The answer to the input 'leave'. */
+  left(): void;
   /** The run must end. Called once; the loop has stopped by then. */
   startAnew(reason: string, remedy: string): void;
 }
@@ -217,6 +219,8 @@ export class CoreLoop {
       // no engine outside of the core is in use
       case 'recovered':
         return;
+      case 'left':
+        return ports.left();
       case 'start-anew':
         this.stop();
         ports.addresses?.removeNow();

@@ -38,6 +38,8 @@ import { WitnessDesk } from './witness.js';
 const DATAGRAM_BYTES_MAX = 1472;
 /** A question about a record crosses the wire once; an answer later than this is none. */
 const RECORD_ANSWER_TIMEOUT_MS = 5_000;
+/** Without an answer by then the others are left to find out: they wait for the end of a lease. */
+const LEAVE_MS_MAX = 1_000;
 const U32_SPAN = 0x1_0000_0000;
 
 export type TransportOptions =
@@ -105,6 +107,8 @@ export class PoolHost implements LockWitness {
   private readonly now: () => Micros;
   private lastToken = 0;
   private stopped = false;
+  private isLeaving = false;
+  private onLeft: () => void = () => undefined;
 
   /** @throws PoolError naming cause and remedy when the server cannot serve; nothing is left behind then. */
   static async start(options: HostOptions): Promise<PoolHost> {
@@ -162,6 +166,7 @@ export class PoolHost implements LockWitness {
       saveDraining: (draining) => drainFile.save(draining),
       drainAnswer: (token, error) => this.answerDrain(token, error),
       event: (event, fields) => options.onEvent?.(event, fields),
+      left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
     // nobody serves before a leader says so
@@ -221,9 +226,23 @@ export class PoolHost implements LockWitness {
     });
   }
 
-  /** Ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
+  /** Serves no more and has the others go on without this run; waits for that a little. */
+  private async leavePool(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LEAVE_MS_MAX);
+      this.onLeft = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.loop.inputOutsideTurn({ kind: 'leave' });
+    });
+  }
+
+  /** Leaves the pool, ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
   async stop(): Promise<void> {
-    if (this.stopped) return;
+    if (this.isLeaving) return;
+    this.isLeaving = true;
+    await this.leavePool();
     this.stopped = true;
     this.loop.stop();
     this.witness.stop();

@@ -15,6 +15,7 @@ import { tryRun, waitUntil } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { ADMIN_PATH } from '../../src/ports/admin.js';
 import type { AddressReport, ServerStatus, StatusReport } from '../../src/ports/status.js';
+import type { FailoversReport } from '../../src/wire/failovers.js';
 import { repositoryRoot } from '../support/repository.js';
 import { forgetTheEnd, untilAllEnded } from './kill-daemon.js';
 import { SKIP, withLab } from './pool.js';
@@ -25,6 +26,7 @@ const COMMAND = join(repositoryRoot(), 'dist/src/cli/main.js');
 const UNFIT_MILLIS_MAX = 30_000;
 const BALANCE_MILLIS_MAX = 30_000;
 const DRAIN_SECONDS = 60;
+const END_MILLIS_MAX = 10_000;
 /** A client tries so long to connect again; Python alone may need seconds on a busy machine. */
 const RECONNECT_MILLIS_MAX = 60_000;
 
@@ -203,7 +205,18 @@ async function drained(lab: Lab, server: number): Promise<void> {
 
 async function restarted(lab: Lab, server: number): Promise<void> {
   const place = lab.server(server);
-  await untilAllEnded(place, () => void process.kill(lab.process('smbpoold', server)?.pid ?? 0, 'SIGTERM'));
+  const asked = (server + 1) % 3;
+  const { membership } = await ask<StatusReport>(lab.server(asked).adminSocket, ADMIN_PATH.status);
+  const since = seconds();
+  const ended = untilAllEnded(place, () => void process.kill(lab.process('smbpoold', server)?.pid ?? 0, 'SIGTERM'));
+  const isOut = async () => (await known(lab, asked, server)).state !== 'member';
+  assert.ok(await waitUntil(isOut, END_MILLIS_MAX, 5), 'the others do not go on without it');
+  say(`server ${server}${membership.leader === server ? ', which leads,' : ''} stops and is out after`, since);
+  if (membership.leader !== server) {
+    const { events } = await ask<FailoversReport>(lab.server(membership.leader!).adminSocket, ADMIN_PATH.failovers);
+    assert.match(JSON.stringify(events.at(-1)), /asked to be left out/, 'it leaves in order');
+  }
+  await ended;
   forgetTheEnd(place);
   await lab.startAgain(place);
   assert.equal((await known(lab, server, server)).fitness, 'draining', 'a restart does not undo it');

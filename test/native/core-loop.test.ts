@@ -81,6 +81,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     traceEvent: (token) => void story.push(`trace ${token}`),
     saveMembership: () => Promise.resolve(true),
     saveDraining: () => Promise.resolve(null),
+    left: () => void story.push('left the pool'),
     drainAnswer: (token) => void story.push(`drain ${token}`),
     event: (event) => void story.push(`event ${event}`),
     startAnew: (reason) => void story.push(`start anew: ${reason}`),

@@ -266,3 +266,20 @@ test('a witness votes and accepts, and neither stands nor serves', () => {
   assert.deepEqual([stage.views.length, stage.lease], [0, 0]);
   assert.equal(stage.engine.status().role, 'witness');
 });
+
+test('a member that leaves gives its lease back, says so at once, and takes none again', () => {
+  const stage = new Stage({ self: C });
+  const members = view(epochOf(1, 1), B, [[A, 5], [B, 7], [C, 5]]);
+  const beat = (): void => {
+    const grant = { view: members, agreed: members.epoch, echo: stage.now, remaining: 200_000 };
+    stage.frame(B, heartbeat(1, grant));
+  };
+  beat();
+  beat();
+  assert.ok(stage.lease > stage.now);
+  assert.equal(stage.last(B, 'answer')!.released, false);
+  stage.engine.leave();
+  assert.deepEqual([stage.lease, stage.last(B, 'answer')!.released], [0, true]);
+  beat();
+  assert.deepEqual([stage.lease, stage.last(B, 'answer')!.willing], [0, false]);
+});
