@@ -238,7 +238,10 @@ export class PoolHost implements LockWitness {
     });
   }
 
-  /** Leaves the pool, ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
+  /**
+   * Leaves the pool, ends all connections, finishes what the persistent databases were asked, closes the files. May be
+   * called again.
+   */
   async stop(): Promise<void> {
     if (this.isLeaving) return;
     this.isLeaving = true;
