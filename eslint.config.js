@@ -21,6 +21,7 @@ const LAYERS = {
 const CORE_ROOMS = {
   link: [],
   addresses: [],
+  fitness: [],
   membership: [],
   failovers: ['membership'],
   records: [],

@@ -79,7 +79,18 @@ export async function ask<T>(
   query: Record<string, string> = {},
   signal?: AbortSignal,
 ): Promise<T> {
-  const response = await get(socket, path, query, signal);
+  return answered(socket, await get(socket, path, query, signal));
+}
+
+/**
+ * One POST: has the daemon do something.
+ * @throws CommandError as ask does.
+ */
+export async function tell(socket: string, path: string, query: Record<string, string>): Promise<void> {
+  await answered(socket, await get(socket, path, query, undefined, 'POST'));
+}
+
+async function answered<T>(socket: string, response: IncomingMessage): Promise<T> {
   const body = await bodyOf(socket, response);
   if (response.statusCode === 200) return body as T;
   throw refusal(response, body);
@@ -126,10 +137,12 @@ function get(
   path: string,
   query: Record<string, string>,
   signal?: AbortSignal,
+  method = 'GET',
 ): Promise<IncomingMessage> {
   const search = new URLSearchParams(query).toString();
   const options: RequestOptions = {
     socketPath: socket,
+    method,
     path: search === '' ? path : `${path}?${search}`,
     timeout: ANSWER_TIMEOUT_MS,
     signal,

@@ -26,8 +26,10 @@ export function registerIp(program: Command): void {
 
 export function ipText(addresses: readonly AddressReport[]): string {
   if (addresses.length === 0) return 'no public addresses are configured: write "addresses" in the configuration\n';
-  const rows = addresses.map(({ address, prefixLength, holder, holderName, sinceMicros, connections }) => {
-    const who = holder === null ? 'NOBODY' : `${holder} (${holderName ?? '?'})`;
+  const rows = addresses.map((one) => {
+    const { address, prefixLength, holder, holderName, holderFitness, sinceMicros, connections } = one;
+    const fitness = holderFitness === 'unfit' || holderFitness === 'draining' ? `, ${holderFitness}` : '';
+    const who = holder === null ? 'NOBODY' : `${holder} (${holderName ?? '?'}${fitness})`;
     return [`${address}/${prefixLength}`, who, duration(sinceMicros), connections];
   });
   return `${table(['address', 'holder', 'since', 'connections'], rows)}\n`;

@@ -5,6 +5,7 @@
  */
 import { Command } from 'commander';
 import { version } from '../ports/version.js';
+import { registerDrain } from './drain.js';
 import { registerFailovers } from './failovers.js';
 import { registerIp } from './ip.js';
 import { registerKeygen } from './keygen.js';
@@ -31,6 +32,7 @@ registerWaits(program);
 registerTrace(program);
 registerTop(program);
 registerIp(program);
+registerDrain(program);
 registerKeygen(program);
 registerLab(program);
 

@@ -177,12 +177,15 @@ function section(title: string, content: string): string {
 
 function serverTable(report: StatusReport): string {
   const rows = report.servers.map((server) => {
-    const { id, name, address, silentMicros } = server;
+    const { id, name, address, silentMicros, fitness = 'unknown', clients } = server;
     const ago = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
     const heard = id === report.self ? 'this server' : ago;
-    return [id, name, address, serverState(server, report.membership.leader), heard];
+    const fit = fitness === 'unknown' ? '-' : fitness === 'unfit' ? 'UNFIT' : fitness;
+    // others tell it only while they drain
+    const served = clients == null || (id !== report.self && fitness !== 'draining') ? '-' : clients.connections;
+    return [id, name, address, serverState(server, report.membership.leader), heard, fit, served];
   });
-  return table(['id', 'name', 'address', 'state', 'heard'], rows);
+  return table(['id', 'name', 'address', 'state', 'heard', 'fitness', 'clients'], rows);
 }
 
 function serverState({ id, state }: ServerStatus, leader: number | null): string {

@@ -113,6 +113,8 @@ export type Effect =
    * 'membership-saved' with the same token. Slow, hence beside the loop; one is under way at a time.
    */
   | { kind: 'membership-save'; token: number; state: SavedMembership }
+  /** The answer to 'leave': the pool goes on without this run. */
+  | { kind: 'left' }
   /** End this run now, without performing anything more; a new one must follow. */
   | { kind: 'start-anew'; reason: string; remedy: string }
   /**
@@ -123,7 +125,16 @@ export type Effect =
   | ({ kind: 'address-take'; announce: boolean; tickle: readonly Connection[] } & AddressPlace)
   /** Remove it and end the connections to it; answered by 'address-done'. */
   | ({ kind: 'address-release' } & AddressPlace)
+  /** Keep on disk whether a person drains this server; answered by 'drain-saved' with the same token. */
+  | { kind: 'drain-save'; token: number; draining: boolean }
+  /** The answer to a 'drain-query'; null: it was done. */
+  | { kind: 'drain-answer'; token: number; error: string | null }
+  /** Something that the administrator's own programs (hooks) may want to know; nothing waits for them. */
+  | { kind: 'event'; event: HookEvent; fields: Record<string, string> }
   | { kind: 'log'; level: LogLevel; event: string; fields: Record<string, unknown> };
+
+/** docs/decisions/health.md says what is told with each. */
+export type HookEvent = 'view' | 'address-taken' | 'address-released' | 'fit' | 'unfit' | 'draining';
 
 /** late: the lease was over before it could be taken, and nothing was done. */
 export type AddressOutcome = { result: 'done' } | { result: 'late' } | { result: 'failed'; why: string };
@@ -189,6 +200,14 @@ export type Input =
   | { kind: 'view'; view: View }
   /** From an engine outside of the core: until when we may serve; 0: not at all. */
   | { kind: 'lease'; until: Micros }
+  /** What the host's checks find wrong with this server, a sentence each; none: all pass. */
+  | { kind: 'health'; reasons: string[] }
+  /** A person wants a server drained, or no more; answered by 'drain-answer'. The token is above 0. */
+  | { kind: 'drain-query'; token: number; server: NodeId; draining: boolean }
+  /** The answer to 'drain-save', `error`: it was not done; with token 0 what is on disk when the host starts. */
+  | { kind: 'drain-saved'; token: number; draining: boolean; error: string | null }
+  /** This run is to end in order; answered by 'left', unless the others cannot be told. */
+  | { kind: 'leave' }
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
   /** The deadline the core named (PoolNode.deadline) has passed. */

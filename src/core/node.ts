@@ -10,6 +10,7 @@ import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
 import type { AddressPlace, Effect, Input, LogLevel, Micros } from './effects.js';
 import { Gate } from './gate/gate.js';
+import type { AddressesForGate } from './gate/ports.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
 import type { LinkStatus } from './link/link.js';
 import { Links } from './link/link.js';
@@ -26,12 +27,15 @@ import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
 import { Failovers } from './failovers/failovers.js';
 import type { AddressStatus } from './addresses/addresses.js';
 import { Addresses } from './addresses/addresses.js';
+import { Fitness } from './fitness/fitness.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import type { PoolEventReport } from '../wire/failovers.js';
 import { ADDRESS_MESSAGE_TYPE_MAX, ADDRESS_MESSAGE_TYPE_MIN } from '../wire/address-messages.js';
+import type { Fitness as FitnessReport } from '../wire/fitness-messages.js';
+import { FITNESS_MESSAGE_TYPE_MAX, FITNESS_MESSAGE_TYPE_MIN } from '../wire/fitness-messages.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
@@ -42,6 +46,8 @@ import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wir
 const UNHEARD_INTERVAL_MICROS = 50_000;
 /** How often the log says that the pool is not complete yet. */
 const AWAITING_LOG_MICROS = 10_000_000;
+/** A smbd that looked at the lease just before it was given back is done with its call by then. */
+const LEAVE_PAUSE_MICROS = 20_000;
 
 export interface NodeOptions {
   self: NodeId;
@@ -84,6 +90,8 @@ export interface NodeStatus {
   silent: { node: NodeId; micros: Micros | null }[];
   /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
+  /** What each server says of itself, as far as it told. */
+  fitness: { node: NodeId; fitness: FitnessReport }[];
   links: LinkStatus[];
   /** By id of the database. */
   records: ({ id: number } & DatabaseStatus)[];
@@ -107,6 +115,7 @@ export class PoolNode {
   private readonly gate: Gate;
   /** Null: there are none. */
   private readonly addresses: Addresses | null;
+  private readonly fitness: Fitness;
   private readonly operations: Operations;
   private readonly witness: Witness;
   private readonly failovers: Failovers;
@@ -120,6 +129,7 @@ export class PoolNode {
   private membership: Membership | null = null;
   private leaseUntil: Micros;
   private isFenced = false;
+  private isLeaving = false;
   private effects: Effect[] = [];
   private time: Micros = 0;
   private started = false;
@@ -152,9 +162,12 @@ export class PoolNode {
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
-    const forGate = this.addresses ?? undefined;
-    this.gate = new Gate(context, this.records, this.persistent, options.gate, options.incarnation, forGate);
     const nameOf = (server: NodeId): string => options.names?.get(server) ?? `server ${server}`;
+    this.fitness = new Fitness(context, nameOf, {
+      changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
+    });
+    const { gate, incarnation } = options;
+    this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, this.connectionsForGate());
     this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
     this.witness = new Witness(
       context,
@@ -235,6 +248,11 @@ export class PoolNode {
     return this.records.isPatient();
   }
 
+  /** Whether a smbd serves here. */
+  hasSmbd(): boolean {
+    return this.fitness.hasSmbd;
+  }
+
   /** Of each public address, in the configuration's order. */
   addressStatus(): AddressStatus[] {
     return this.addresses?.status() ?? [];
@@ -261,6 +279,7 @@ export class PoolNode {
       leads: leads === null ? null : { micros: now - leads.since, isExact: leads.isExact },
       silent: others.map((node) => ({ node, micros: this.failovers.microsSilent(node, now) })),
       awaiting: this.records.awaiting(),
+      fitness: this.fitness.status(),
       links: this.links.status(),
       records,
       waitingRequests: this.records.waiting(),
@@ -311,8 +330,16 @@ export class PoolNode {
         return this.install(input.view);
       case 'lease':
         return this.lease(input.until);
+      case 'leave':
+        return this.leave();
       case 'address-done':
         return this.addresses?.onDone(input.address, input.what, input);
+      case 'health':
+        return this.fitness.setReasons(input.reasons);
+      case 'drain-query':
+        return this.fitness.onQuery(input.token, input.server, input.draining);
+      case 'drain-saved':
+        return this.fitness.onSaved(input.token, input.draining, input.error);
       case 'membership-saved':
         return this.membership?.onSaved(input.token, input.ok);
       case 'tick':
@@ -337,6 +364,8 @@ export class PoolNode {
         this.persistent.onMessage(peer, message);
       } else if (type >= ADDRESS_MESSAGE_TYPE_MIN && type <= ADDRESS_MESSAGE_TYPE_MAX) {
         this.addresses?.onMessage(peer, message);
+      } else if (type >= FITNESS_MESSAGE_TYPE_MIN && type <= FITNESS_MESSAGE_TYPE_MAX) {
+        this.fitness.onMessage(peer, message);
       } else if (type >= WITNESS_MESSAGE_TYPE_MIN && type <= WITNESS_MESSAGE_TYPE_MAX) {
         const decoded = decodeWitnessMessage(message);
         if (decoded.kind === 'probe') this.operations.onProbe(peer, decoded);
@@ -377,21 +406,43 @@ export class PoolNode {
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
     this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
+    for (const peer of left) this.fitness.peerLeft(peer);
     this.addresses?.install(view, isNewLeader, left, joined);
     this.persistent.install(view, left);
     for (const peer of left) this.witness.peerDown(peer);
     this.records.install(view, left, joined);
+    this.effects.push({ kind: 'event', event: 'view', fields: this.viewFields(view, left, joined) });
+  }
+
+  private viewFields(view: View, left: readonly NodeId[], joined: readonly NodeId[]): Record<string, string> {
+    const nameOf = (server: NodeId): string => this.options.names?.get(server) ?? `server ${server}`;
+    const names = (servers: readonly NodeId[]): string => servers.map(nameOf).join(' ');
+    const { epoch, leader } = view;
+    const who = { members: names(this.members), left: names(left), joined: names(joined) };
+    return { epoch: `${epoch}`, leader: nameOf(leader), ...who };
   }
 
   /** The others have agreed on a view without us: they have taken over, or will. */
   private left(view: View): void {
+    if (this.isLeaving) return void this.effects.push({ kind: 'left' });
     const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
     const remedy = 'systemd starts the daemon again, and it joins; why the others did not hear it '
       + 'is told there by smbpool failovers';
     this.effects.push({ kind: 'start-anew', reason, remedy });
   }
 
-  private lease(until: Micros): void {
+  /** First nothing is served here any more; when that is so, the others are told, and need not wait for our lease. */
+  private leave(): void {
+    if (this.isLeaving) return;
+    const served = !this.isFenced && this.members.length > 1;
+    this.isLeaving = true;
+    this.lease(0);
+    if (!served || this.membership === null) return void this.effects.push({ kind: 'left' });
+    this.timers.at(this.time + LEAVE_PAUSE_MICROS, () => this.membership?.leave());
+  }
+
+  private lease(granted: Micros): void {
+    const until = this.isLeaving ? 0 : granted;
     this.leaseUntil = until;
     this.effects.push({ kind: 'lease', until });
     this.judgeLease();
@@ -408,6 +459,7 @@ export class PoolNode {
     const isFenced = this.time >= this.leaseUntil;
     if (isFenced === this.isFenced) return;
     this.isFenced = isFenced;
+    if (this.isLeaving) return this.addresses?.judge();
     this.log(isFenced ? 'warn' : 'info', isFenced ? 'fenced' : 'lease-renewed', {});
     this.count(isFenced ? 'lease.lost' : 'lease.renewed', 1);
     if (isFenced) this.failovers.fenced(this.leaseUntil);
@@ -422,6 +474,7 @@ export class PoolNode {
     this.log('info', 'peer-up', { peer, incarnation, restarted: before !== undefined && before !== incarnation });
     this.gate.peerUp(peer, incarnation);
     this.addresses?.peerUp(peer);
+    this.fitness.peerUp(peer);
     this.persistent.peerUp(peer, incarnation);
     this.operations.peerUp(peer);
     this.witness.peerUp(peer);
@@ -439,6 +492,7 @@ export class PoolNode {
 
   /** Messages for us are lost for good: what we and the others know of each other's records differs from here on. */
   private givenUpBy(peer: NodeId): void {
+    if (this.isLeaving) return;
     const reason = `server ${peer} gave this run up: it was out of the view, or could not be reached for too long`;
     const remedy = 'systemd starts the daemon again; see why the servers could not reach each other';
     this.effects.push({ kind: 'start-anew', reason, remedy });
@@ -470,6 +524,25 @@ export class PoolNode {
     const { addresses } = this.options;
     if (addresses === undefined || addresses.length === 0) return null;
     return new Addresses(context, addresses, { released: (address) => this.gate.releaseAddress(address) });
+  }
+
+  /** What smbds tell of their clients, for both rooms that want it. */
+  private connectionsForGate(): AddressesForGate {
+    return {
+      connected: (client, connection) => {
+        this.addresses?.connected(client, connection);
+        this.fitness.connected(client, connection);
+      },
+      disconnected: (client) => {
+        this.addresses?.disconnected(client);
+        this.fitness.disconnected(client);
+      },
+      setAble: (able) => {
+        this.addresses?.setAble(able);
+        this.fitness.setSmbd(able);
+      },
+      holders: () => this.addresses?.holders() ?? [],
+    };
   }
 
   private makeMembership(): Membership | null {

@@ -32,6 +32,11 @@ export interface AdminSource {
   witness?: LockWitness | undefined;
   /** Absent: there are none. */
   addresses?(): AddressReport[];
+  /**
+   * Drains a server, by name or number, or ends that. Absent: it cannot be done here.
+   * @throws Error (rejects) with a sentence when there is no such server or it cannot do it.
+   */
+  drain?(server: string, draining: boolean): Promise<void>;
 }
 
 export interface AdminServerOptions {
@@ -128,11 +133,14 @@ async function answerTo(
   options: AdminServerOptions,
   locks: LockQueries,
 ): Promise<Answer | null> {
-  if (request.method !== 'GET') return refuse(405, `${String(request.method)} is not served here; only GET is`);
   const target = request.url ?? '/';
   if (!URL.canParse(target, 'http://localhost')) return refuse(400, 'what is asked for is not a path');
   const url = new URL(target, 'http://localhost');
+  const wanted = url.pathname === ADMIN_PATH.drain ? 'POST' : 'GET';
+  if (request.method !== wanted) return refuse(405, `${String(request.method)} is not served here; only ${wanted} is`);
   switch (url.pathname) {
+    case ADMIN_PATH.drain:
+      return answerDrain(url.searchParams, options.source);
     case ADMIN_PATH.status:
       return { status: 200, body: options.source.status() };
     case ADMIN_PATH.counters:
@@ -153,6 +161,18 @@ async function answerTo(
       return null;
     default:
       return refuse(404, `${url.pathname} is not served here; ${Object.values(ADMIN_PATH).join(', ')} are`);
+  }
+}
+
+async function answerDrain(query: URLSearchParams, source: AdminSource): Promise<Answer> {
+  const draining = query.get('draining');
+  if (draining !== 'true' && draining !== 'false') return refuse(400, '"draining" must be true or false');
+  if (source.drain === undefined) return refuse(404, 'this daemon cannot drain a server');
+  try {
+    await source.drain(query.get('server') ?? '', draining === 'true');
+    return { status: 200, body: {} };
+  } catch (error) {
+    return refuse(502, (error as Error).message);
   }
 }
 

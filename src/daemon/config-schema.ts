@@ -121,6 +121,25 @@ const publicAddress = block(`addresses: [${PUBLIC_EXAMPLE}]`, {
     .optional(),
 });
 
+/** Oftener is load, seldomer is no check. */
+const CHECK_MS_MIN = 200;
+const CHECK_MS_MAX = 3_600_000;
+const IN_ROW_MAX = 100;
+/** More free space than this no daemon needs. */
+const SPACE_MIB_MAX = 1024 * 1024;
+
+/** How often a check runs, how long it may take, and how many outcomes in a row change the verdict. */
+function checkTimes(intervalMs: number, timeoutMs: number, failures = 2, passes = 2) {
+  return {
+    intervalMs: whole(CHECK_MS_MIN, CHECK_MS_MAX, `intervalMs: ${intervalMs}`).default(intervalMs),
+    timeoutMs: whole(CHECK_MS_MIN, CHECK_MS_MAX, `timeoutMs: ${timeoutMs}`).default(timeoutMs),
+    failures: whole(1, IN_ROW_MAX, `failures: ${failures}`).default(failures),
+    passes: whole(1, IN_ROW_MAX, `passes: ${passes}`).default(passes),
+  };
+}
+
+const FOLDERS_ADVICE = advice('a list of folders', 'paths: [/srv/pool]');
+
 const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);
 
 /** The whole file. Every object is strict: a key that is not here is refused. */
@@ -166,6 +185,40 @@ export const configSchema = block(POOL_EXAMPLE, {
   }),
   /** Whether the loop comes before everything ordinary on the machine: docs/decisions/real-time.md. */
   realtime: z.boolean({ error: advice('true or false', 'realtime: true') }).default(true),
+  /** What makes a server unfit for new clients: docs/decisions/health.md. */
+  health: block('health: { folders: { paths: [/srv/pool] } }', {
+    /** smbd answers a negotiate. */
+    smbd: block('smbd: { port: 445 }', {
+      check: z.boolean({ error: advice('true or false', 'check: true') }).default(true),
+      address: text('an IPv4 or IPv6 address', 'address: 127.0.0.1', (value) => isIP(value) !== 0).default('127.0.0.1'),
+      port: whole(1, 65535, 'port: 445').default(445),
+      ...checkTimes(5_000, 5_000),
+    }).prefault({}),
+    /** The file systems below the shares answer. */
+    folders: block('folders: { paths: [/srv/pool] }', {
+      paths: z.array(path('paths: [/srv/pool]'), { error: FOLDERS_ADVICE }).max(64, { error: FOLDERS_ADVICE })
+        .default([]),
+      /** Write a small hidden file there, too. */
+      write: z.boolean({ error: advice('true or false', 'write: true') }).default(true),
+      ...checkTimes(10_000, 10_000),
+    }).prefault({}),
+    /** The daemon's directories have room. */
+    space: block('space: { persistentMib: 16 }', {
+      volatileMib: whole(0, SPACE_MIB_MAX, 'volatileMib: 8').default(8),
+      persistentMib: whole(0, SPACE_MIB_MAX, 'persistentMib: 16').default(16),
+      ...checkTimes(10_000, 10_000),
+    }).prefault({}),
+    /** The daemon's loop comes round. */
+    loop: block('loop: { delayMs: 2000 }', {
+      delayMs: whole(100, 60_000, 'delayMs: 2000').default(2_000),
+      ...checkTimes(10_000, 10_000),
+    }).prefault({}),
+  }).prefault({}),
+  /** The administrator's own programs. */
+  hooks: block('hooks: { directory: /etc/smbpool/hooks.d }', {
+    directory: path('directory: /etc/smbpool/hooks.d').default('/etc/smbpool/hooks.d'),
+    ...checkTimes(10_000, 20_000),
+  }).prefault({}),
   /** For tests: what the interconnect does to the frames it sends. */
   faults: block(FAULT_EXAMPLE, {
     lossPercent: percent('lossPercent: 2').default(0),

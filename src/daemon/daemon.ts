@@ -4,6 +4,7 @@
  */
 import { dirname } from 'node:path';
 import { assert } from '../base/assert.js';
+import type { NodeId } from '../base/ids.js';
 import { nodeId } from '../base/ids.js';
 import type { AddressPlace } from '../core/effects.js';
 import { PoolError } from '../host/errors.js';
@@ -17,6 +18,7 @@ import type { Config, ServerConfig } from './config.js';
 import { lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
 import { StartError } from './errors.js';
+import { Health } from './health/health.js';
 import { nextIncarnation } from './incarnation.js';
 import { readKeyFile } from './key-file.js';
 import { openLog } from './log.js';
@@ -33,6 +35,7 @@ export class Daemon {
     private readonly host: PoolHost,
     private readonly admin: AdminServer,
     private readonly priority: LoopPriority,
+    private readonly health: Health,
     private readonly locks: readonly DirectoryLock[],
   ) {}
 
@@ -47,7 +50,8 @@ export class Daemon {
     const log = openLog({ ...config.log, server: config.self.name });
     warnOfConfiguration(config, log);
     const priority = await LoopPriority.start(config.realtime, thisProcess(loadNative()), log);
-    const host = await startHost(hostOptions(config, poolKey, log));
+    const health = new Health(config, log);
+    const host = await startHost(hostOptions(config, poolKey, log, health));
     const release = version();
     const startedAt = process.hrtime.bigint();
     const admin = await AdminServer.start({
@@ -65,15 +69,17 @@ export class Daemon {
         }),
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
-        addresses: () => reportAddresses(config, host.addressStatus()),
+        addresses: () => reportAddresses(config, host.status(), host.addressStatus()),
+        drain: (name, draining) => host.drain(serverNamed(config, name), draining),
       },
     });
+    health.start(host);
     const { self, pool, transport, servers } = config;
     log.log('info', 'serving', {
       version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
-    return new Daemon(log, host, admin, priority, locks);
+    return new Daemon(log, host, admin, priority, health, locks);
   }
 
   /** Tells systemd that smbd may start; after the handlers of signals are in place. */
@@ -86,6 +92,7 @@ export class Daemon {
     this.log.log('info', 'stopping', { reason });
     await this.notify('stopping');
     await this.admin.stop();
+    this.health.stop();
     await this.host.stop();
     this.priority.stop();
     for (const lock of this.locks) lock.release();
@@ -128,7 +135,7 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
   }
 }
 
-function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostOptions {
+function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog, health: Health): HostOptions {
   const { self, servers, directories, faults, membership, addresses } = config;
   const samba = installedSamba();
   return {
@@ -148,12 +155,22 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
     ...(addresses === undefined ? {} : { addresses: addresses.map((one) => addressPlace(one, self.name)) }),
     ...(faults === undefined ? {} : { faults }),
     log,
+    onEvent: (event, fields) => health.tell(event, fields),
     startAnew: (reason, remedy) => {
       log.log('error', 'starting anew', { reason, remedy });
       log.close();
       process.exit(1);
     },
   };
+}
+
+/** @throws Error with a sentence when there is none. */
+function serverNamed({ servers }: Config, name: string): NodeId {
+  const found = servers.find((server) => server.name === name || `${server.id}` === name);
+  const names = servers.map((server) => server.name).join(', ');
+  if (found === undefined) throw new Error(`there is no server ${JSON.stringify(name)}; the pool has ${names}`);
+  if (found.role === 'witness') throw new Error(`${found.name} is a witness: it serves nobody, so just stop it`);
+  return nodeId(found.id);
 }
 
 function addressPlace(configured: NonNullable<Config['addresses']>[number], name: string): AddressPlace {

@@ -37,8 +37,18 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const isThere = id === self.id || isHeard(silentMicros, membership.leaseMs);
     const stateInView = members.has(id) ? 'member' : members.size === 0 ? 'unknown' : isThere ? 'joining' : 'out';
     const state = role === 'witness' ? 'witness' : stateInView;
-    return { id, name, address, up: id === self.id || up.has(id), role, state, silentMicros };
+    const said = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id)?.fitness;
+    return { id, name, address, up: id === self.id || up.has(id), role, state, ...fitnessWords(said), silentMicros };
   });
+}
+
+function fitnessWords(said?: NodeStatus['fitness'][number]['fitness']): Required<
+  Pick<ServerStatus, 'fitness' | 'reasons' | 'clients'>
+> {
+  if (said === undefined) return { fitness: 'unknown', reasons: [], clients: null };
+  const { draining, reasons, clients, named } = said;
+  const fitness = draining ? 'draining' : reasons.length === 0 ? 'fit' : 'unfit';
+  return { fitness, reasons, clients: { connections: clients, named } };
 }
 
 function silence(node: NodeStatus, id: number): number | null {
@@ -75,7 +85,22 @@ export function problemsOf(
     const remedy = `if nobody stopped it, start smbpoold ${there} or check the interconnect; ${rest}`;
     problems.push({ what: 'servers-out', text: areNot, remedy });
   }
-  return problems;
+  return [...problems, ...unfitOnes(servers)];
+}
+
+function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {
+  const unfit = servers.filter(({ fitness, reasons = [] }) => fitness !== 'fit' && reasons.length > 0);
+  const draining = servers.filter(({ fitness }) => fitness === 'draining');
+  return [
+    ...unfit.map(({ name, reasons = [] }): ProblemReport => ({
+      what: 'unfit', text: `${name} is not fit for clients: ${reasons.join('; ')}`,
+      remedy: 'put that right; it has its share of the public addresses again as soon as its checks pass',
+    })),
+    ...draining.map(({ name }): ProblemReport => ({
+      what: 'draining', text: `${name} is drained: it gets no public addresses while another server can have them`,
+      remedy: `when the work on it is done: smbpool undrain ${name}`,
+    })),
+  ];
 }
 
 function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {

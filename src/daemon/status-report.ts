@@ -56,11 +56,17 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
   };
 }
 
-export function reportAddresses({ servers }: Config, addresses: readonly AddressStatus[]): AddressReport[] {
-  const nameOf = (id: number | null): string | null => servers.find((server) => server.id === id)?.name ?? null;
-  return addresses.map(({ address, prefixLength, interface: name, holder, sinceMicros, connections }) => ({
-    address, prefixLength, interface: name, holder, holderName: nameOf(holder), sinceMicros, connections,
-  }));
+export function reportAddresses(
+  config: Config,
+  node: NodeStatus,
+  addresses: readonly AddressStatus[],
+): AddressReport[] {
+  const servers = reportServers(config, node);
+  return addresses.map(({ address, prefixLength, interface: name, holder, sinceMicros, connections }) => {
+    const server = servers.find(({ id }) => id === holder);
+    const who = { holder, holderName: server?.name ?? null, holderFitness: server?.fitness ?? null };
+    return { address, prefixLength, interface: name, ...who, sinceMicros, connections };
+  });
 }
 
 function reportLink(link: NodeStatus['links'][number]): LinkReport {

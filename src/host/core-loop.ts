@@ -4,7 +4,7 @@
  * knows the outside only through ports, so tests drive it without a socket.
  */
 import { unreachable } from '../base/assert.js';
-import type { Effect, Input, Micros, RecordDescription } from '../core/effects.js';
+import type { Effect, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
 import type { PublicAddresses } from '../ports/public-addresses.js';
@@ -40,6 +40,13 @@ export interface CoreLoopPorts {
   traceEvent(token: number, event: TraceEvent): void;
   /** Keeps it on disk in place of what was kept before, all or nothing; false: it may not be there. */
   saveMembership(state: SavedMembership): Promise<boolean>;
+  /** Keeps on disk whether this server drains; never rejects: null, or why it is not there. */
+  saveDraining(draining: boolean): Promise<string | null>;
+  drainAnswer(token: number, error: string | null): void;
+  /** For the administrator's own programs. */
+  event(event: HookEvent, fields: Record<string, string>): void;
+  /** The answer to the input 'leave'. */
+  left(): void;
   /** The run must end. Called once; the loop has stopped by then. */
   startAnew(reason: string, remedy: string): void;
 }
@@ -198,6 +205,12 @@ export class CoreLoop {
       case 'address-take':
       case 'address-release':
         return this.performAddress(effect);
+      case 'drain-save':
+        return this.saveDraining(effect);
+      case 'drain-answer':
+        return ports.drainAnswer(effect.token, effect.error);
+      case 'event':
+        return ports.event(effect.event, effect.fields);
       case 'membership-save':
         return this.saveMembership(effect);
       case 'lease':
@@ -206,6 +219,8 @@ export class CoreLoop {
       // no engine outside of the core is in use
       case 'recovered':
         return;
+      case 'left':
+        return ports.left();
       case 'start-anew':
         this.stop();
         ports.addresses?.removeNow();
@@ -236,6 +251,12 @@ export class CoreLoop {
 
   private saveMembership({ token, state }: Extract<Effect, { kind: 'membership-save' }>): void {
     void this.ports.saveMembership(state).then((ok) => this.inputOutsideTurn({ kind: 'membership-saved', token, ok }));
+  }
+
+  private saveDraining({ token, draining }: Extract<Effect, { kind: 'drain-save' }>): void {
+    void this.ports.saveDraining(draining).then((error) => {
+      this.inputOutsideTurn({ kind: 'drain-saved', token, draining, error });
+    });
   }
 
   private performAddress(effect: Extract<Effect, { kind: 'address-take' | 'address-release' }>): void {

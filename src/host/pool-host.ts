@@ -8,7 +8,7 @@ import type { Incarnation, NodeId } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { AddressStatus } from '../core/addresses/addresses.js';
-import type { AddressPlace, Micros, RecordDescription } from '../core/effects.js';
+import type { AddressPlace, HookEvent, Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
@@ -18,6 +18,7 @@ import type { PoolEventReport } from '../wire/failovers.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
 import { InterfaceAddresses } from './addresses.js';
 import { CoreLoop } from './core-loop.js';
+import { DrainFile } from './drain-file.js';
 import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
@@ -37,6 +38,8 @@ import { WitnessDesk } from './witness.js';
 const DATAGRAM_BYTES_MAX = 1472;
 /** A question about a record crosses the wire once; an answer later than this is none. */
 const RECORD_ANSWER_TIMEOUT_MS = 5_000;
+/** Without an answer by then the others are left to find out: they wait for the end of a lease. */
+const LEAVE_MS_MAX = 1_000;
 const U32_SPAN = 0x1_0000_0000;
 
 export type TransportOptions =
@@ -70,6 +73,8 @@ export interface HostOptions {
   /** For tests: what is done to the frames sent. */
   faults?: FaultOptions;
   log: Log;
+  /** Something happened that the administrator's own programs may want to know. */
+  onEvent?(event: HookEvent, fields: Record<string, string>): void;
   /** This run must end and another follow; nothing is served any more. */
   startAnew(reason: string, remedy: string): void;
 }
@@ -98,9 +103,12 @@ export class PoolHost implements LockWitness {
   /** Null: there are none. */
   private readonly addresses: InterfaceAddresses | null;
   private readonly questions = new Map<number, Question>();
+  private readonly drains = new Map<number, (error: string | null) => void>();
   private readonly now: () => Micros;
   private lastToken = 0;
   private stopped = false;
+  private isLeaving = false;
+  private onLeft: () => void = () => undefined;
 
   /** @throws PoolError naming cause and remedy when the server cannot serve; nothing is left behind then. */
   static async start(options: HostOptions): Promise<PoolHost> {
@@ -139,6 +147,7 @@ export class PoolHost implements LockWitness {
       input: (input) => this.loop.inputOutsideTurn(input),
       later: (action) => setImmediate(action),
     });
+    const drainFile = new DrainFile(options.persistentDirectory);
     this.loop = new CoreLoop(this.node, {
       gate: this.pump,
       ring: this.pump,
@@ -154,12 +163,17 @@ export class PoolHost implements LockWitness {
       witnessAnswer: (token, answer) => this.witness.onAnswer(token, answer),
       traceEvent: (token, event) => this.witness.onEvent(token, event),
       saveMembership: (state) => membership.save(state),
+      saveDraining: (draining) => drainFile.save(draining),
+      drainAnswer: (token, error) => this.answerDrain(token, error),
+      event: (event, fields) => options.onEvent?.(event, fields),
+      left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
     // nobody serves before a leader says so
     this.pump.setLease(0);
     this.pump.setServing(true);
     this.page.start();
+    this.loop.inputOutsideTurn({ kind: 'drain-saved', token: 0, draining: drainFile.isThere(), error: null });
     // the first hello goes out now, and the timer starts
     this.loop.inputOutsideTurn({ kind: 'tick' });
   }
@@ -213,9 +227,26 @@ export class PoolHost implements LockWitness {
     });
   }
 
-  /** Ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
+  /** Serves no more and has the others go on without this run; waits for that a little. */
+  private async leavePool(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LEAVE_MS_MAX);
+      this.onLeft = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.loop.inputOutsideTurn({ kind: 'leave' });
+    });
+  }
+
+  /**
+   * Leaves the pool, ends all connections, finishes what the persistent databases were asked, closes the files. May be
+   * called again.
+   */
   async stop(): Promise<void> {
-    if (this.stopped) return;
+    if (this.isLeaving) return;
+    this.isLeaving = true;
+    await this.leavePool();
     this.stopped = true;
     this.loop.stop();
     this.witness.stop();
@@ -225,6 +256,7 @@ export class PoolHost implements LockWitness {
     for (const token of [...this.questions.keys()]) {
       this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
     }
+    for (const token of [...this.drains.keys()]) this.answerDrain(token, 'the daemon is stopping');
     await this.addresses?.stop();
     await this.persistent.close();
     this.records.close();
@@ -301,6 +333,35 @@ export class PoolHost implements LockWitness {
   /** Calls `onEvent` for every event of the pool that matches, until the returned function is called. */
   trace(filter: TraceFilter, onEvent: (event: TraceEvent) => void): () => void {
     return this.witness.trace(filter, onEvent);
+  }
+
+  /** Whether a smbd is registered here. */
+  hasSmbd(): boolean {
+    return this.node.hasSmbd();
+  }
+
+  /** What the checks of this server find wrong with it, all of it, a sentence each. */
+  setHealth(reasons: string[]): void {
+    this.loop.inputOutsideTurn({ kind: 'health', reasons });
+  }
+
+  /**
+   * Drains a server of the pool, or ends that; done when it is on that server's disk. Rejects with PoolError when the
+   * server cannot be asked or its disk refuses.
+   */
+  async drain(server: NodeId, draining: boolean): Promise<void> {
+    if (this.stopped) throw new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping');
+    const token = ++this.lastToken;
+    const error = await new Promise<string | null>((resolve) => {
+      this.drains.set(token, resolve);
+      this.loop.inputOutsideTurn({ kind: 'drain-query', token, server, draining });
+    });
+    if (error !== null) throw new PoolError('ERR_POOL_DRAIN', error);
+  }
+
+  private answerDrain(token: number, error: string | null): void {
+    this.drains.get(token)?.(error);
+    this.drains.delete(token);
   }
 
   private answerQuestion(token: number, answer: RecordDescription | { error: string }): void {

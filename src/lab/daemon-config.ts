@@ -37,6 +37,8 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     adminSocket: place.adminSocket,
     ringSocket: place.ringSocket,
     transport: { kind: options.transport },
+    // not the machine's own
+    hooks: { directory: join(place.directory, 'hooks.d') },
     ...(options.realtime ? {} : { realtime: false }),
     ...(faults
       ? {

@@ -17,7 +17,8 @@ export const NODE_PAGE_NAME = 'node.page';
  * hexadecimal) a RecordDescription, `/counters` the counters alone, `/failovers` a FailoversReport, `/addresses` an
  * AddressReport of each public address, `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace`
  * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a
- * line, until the reader leaves. Anything else, and every refusal, answers an AdminError.
+ * line, until the reader leaves. A POST to `/drain?server=&draining=` (true or false) drains a server or ends that.
+ * Anything else, and every refusal, answers an AdminError.
  */
 export const ADMIN_PATH = {
   status: '/status',
@@ -28,6 +29,7 @@ export const ADMIN_PATH = {
   hot: '/hot',
   failovers: '/failovers',
   addresses: '/addresses',
+  drain: '/drain',
 } as const;
 
 /** The body of every answer whose HTTP status is not 200. */

@@ -17,6 +17,15 @@ export interface ServerStatus {
    * unknown: this server knows no view yet.
    */
   state: 'member' | 'joining' | 'out' | 'witness' | 'unknown';
+  /**
+   * What the server says of itself. fit: it should serve new clients. unfit: its checks say no, for these reasons.
+   * draining: a person took it out of use. unknown: it did not say, or it is a witness. Absent, as the two below: a
+   * daemon that knows of no such thing.
+   */
+  fitness?: 'fit' | 'unfit' | 'draining' | 'unknown';
+  reasons?: string[];
+  /** TCP connections of clients to it, and the addresses of some of them; null: not known. */
+  clients?: { connections: number; named: string[] } | null;
   /** Since its last frame; null: never heard, or the reporting server itself. */
   silentMicros: number | null;
 }
@@ -42,7 +51,7 @@ export interface MembershipReport {
 
 /** Something that a person should know, and what to do about it. */
 export interface ProblemReport {
-  what: 'no-quorum' | 'fenced' | 'servers-out';
+  what: 'no-quorum' | 'fenced' | 'servers-out' | 'unfit' | 'draining';
   text: string;
   remedy: string;
 }
@@ -138,6 +147,8 @@ export interface AddressReport {
   /** null: nobody has it now. */
   holder: number | null;
   holderName: string | null;
+  /** What the holder says of itself, as in ServerStatus; null: nobody has it. Absent: an older daemon. */
+  holderFitness?: ServerStatus['fitness'] | null;
   /** How long the reporting server has known that. */
   sinceMicros: number;
   /** Of clients, as far as smbds told. */

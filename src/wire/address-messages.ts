@@ -33,13 +33,19 @@ export interface TableEntry {
   holder: NodeId | null;
 }
 
+/**
+ * 0: no smbd serves there. 1: a person drains the server. 2: its checks say that it is not fit. 3: nothing speaks
+ * against it.
+ */
+export type Standing = 0 | 1 | 2 | 3;
+
 /** What a member tells the leader of its view. */
 export interface Report {
   epoch: Epoch;
   /** Of the newest table it took in this view; 0: none yet. */
   version: number;
-  /** A smbd serves there. */
-  able: boolean;
+  /** How good it is to have an address there. */
+  standing: Standing;
   /** What it may have: by its table, or because it is still on its interface. */
   has: string[];
   /** What it could not take lately. */
@@ -65,7 +71,7 @@ export function encodeAddressMessage(message: AddressMessage): Uint8Array {
   const writer = new ByteWriter().u8(TYPES[message.kind]);
   switch (message.kind) {
     case 'report':
-      writer.u53(message.epoch).u32(message.version).u8(message.able ? 1 : 0);
+      writer.u53(message.epoch).u32(message.version).u8(message.standing);
       writeList(writer, message.has, writeAddress);
       writeList(writer, message.refused, writeAddress);
       break;
@@ -92,7 +98,7 @@ export function decodeAddressMessage(bytes: Uint8Array): AddressMessage {
 function readBody(reader: ByteReader, kind: AddressMessage['kind']): AddressMessage {
   switch (kind) {
     case 'report': {
-      const report = { epoch: toEpoch(reader.u53()), version: reader.u32(), able: readFlag(reader) };
+      const report = { epoch: toEpoch(reader.u53()), version: reader.u32(), standing: readStanding(reader) };
       const has = readList(reader, ADDRESSES_MAX, readAddress);
       return { kind, ...report, has, refused: readList(reader, ADDRESSES_MAX, readAddress) };
     }
@@ -125,6 +131,12 @@ function readFlag(reader: ByteReader): boolean {
   const flag = reader.u8();
   if (flag > 1) throw new DecodeError('flag', `${flag}`);
   return flag === 1;
+}
+
+function readStanding(reader: ByteReader): Standing {
+  const standing = reader.u8();
+  if (standing > 3) throw new DecodeError('standing', `${standing}`);
+  return standing as Standing;
 }
 
 function writeAddress(writer: ByteWriter, text: string): ByteWriter {

@@ -5,7 +5,7 @@
  *
  *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
  *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
- *                  follows; answer: 1 willing to be a member, 2 blank
+ *                  follows; answer: 1 willing to be a member, 2 this run serves no more: its lease is given back, 4 blank
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
  *  18 hello:            u53 accepted (epoch on disk, 0: none)
@@ -46,6 +46,8 @@ export type MembershipContent =
       willing: boolean;
       /** When it started, its disk remembered no view. */
       isBlank: boolean;
+      /** The run serves no more and never will: nobody need wait for the end of its lease. Never with `willing`. */
+      released: boolean;
       echo: number;
       sentAt: number;
       accepted: number;
@@ -70,11 +72,12 @@ const TYPES = {
 const KINDS = kindsByType(TYPES);
 
 const FLAG_ANSWER_VIEW = 2;
-const FLAG_BLANK = 2;
+const FLAG_RELEASED = 2;
+const FLAG_BLANK = 4;
 
 /** The flags that each kind may have; 1 means something else in each. */
 const FLAGS_KNOWN: Record<MembershipContent['kind'], number> = {
-  hello: 1, 'pre-vote': 0, 'pre-vote-answer': 3, vote: 0, 'vote-answer': 3, heartbeat: 1, answer: 3,
+  hello: 1, 'pre-vote': 0, 'pre-vote-answer': 3, vote: 0, 'vote-answer': 3, heartbeat: 1, answer: 7,
 };
 
 function flagsOf(message: MembershipMessage): number {
@@ -87,7 +90,7 @@ function flagsOf(message: MembershipMessage): number {
     case 'heartbeat':
       return message.view === null ? 0 : 1;
     case 'answer':
-      return (message.willing ? 1 : 0) | (message.isBlank ? FLAG_BLANK : 0);
+      return (message.willing ? 1 : 0) | (message.released ? FLAG_RELEASED : 0) | (message.isBlank ? FLAG_BLANK : 0);
     default:
       return 0;
   }
@@ -179,9 +182,11 @@ function readContent(
       const accepted = reader.u53();
       const installed = reader.u53();
       const recovered = reader.u53();
+      const released = (flags & FLAG_RELEASED) !== 0;
+      if (flag && released) throw new DecodeError('answer-released-and-willing');
       const isBlank = (flags & FLAG_BLANK) !== 0;
       const unheard = readBits(reader);
-      return { kind, willing: flag, isBlank, echo, sentAt, accepted, installed, recovered, unheard };
+      return { kind, willing: flag, released, isBlank, echo, sentAt, accepted, installed, recovered, unheard };
     }
   }
 }

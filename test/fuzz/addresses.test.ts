@@ -7,7 +7,7 @@ import test from 'node:test';
 import { DecodeError } from '../../src/base/bytes.js';
 import { epoch, nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
-import type { AddressMessage } from '../../src/wire/address-messages.js';
+import type { AddressMessage, Standing } from '../../src/wire/address-messages.js';
 import { decodeAddressMessage, encodeAddressMessage } from '../../src/wire/address-messages.js';
 import { AddressPool } from '../support/address-pool.js';
 import { SEED, fuzz, spoil } from '../support/fuzzing.js';
@@ -23,7 +23,7 @@ function randomMessage(prng: Prng): AddressMessage {
   const connections = () =>
     some().map((server) => ({ server, serverPort: 445, client: prng.pick(ADDRESSES), clientPort: prng.below(65_536) }));
   return prng.pick<AddressMessage>([
-    { kind: 'report', ...head, able: prng.chance(0.5), has: some(), refused: some() },
+    { kind: 'report', ...head, standing: prng.pick<Standing>([0, 1, 2, 3]), has: some(), refused: some() },
     {
       kind: 'table', ...head,
       entries: some().map((address) => ({ address, holder: prng.chance(0.3) ? null : nodeId(prng.below(64)) })),

@@ -67,8 +67,9 @@ function randomMessage(prng: Prng): MembershipMessage {
     },
     { kind: 'heartbeat', sentAt: number(), agreed: view?.epoch ?? number(), echo: number(), remaining, view },
     {
-      kind: 'answer', willing: flag, isBlank: prng.chance(0.5), echo: number(), sentAt: number(),
-      accepted: number(), installed: number(), recovered: number(), unheard: randomRuns(prng).map(({ node }) => node),
+      kind: 'answer', willing: flag, released: !flag && prng.chance(0.5), isBlank: prng.chance(0.5), echo: number(),
+      sentAt: number(), accepted: number(), installed: number(), recovered: number(),
+      unheard: randomRuns(prng).map(({ node }) => node),
     },
   ]);
   return { ...content, to: incarnation(prng.pick([5, 5, 5, 0, 4])), term };

@@ -80,6 +80,10 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     witnessAnswer: (token) => void story.push(`witness ${token}`),
     traceEvent: (token) => void story.push(`trace ${token}`),
     saveMembership: () => Promise.resolve(true),
+    saveDraining: () => Promise.resolve(null),
+    left: () => void story.push('left the pool'),
+    drainAnswer: (token) => void story.push(`drain ${token}`),
+    event: (event) => void story.push(`event ${event}`),
     startAnew: (reason) => void story.push(`start anew: ${reason}`),
   };
   return { loop: new CoreLoop(core, ports), story, later, time, resolvePersistent };

@@ -144,7 +144,10 @@ test('it starts, tells systemd, serves, opens its log again, refuses a second da
   const report = await status(paths.admin);
   assert.equal(report.poolName, 'test');
   assert.equal(report.pid, daemon.child.pid);
-  const only = { id: 0, name: 'only', address: '127.0.0.1', up: true, role: 'server', silentMicros: null };
+  const only = {
+    id: 0, name: 'only', address: '127.0.0.1', up: true, role: 'server', silentMicros: null,
+    fitness: 'unfit', reasons: ['no smbd runs on this server'], clients: { connections: 0, named: [] },
+  };
   const [{ state, ...itself }] = report.servers as [(typeof report.servers)[0]];
   assert.deepEqual(itself, only);
   assert.ok(['member', 'joining'].includes(state), state);

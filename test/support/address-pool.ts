@@ -41,6 +41,10 @@ export class AddressServer {
   isPaused = false;
   wentOnAt: Micros = 0;
   isDead = false;
+  /** As the room was told: a smbd serves, the checks pass, a person drains it. */
+  able = true;
+  fit = true;
+  draining = false;
   /** Takes of these fail. */
   readonly broken = new Set<string>();
   room: Addresses;
@@ -67,6 +71,23 @@ export class AddressServer {
     this.timers.run(this.pool.now);
     work();
     this.pool.at(this.timers.deadline(), () => this.timers.deadline() <= this.pool.now && this.step(() => undefined));
+  }
+
+  setAble(able: boolean): void {
+    this.able = able;
+    this.step(() => this.room.setAble(able));
+  }
+
+  setFitness(fit: boolean, draining: boolean): void {
+    this.fit = fit;
+    this.draining = draining;
+    this.step(() => this.room.setFitness(fit, draining));
+  }
+
+  /** How good it is for it to have an address; 0: nobody serves there. */
+  get standing(): number {
+    if (this.isDead || !this.able) return 0;
+    return this.draining ? 1 : this.fit ? 3 : 2;
   }
 
   goOn(): void {
@@ -128,6 +149,8 @@ export class AddressServer {
   }
 
   private perform(effect: Effect): void {
+    // what hooks are told
+    if (effect.kind === 'event') return;
     assert.ok(effect.kind === 'address-take' || effect.kind === 'address-release');
     const { address } = effect;
     this.pool.after(KERNEL_MICROS_MAX, () => this.kernel(() => {
@@ -212,7 +235,7 @@ export class AddressPool {
     const server = new AddressServer(this, id, ++this.runs, this.places);
     this.servers.set(id, server);
     this.unwanted.delete(id);
-    server.step(() => server.room.setAble(true));
+    server.setAble(true);
   }
 
   /** Its interface keeps what it has, until the next run. */
@@ -272,6 +295,20 @@ export class AddressPool {
 
   connect(id: number, client: number, connection: Connection): void {
     this.server(id).step(() => this.server(id).room.connected(client as ClientId, connection));
+  }
+
+  /** When all has settled: each address is at one server, none is worse than another; those that are fit share. */
+  assertPlaced(why: string): void {
+    const best = Math.max(...this.ids.map((id) => this.server(id).standing));
+    for (const address of this.addresses) {
+      const holders = this.holders(address);
+      assert.equal(holders.length, 1, `${address} is at ${holders.join(' and ') || 'nobody'} ${why}`);
+      const { standing } = this.server(holders[0]!);
+      assert.equal(standing, best, `${address} is at server ${holders[0]} of standing ${standing} ${why}`);
+    }
+    const sizes = this.ids.filter((id) => this.server(id).standing === 3).map((id) => this.server(id).interface.size);
+    const isBalanced = sizes.length === 0 || Math.max(...sizes) - Math.min(...sizes) <= 1;
+    assert.ok(isBalanced, `not balanced: ${sizes.join(' ')} ${why}`);
   }
 
   private check(): void {

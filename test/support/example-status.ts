@@ -13,9 +13,19 @@ export function exampleStatus(): StatusReport {
     uptimeMicros: 3_723_000_000,
     transport: 'ethernet',
     servers: [
-      { id: 0, name: 'alpha', address: '10.0.0.1', up: true, role: 'server', state: 'member', silentMicros: null },
-      { id: 1, name: 'beta', address: '10.0.0.2', up: true, role: 'server', state: 'member', silentMicros: 21_000 },
-      { id: 2, name: 'gamma', address: '10.0.0.3', up: false, role: 'server', state: 'out', silentMicros: 12_400_000 },
+      {
+        id: 0, name: 'alpha', address: '10.0.0.1', up: true, role: 'server', state: 'member', silentMicros: null,
+        fitness: 'unfit', reasons: ['the file system of /srv/pool does not answer within 10 s'],
+        clients: { connections: 12, named: ['10.0.0.51', '10.0.0.52'] },
+      },
+      {
+        id: 1, name: 'beta', address: '10.0.0.2', up: true, role: 'server', state: 'member', silentMicros: 21_000,
+        fitness: 'draining', reasons: [], clients: { connections: 1, named: ['10.0.0.53'] },
+      },
+      {
+        id: 2, name: 'gamma', address: '10.0.0.3', up: false, role: 'server', state: 'out', silentMicros: 12_400_000,
+        fitness: 'unknown', reasons: [], clients: null,
+      },
     ],
     membership: {
       role: 'follower', epoch: 3_145_730, members: [0, 1], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
@@ -27,6 +37,16 @@ export function exampleStatus(): StatusReport {
         what: 'servers-out', text: 'gamma is not heard',
         remedy: 'if nobody stopped it, start smbpoold on gamma or check the interconnect; one more loss stops the '
           + 'whole pool',
+      },
+      {
+        what: 'unfit',
+        text: 'alpha is not fit for clients: the file system of /srv/pool does not answer within 10 s',
+        remedy: 'put that right; it has its share of the public addresses again as soon as its checks pass',
+      },
+      {
+        what: 'draining',
+        text: 'beta is drained: it gets no public addresses while another server can have them',
+        remedy: 'when the work on it is done: smbpool undrain beta',
       },
     ],
     awaiting: [2],

@@ -15,8 +15,11 @@ import { AddressPool } from '../support/address-pool.js';
 const SECOND = 1_000_000;
 const SEEDS = Number(process.env['ADDRESS_SEEDS'] ?? 40);
 const FIRST = Number(process.env['SEED'] ?? 1);
-const able = [0, 1, 2].map(nodeId);
-const candidates = { able, refuses: () => false };
+const three = [0, 1, 2].map(nodeId);
+/** Three servers, of which each is as good as its number says. */
+const standing = (...all: number[]) => new Map(all.map((one, node) => [nodeId(node), one]));
+const standings = standing(3, 3, 3);
+const candidates = { standings, refuses: () => false };
 
 const shown = (assigned: ReadonlyMap<string, number>): string =>
   [...assigned].sort(([a], [b]) => (a < b ? -1 : 1)).map(([address, node]) => `${address}${node}`).join(' ');
@@ -47,24 +50,40 @@ test('balance moves as few as needed', () => {
   const all = ['a', 'b', 'c', 'd', 'e', 'f'];
   const before = new Map(all.map((address, index) => [address, nodeId(index % 2)]));
   const after = balance(all, before, candidates);
-  assert.deepEqual(able.map((node) => [...after.values()].filter((one) => one === node).length), [2, 2, 2]);
+  assert.deepEqual(three.map((node) => [...after.values()].filter((one) => one === node).length), [2, 2, 2]);
   assert.equal(all.filter((address) => before.get(address) !== after.get(address)).length, 2);
   assert.equal(shown(balance(all, after, candidates)), shown(after));
 });
 
 test('nobody gets what it refuses; with nobody able an address stays', () => {
   const refuses = (node: number, address: string): boolean => node === 0 && address === 'a';
-  assert.equal(shown(assign(['a'], new Map([['a', nodeId(0)]]), { able, refuses })), 'a1');
-  assert.equal(shown(assign(['a'], new Map([['a', nodeId(2)]]), { able: [], refuses })), 'a2');
+  assert.equal(shown(assign(['a'], new Map([['a', nodeId(0)]]), { standings, refuses })), 'a1');
+  assert.equal(shown(assign(['a'], new Map([['a', nodeId(2)]]), { standings: new Map(), refuses })), 'a2');
   const both = new Map([['a', nodeId(1)], ['b', nodeId(1)]]);
-  const spread = balance(['a', 'b'], both, { able: able.slice(0, 2), refuses });
+  const spread = balance(['a', 'b'], both, { standings: standing(3, 3), refuses });
   assert.equal(shown(spread), 'a1 b0');
+});
+
+test('an address is at nobody while a better server takes it', () => {
+  const none = { refuses: () => false };
+  const held = new Map([['a', nodeId(0)], ['b', nodeId(1)], ['c', nodeId(2)]]);
+  const place = (...all: number[]): string =>
+    shown(assign(['a', 'b', 'c'], held, { ...none, standings: standing(...all) }));
+  assert.equal(place(3, 3, 2), 'a0 b1 c0', 'of an unfit one it moves');
+  assert.equal(place(1, 3, 2), 'a1 b1 c1');
+  assert.equal(place(2, 2, 1), 'a0 b1 c0', 'with nobody fit the unfit keep theirs');
+  assert.equal(place(1, 1, 1), 'a0 b1 c2', 'with all drained all keep theirs');
+  const refuses = (node: number, address: string): boolean => node === 1 && address === 'a';
+  assert.equal(shown(assign(['a'], held, { standings: standing(2, 3, 1), refuses })), 'a0', 'the fit one cannot');
+  const atOne = new Map(['a', 'b', 'c'].map((address) => [address, nodeId(0)]));
+  const balanced = balance(['a', 'b', 'c'], atOne, { ...none, standings: standing(3, 3, 2) });
+  assert.equal(shown(balanced), 'a0 b0 c1', 'the unfit one gets none');
 });
 
 test('messages come back as they were', () => {
   const connection = { server: '10.0.0.100', serverPort: 445, client: 'fe80::1', clientPort: 50_000 };
   const messages: AddressMessage[] = [
-    { kind: 'report', epoch: 5 as never, version: 3, able: true, has: ['10.0.0.1'], refused: ['2001:db8::1'] },
+    { kind: 'report', epoch: 5 as never, version: 3, standing: 2, has: ['10.0.0.1'], refused: ['2001:db8::1'] },
     {
       kind: 'table', epoch: 2 ** 40 as never, version: 9,
       entries: [{ address: '10.0.0.1', holder: null }, { address: '::1', holder: nodeId(63) }],
@@ -124,13 +143,50 @@ test('a server that stood still lets go before it does anything else', () => {
 test('what cannot be taken goes elsewhere, and no smbd means no address', () => {
   const pool = settled(2, 3);
   for (const address of pool.addresses) pool.server(0).broken.add(address);
-  pool.server(1).step(() => pool.server(1).room.setAble(false));
+  pool.server(1).setAble(false);
   pool.runUntil(7 * SECOND);
   assert.ok(pool.server(0).interface.size < 3, 'what is broken was not taken');
-  pool.server(1).step(() => pool.server(1).room.setAble(true));
-  pool.server(0).step(() => pool.server(0).room.setAble(false));
+  pool.server(1).setAble(true);
+  pool.server(0).setAble(false);
   pool.runUntil(10 * SECOND);
   assert.deepEqual([...pool.server(1).interface].sort(), pool.addresses);
+});
+
+test('an unfit server loses its addresses at once, and has its share again soon after it is fit', () => {
+  const pool = settled();
+  const [lost] = [...pool.server(1).interface];
+  pool.connect(1, 7, { server: lost!, serverPort: 445, client: '10.0.0.7', clientPort: 1234 });
+  pool.runUntil(6 * SECOND);
+  pool.server(1).setFitness(false, false);
+  pool.runUntil(6.5 * SECOND);
+  pool.assertPlaced('without the unfit one');
+  assert.deepEqual(pool.counts(), [3, 0, 3]);
+  assert.equal(pool.server(1).released.length, 2);
+  const taken = [0, 2].flatMap((id) => pool.server(id).taken);
+  const tickled = taken.find((one) => one.address === lost && one.tickled > 0);
+  assert.ok(tickled, 'its clients are tickled');
+  pool.server(1).setFitness(true, false);
+  pool.runUntil(9 * SECOND);
+  assertServed(pool, [2, 2, 2]);
+});
+
+test('a drained server has none, unless all are drained; with nobody fit addresses stay', () => {
+  const pool = settled();
+  pool.server(0).setFitness(true, true);
+  pool.runUntil(7 * SECOND);
+  assert.deepEqual(pool.counts(), [0, 3, 3]);
+  pool.server(1).setFitness(true, true);
+  pool.runUntil(9 * SECOND);
+  assert.deepEqual(pool.counts(), [0, 0, 6]);
+  pool.server(2).setFitness(false, false);
+  pool.runUntil(11 * SECOND);
+  assert.deepEqual(pool.counts(), [0, 0, 6], 'an unfit one is better than a drained one');
+  pool.server(2).setFitness(false, true);
+  pool.runUntil(16 * SECOND);
+  pool.assertPlaced('when all are drained');
+  pool.server(1).setFitness(true, false);
+  pool.runUntil(18 * SECOND);
+  assert.deepEqual(pool.counts(), [0, 6, 0]);
 });
 
 test('a table of another view, or of somebody who does not lead, is not heeded', () => {
@@ -152,9 +208,11 @@ test('the table for people', () => {
   const text = ipText([
     { ...one, address: '10.0.0.100', holder: 1, holderName: 'beta', connections: 2 },
     { ...one, address: '10.0.0.101', holder: null, holderName: null, connections: 0 },
+    { ...one, address: '10.0.0.102', holder: 1, holderName: 'beta', holderFitness: 'unfit', connections: 0 },
   ]);
   assert.deepEqual(text.split('\n').map((line) => line.trimEnd().replace(/ +/g, ' ')), [
-    ' address holder since connections', ' 10.0.0.100/24 1 (beta) 5.0 s 2', ' 10.0.0.101/24 NOBODY 5.0 s 0', '',
+    ' address holder since connections', ' 10.0.0.100/24 1 (beta) 5.0 s 2', ' 10.0.0.101/24 NOBODY 5.0 s 0',
+    ' 10.0.0.102/24 1 (beta, unfit) 5.0 s 0', '',
   ]);
 });
 
@@ -177,7 +235,7 @@ function randomRun(seed: number): void {
     pool.runUntil(Math.max(pool.now, time));
     const id = nodeId(prng.below(count));
     const server = pool.server(id);
-    switch (prng.below(7)) {
+    switch (prng.below(8)) {
       case 0:
         pool.crash(id);
         break;
@@ -196,8 +254,11 @@ function randomRun(seed: number): void {
       case 5:
         if (server.isDead) pool.start(id);
         break;
+      case 6:
+        server.setFitness(prng.chance(0.5), prng.chance(0.3));
+        break;
       default:
-        server.step(() => server.room.setAble(prng.chance(0.7)));
+        server.setAble(prng.chance(0.7));
     }
   }
   pool.runUntil(Math.max(pool.now, 10 * SECOND));
@@ -206,9 +267,11 @@ function randomRun(seed: number): void {
   pool.isCalm = true;
   pool.runUntil(pool.now + 2 * SECOND);
   for (const id of pool.ids) if (pool.server(id).isDead) pool.start(id);
-  for (const id of pool.ids) pool.server(id).step(() => pool.server(id).room.setAble(true));
+  for (const id of pool.ids) pool.server(id).setAble(true);
+  // some stay unfit or draining
   pool.runUntil(pool.now + 8 * SECOND);
-  const sizes = pool.counts();
-  for (const address of pool.addresses) assert.equal(pool.holders(address).length, 1, `${address} is served`);
-  assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `balanced: ${sizes.join(' ')}`);
+  pool.assertPlaced('while some are not fit');
+  for (const id of pool.ids) pool.server(id).setFitness(true, false);
+  pool.runUntil(pool.now + 8 * SECOND);
+  pool.assertPlaced('when all are fit');
 }

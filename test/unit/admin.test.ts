@@ -58,7 +58,7 @@ test('status, counters and a record are served as JSON, to the owner only', () =
   }));
 
 const REFUSED: [path: string, status: number, says: RegExp][] = [
-  ['/', 404, /\/ is not served here; \/status, \/record, \/counters, \/locks, .*\/failovers, \/addresses are/],
+  ['/', 404, /\/ is not served here; \/status, \/record, \/counters, \/locks, .*\/failovers, \/addresses, \/drain are/],
   ['/record', 400, /hexadecimal/],
   ['/record?database=locking&key=0', 400, /hexadecimal/],
   [`/record?database=locking&key=${'00'.repeat(4097)}`, 400, /over 4096 bytes/],
@@ -75,6 +75,26 @@ test('what is not served is refused with a reason', () =>
     }
     assert.equal((await get(path, '/status', 'POST')).status, 405);
   }));
+
+test('a server is drained by a POST, and what keeps it from that is told', async () => {
+  const asked: string[] = [];
+  const drain = async (server: string, draining: boolean): Promise<void> => {
+    if (server !== 'beta') throw new Error(`there is no server "${server}"`);
+    asked.push(`${server} ${draining}`);
+  };
+  await serving('g', { drain }, async (path) => {
+    assert.deepEqual(await get(path, '/drain?server=beta&draining=true', 'POST'), { status: 200, body: {} });
+    assert.equal((await get(path, '/drain?server=beta&draining=false', 'POST')).status, 200);
+    const wrong = await get(path, '/drain?server=x&draining=true', 'POST');
+    assert.deepEqual(wrong, { status: 502, body: { error: 'there is no server "x"' } });
+    assert.equal((await get(path, '/drain?server=beta&draining=1', 'POST')).status, 400);
+    assert.equal((await get(path, '/drain?server=beta&draining=true')).status, 405, 'looking changes nothing');
+  });
+  assert.deepEqual(asked, ['beta true', 'beta false']);
+  await serving('h', {}, async (path) => {
+    assert.equal((await get(path, '/drain?server=beta&draining=true', 'POST')).status, 404);
+  });
+});
 
 test('a home that cannot say, or does not answer, is told', async () => {
   const error = () => Promise.reject(new Error('its home, server 2, is down'));

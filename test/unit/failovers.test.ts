@@ -252,7 +252,8 @@ test('problems: no quorum, no lease, servers that are out', () => {
   }]);
   assert.deepEqual(problemsOf(membership, servers, options), exampleStatus().problems);
   const lease = { state: 'fenced', micros: 421_000 } as const;
-  const present = servers.map((server) => (server === gamma ? { ...server, silentMicros: 20_000 } : server));
+  const fit = servers.map((server) => ({ ...server, fitness: 'fit' as const, reasons: [] }));
+  const present = fit.map((server) => (server.id === gamma?.id ? { ...server, silentMicros: 20_000 } : server));
   const [fenced, more] = problemsOf({ ...membership, leader: null, lease }, present, options);
   assert.equal(more, undefined);
   assert.equal(fenced?.text,

@@ -100,12 +100,12 @@ class Stage {
     return vote.term;
   }
 
-  answer(from: NodeId, change: { accepted?: number; run?: number; willing?: boolean } = {}): void {
+  answer(from: NodeId, change: { accepted?: number; run?: number; willing?: boolean; released?: boolean } = {}): void {
     const heartbeat = this.last(from, 'heartbeat')!;
-    const { accepted = heartbeat.view?.epoch ?? 0, run = 7, willing = true } = change;
+    const { accepted = heartbeat.view?.epoch ?? 0, run = 7, willing = true, released = false } = change;
     this.frame(from, {
-      kind: 'answer', willing, isBlank: false, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted, installed: 0,
-      recovered: 0, unheard: [], term: heartbeat.term, run,
+      kind: 'answer', willing, released, isBlank: false, echo: heartbeat.sentAt, sentAt: this.now + 1, accepted,
+      installed: 0, recovered: 0, unheard: [], term: heartbeat.term, run,
     });
   }
 }
@@ -334,4 +334,39 @@ test('a witness votes and accepts, and neither stands nor serves', () => {
   assert.equal(stage.last(B, 'answer')!.willing, false);
   assert.deepEqual([stage.views.length, stage.lease], [0, 0]);
   assert.equal(stage.engine.status().role, 'witness');
+});
+
+test('a member that leaves gives its lease back, says so at once, and takes none again', () => {
+  const stage = new Stage({ self: C });
+  const members = view(epochOf(1, 1), B, [[A, 5], [B, 7], [C, 5]]);
+  const beat = (): void => {
+    const grant = { view: members, agreed: members.epoch, echo: stage.now, remaining: 200_000 };
+    stage.frame(B, heartbeat(1, grant));
+  };
+  beat();
+  beat();
+  assert.ok(stage.lease > stage.now);
+  assert.equal(stage.last(B, 'answer')!.released, false);
+  stage.engine.leave();
+  assert.deepEqual([stage.lease, stage.last(B, 'answer')!.released], [0, true]);
+  beat();
+  assert.deepEqual([stage.lease, stage.last(B, 'answer')!.willing], [0, false]);
+});
+
+test('a leader leaves out at once who gave its lease back, but not the lease of its former run', () => {
+  for (const run of [7, 8]) {
+    const stage = new Stage();
+    stage.elect(B);
+    for (let round = 0; round < 6; round++) {
+      for (const peer of [B, C]) stage.answer(peer);
+      stage.pass(H);
+    }
+    const proposed = (): NodeId[] => stage.last(B, 'heartbeat')!.view!.members.map(({ node }) => node);
+    assert.deepEqual(proposed(), [A, B, C]);
+    stage.answer(C, { willing: false, released: true, run });
+    assert.deepEqual(proposed(), run === 7 ? [A, B] : [A, B, C]);
+    stage.pass(H);
+    stage.answer(B);
+    assert.deepEqual(proposed(), run === 7 ? [A, B] : [A, B, C], 'its lease is not over');
+  }
 });

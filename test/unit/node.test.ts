@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Epoch, NodeId } from '../../src/base/ids.js';
-import type { Input } from '../../src/core/effects.js';
+import type { Effect, Input } from '../../src/core/effects.js';
 import type { View } from '../../src/core/views.js';
 import { PoolNode } from '../../src/core/node.js';
 
@@ -36,12 +36,13 @@ class Pair {
       }),
   );
 
-  constructor() {
+  constructor(private readonly onEffect: (effect: Effect) => void = () => undefined) {
     for (const self of [ALPHA, BETA]) this.step(self, { kind: 'view', view: view(1, [1, 1]) });
   }
 
   step(self: NodeId, input: Input): void {
     for (const effect of this.nodes[self]!.step(input, this.time)) {
+      if (self === ALPHA) this.onEffect(effect);
       if (effect.kind === 'frame-send' && !this.isCut) {
         this.step(effect.peer, { kind: 'frame', peer: self, incarnation: incarnation(1), body: effect.body });
       }
@@ -64,6 +65,19 @@ class Pair {
     }
   }
 }
+
+test('a run that leaves serves no more at once, whatever lease comes later', () => {
+  const effects: Effect[] = [];
+  const pair = new Pair((effect) => effects.push(effect));
+  pair.advance(1_000_000);
+  pair.step(ALPHA, { kind: 'lease', until: pair.time + 300_000 });
+  effects.length = 0;
+  pair.step(ALPHA, { kind: 'leave' });
+  pair.step(ALPHA, { kind: 'lease', until: pair.time + 300_000 });
+  const told = effects.filter(({ kind }) => kind === 'lease' || kind === 'left');
+  assert.deepEqual(told, [{ kind: 'lease', until: 0 }, { kind: 'left' }, { kind: 'lease', until: 0 }]);
+  assert.deepEqual(pair.said, ['info peer-up'], 'an end in order is no fault');
+});
 
 test('a server that falls silent is warned of in one line, with what to do', () => {
   const pair = new Pair();

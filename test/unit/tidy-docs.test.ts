@@ -20,7 +20,7 @@ function typesIn(file: string): Map<number, string> {
 }
 
 test('docs/protocol.md lists every message type of the codecs, and no other', () => {
-  const layers = ['record', 'gate', 'persistent', 'witness', 'address'];
+  const layers = ['record', 'gate', 'persistent', 'witness', 'address', 'fitness'];
   const codecs = layers.map((layer) => typesIn(`src/wire/${layer}-messages.ts`));
   const inCode = codecs.flatMap((types) => [...types]).map(([type, kind]) => `${type} ${kind}`);
   const [, messages = ''] = read('docs/protocol.md').split('## 3. Records');

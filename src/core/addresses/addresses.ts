@@ -5,7 +5,7 @@
  */
 import type { ClientId, Epoch, NodeId } from '../../base/ids.js';
 import { epoch as toEpoch } from '../../base/ids.js';
-import type { Connection, TableEntry } from '../../wire/address-messages.js';
+import type { Connection, Standing, TableEntry } from '../../wire/address-messages.js';
 import { decodeAddressMessage, encodeAddressMessage } from '../../wire/address-messages.js';
 import type { CoreContext } from '../context.js';
 import type { AddressOutcome, AddressPlace, Micros } from '../effects.js';
@@ -44,6 +44,8 @@ export class Addresses {
   /** Of the newest table of this view; 0: none came. */
   private version = 0;
   private able = false;
+  private isFit = true;
+  private draining = false;
   private reported = '';
   private leaseUntil: Micros = 0;
   private leaseTimer: Timer | null = null;
@@ -102,6 +104,13 @@ export class Addresses {
   setAble(able: boolean): void {
     if (able === this.able) return;
     this.able = able;
+    this.report();
+  }
+
+  /** Whether the checks of this server pass, and whether a person drains it. */
+  setFitness(isFit: boolean, draining: boolean): void {
+    this.isFit = isFit;
+    this.draining = draining;
     this.report();
   }
 
@@ -173,14 +182,20 @@ export class Addresses {
     this.onTable(this.context.self, epoch, version, entries);
   }
 
+  private standing(): Standing {
+    if (!this.able) return 0;
+    return this.draining ? 1 : this.isFit ? 3 : 2;
+  }
+
   private others(): NodeId[] {
     return this.context.members.filter((node) => node !== this.context.self);
   }
 
   private report(): void {
     if (this.leader === null) return;
-    const { epoch, version, able } = this;
-    const report = { epoch, version, able, has: this.holding.has(), refused: this.holding.refused() };
+    const { epoch, version } = this;
+    const standing = this.standing();
+    const report = { epoch, version, standing, has: this.holding.has(), refused: this.holding.refused() };
     const text = JSON.stringify(report);
     if (text === this.reported) return;
     this.reported = text;

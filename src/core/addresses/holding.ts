@@ -82,10 +82,18 @@ export class Holding {
     if (outcome.result === 'failed') this.failed(slot, what, outcome.why);
     else if (outcome.result === 'late') this.later(slot, this.context.now() + RETRY_MICROS);
     else if (what === 'take') this.taken(slot);
-    else slot.present = false;
+    else {
+      slot.present = false;
+      this.tellHost('address-released', slot.place);
+    }
     if (what === 'release') this.events.released(address);
     this.settleOne(slot);
     this.events.changed();
+  }
+
+  private tellHost(event: 'address-taken' | 'address-released', place: AddressPlace): void {
+    const { address, prefixLength, interface: name } = place;
+    this.context.emit({ kind: 'event', event, fields: { address: `${address}/${prefixLength}`, interface: name } });
   }
 
   private those(accept: (slot: Slot) => boolean): string[] {
@@ -126,7 +134,10 @@ export class Holding {
     const isNew = !slot.present;
     slot.present = true;
     slot.refusedUntil = 0;
-    if (isNew) this.events.taken(slot.place.address);
+    if (isNew) {
+      this.events.taken(slot.place.address);
+      this.tellHost('address-taken', slot.place);
+    }
     const again = ANNOUNCE_AGAIN_MICROS[slot.announced];
     this.later(slot, again === undefined ? this.context.now() + RENEW_MICROS : slot.takenAt + again);
   }

@@ -79,7 +79,7 @@ export class Leading {
     const before = this.reports.get(from);
     this.reports.set(from, report);
     this.unknown.delete(from);
-    if (report.able && before?.able !== true) this.balanceLater();
+    if (report.standing > (before?.standing ?? 0)) this.balanceLater();
     this.judge();
   }
 
@@ -152,7 +152,11 @@ export class Leading {
   }
 
   private candidates(): Candidates {
-    const able = this.context.members.filter((node) => this.reports.get(node)?.able === true);
-    return { able, refuses: (node, address) => this.reports.get(node)?.refused.includes(address) === true };
+    const standings = new Map<NodeId, number>();
+    for (const node of this.context.members) {
+      const standing = this.reports.get(node)?.standing ?? 0;
+      if (standing > 0) standings.set(node, standing);
+    }
+    return { standings, refuses: (node, address) => this.reports.get(node)?.refused.includes(address) === true };
   }
 }

@@ -119,10 +119,13 @@ export class Leading {
     const wasOver = this.authority.until <= now;
     this.authority.onAnswer(peer.node, message, now);
     if (wasOver && this.authority.until > now) this.authorityCame(now);
+    // one that is no member has nothing to give back, but the lease of its former run may go on
+    if (peer.released && names(this.agreed, peer)) this.authority.release(peer.node);
     this.accepted.set(peer.node, Math.max(message.accepted, this.accepted.get(peer.node) ?? 0));
     this.checkAgreed();
     this.tellLease();
-    if (this.proposal === null) this.judge();
+    // who leaves in order is not waited for
+    if (this.proposal === null || peer.released) this.judge();
   }
 
   /** We were cut off, or have just been elected: what others could not tell us until now is not held against them. */
@@ -144,7 +147,8 @@ export class Leading {
   private beat(peer: Peer): void {
     const now = this.context.now();
     const run = { node: peer.node, incarnation: peer.incarnation };
-    const mayServe = names(this.agreed, run) && names(this.proposal, run) && !this.leaving.has(peer.node);
+    const mayServe = names(this.agreed, run) && names(this.proposal, run) && !this.leaving.has(peer.node)
+      && !peer.released;
     const { echo, remaining } = mayServe ? this.authority.grant(peer.node, now) : NO_GRANT;
     const agreed = this.agreed?.epoch ?? 0;
     this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view: this.proposal });

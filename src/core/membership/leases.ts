@@ -69,6 +69,11 @@ export class Authority {
     return { echo: newest.sentAt, remaining };
   }
 
+  /** The server gave its lease back, and takes none any more. */
+  release(node: NodeId): void {
+    this.overAt.delete(node);
+  }
+
   /** When the server's lease is over whatever its clock says, if nothing more is granted. */
   leaseOverAt(node: NodeId): Micros {
     return this.overAt.get(node) ?? -Infinity;
@@ -78,6 +83,7 @@ export class Authority {
 /** Our own right to serve. */
 export class OwnLease {
   until: Micros = 0;
+  private isGivenBack = false;
 
   constructor(private readonly changed: (until: Micros) => void) {}
 
@@ -90,8 +96,15 @@ export class OwnLease {
   }
 
   extend(until: Micros): void {
-    if (until <= this.until) return;
+    if (until <= this.until || this.isGivenBack) return;
     this.until = until;
     this.changed(until);
+  }
+
+  /** For good. The host must have ended all that it allows. */
+  giveBack(): void {
+    this.isGivenBack = true;
+    this.until = 0;
+    this.changed(0);
   }
 }

@@ -42,7 +42,7 @@ export interface MembershipOptions {
 export interface MembershipEvents {
   /** An agreed view that names our run; in the order of epochs, some may be skipped. */
   view(view: View): void;
-  /** Our right to serve, by our clock. Called when it changes; never goes back. */
+  /** Our right to serve, by our clock. Called when it changes; never goes back, but to 0 when we leave. */
   lease(until: Micros): void;
   /** A view says that our run, which was a member, is none any more: this run is over. */
   removed(view: View): void;
@@ -99,6 +99,7 @@ export class Membership {
   private installed: View | null = null;
   private over = false;
   private willing = true;
+  private released = false;
   private unheard: ReadonlySet<NodeId> = new Set();
   private recoveredEpoch = 0;
   private allHold = false;
@@ -171,7 +172,22 @@ export class Membership {
 
   /** A server that is not healthy, or leaves, is not added, and asks to be left out. */
   setWilling(willing: boolean): void {
-    this.willing = willing;
+    this.willing = willing && !this.released;
+  }
+
+  /**
+   * Our run ends in order. What its lease allowed has ended before; it is given back, so that the others need not wait
+   * for its end. A leader only steps down: what it granted to others goes on.
+   */
+  leave(): void {
+    if (this.released) return;
+    this.released = true;
+    this.willing = false;
+    this.candidacy = null;
+    this.ownLease.giveBack();
+    this.stepDown('this run leaves');
+    const leader = this.leader === null ? undefined : this.peers.get(this.leader);
+    if (leader !== undefined && this.hasLeader) this.answer(leader, 0);
   }
 
   /** For people. */
@@ -567,7 +583,7 @@ export class Membership {
   }
 
   private takeLease(message: MembershipMessageOf<'heartbeat'>, now: Micros): void {
-    if (this.over || !names(this.installed, this.run)) return;
+    if (this.over || this.released || !names(this.installed, this.run)) return;
     if (!this.ownLease.onGrant(message, now)) this.context.count('membership.lease.refused');
   }
 
@@ -592,6 +608,7 @@ export class Membership {
       kind: 'answer',
       willing: this.isServer && this.willing && !this.over,
       isBlank: this.isBlank,
+      released: this.released,
       echo,
       // 0 means "none": a clock at its very start is told as 1
       sentAt: Math.max(1, this.context.now()),
@@ -608,6 +625,9 @@ export class Membership {
     if (leading === null || message.term !== leading.term) return;
     this.peers.said(peer, message.sentAt, message);
     peer.isBlank = message.isBlank;
+    // an older answer may come late
+    peer.released ||= message.released;
+    if (peer.released) peer.willing = false;
     peer.accepted = Math.max(peer.accepted, message.accepted);
     peer.installed = Math.max(peer.installed, message.installed);
     peer.recovered = Math.max(peer.recovered, message.recovered);

@@ -22,6 +22,8 @@ export interface Peer {
   willing: boolean | null;
   /** Its disk remembered no view when it started. */
   isBlank: boolean;
+  /** That run gave its lease back: it serves no more. */
+  released: boolean;
   unheard: ReadonlySet<NodeId>;
 }
 
@@ -42,6 +44,7 @@ export class Peers {
       saidAt: 0,
       willing: null,
       isBlank: false,
+      released: false,
       unheard: new Set<NodeId>(),
     }));
     this.byNode = new Map(this.all.map((peer) => [peer.node, peer]));
@@ -62,6 +65,7 @@ export class Peers {
     peer.saidAt = 0;
     peer.willing = null;
     peer.isBlank = false;
+    peer.released = false;
     peer.unheard = new Set();
     return true;
   }
@@ -82,7 +86,7 @@ export class Peers {
   /** Nobody but `except` had a reason, or a way, to talk to us until now; what they said of themselves is old. */
   expectFromNow(now: Micros, except: NodeId | null): void {
     for (const peer of this.all) {
-      peer.willing = null;
+      peer.willing = peer.released ? false : null;
       peer.unheard = new Set();
       if (peer.node !== except) peer.silentFrom = now;
     }

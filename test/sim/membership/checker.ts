@@ -129,6 +129,11 @@ export class MembershipChecker {
     this.checkLease(lease, 'lease renewed');
   }
 
+  /** The run serves no more, and said so. */
+  gaveBack(run: Run): void {
+    this.leases.set(key(run), { ...run, until: this.now() });
+  }
+
   private checkLease(lease: Lease, when: string): void {
     const { newest } = this;
     if (newest === null || lease.until <= this.now() || names(newest, lease)) return;

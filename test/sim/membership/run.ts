@@ -129,7 +129,7 @@ class Run {
     const { prng, wire, stations } = this;
     const station = prng.pick(stations);
     const other = prng.pick(stations);
-    switch (prng.below(10)) {
+    switch (prng.below(11)) {
       case 0:
         return station.crash(prng.chance(0.5) ? 1 + prng.below(5_000) : null);
       case 1:
@@ -149,6 +149,8 @@ class Run {
         station.willing = prng.chance(0.5);
         this.note(`${station.self} is ${station.willing ? '' : 'un'}willing`);
         return station.input(() => station.engine?.setWilling(station.willing));
+      case 8:
+        return station.leave();
       case 7:
         return this.loseThePromiser(station, other);
       default:

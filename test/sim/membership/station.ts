@@ -110,7 +110,10 @@ export class Station {
     };
     const engine = new Membership(context, options, {
       view: (view) => this.install(view),
-      lease: (until) => this.world.checker.lease(run, this.trueTime(until)),
+      lease: (until) => {
+        if (until === 0) this.world.checker.gaveBack(run);
+        else this.world.checker.lease(run, this.trueTime(until));
+      },
       removed: (view) => this.remove(view),
       send: (peer, body) => this.send(peer, body),
     });
@@ -141,6 +144,18 @@ export class Station {
     const isLong = this.world.troubled() && prng.chance(0.2);
     const after = restartMicros ?? 100 + prng.below(isLong ? LONG_DOWN_MICROS_MAX : RESTART_MICROS_MAX);
     time.after(after, () => this.start());
+  }
+
+  /** The run ends in order, and lives on for a moment; another follows. */
+  leave(): void {
+    if (this.engine === null) return;
+    const { time, trace, prng } = this.world;
+    trace.add(time.now, () => `${this.self} leaves`);
+    this.input(() => this.engine?.leave());
+    const { incarnation } = this;
+    time.after(1 + prng.below(2 * MEMBERSHIP_LEASE_MICROS), () => {
+      if (incarnation === this.incarnation) this.crash(1_000 + prng.below(1_000_000));
+    });
   }
 
   /** The process is stopped: frames and timers wait. */

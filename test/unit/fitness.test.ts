@@ -1,0 +1,199 @@
+/**
+ * What servers say of their fitness, and how the wish to drain one reaches it: the room alone, with the others' rooms
+ * beside it, and garbage for its messages.
+ */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { DecodeError } from '../../src/base/bytes.js';
+import type { ClientId, NodeId } from '../../src/base/ids.js';
+import { epoch, nodeId } from '../../src/base/ids.js';
+import type { CoreContext } from '../../src/core/context.js';
+import type { Effect } from '../../src/core/effects.js';
+import { Fitness, NO_SMBD } from '../../src/core/fitness/fitness.js';
+import { Timers } from '../../src/core/timers.js';
+import type { FitnessMessage } from '../../src/wire/fitness-messages.js';
+import {
+  CLIENTS_NAMED_MAX, REASONS_MAX, REASON_BYTES_MAX, cutReason, decodeFitnessMessage, encodeFitnessMessage,
+} from '../../src/wire/fitness-messages.js';
+import { fuzz, spoil } from '../support/fuzzing.js';
+
+const NAMES = ['alpha', 'beta', 'gamma'];
+const SECOND = 1_000_000;
+
+/** Rooms whose messages arrive at once. */
+class Rooms {
+  now = 1;
+  members = [0, 1, 2].map(nodeId);
+  readonly effects: { node: NodeId; effect: Effect }[] = [];
+  readonly changes: string[] = [];
+  /** Servers that take messages and say nothing. */
+  readonly deaf = new Set<NodeId>();
+  private readonly timers = new Timers();
+  readonly rooms = this.members.map((node) => this.make(node));
+
+  room(node: number): Fitness {
+    return this.rooms[node]!;
+  }
+
+  runUntil(end: number): void {
+    this.now = end;
+    this.timers.run(end);
+  }
+
+  /** As the server `asked` knows the other one. */
+  known(asked: number, of: number): string {
+    const known = this.room(asked).status().find(({ node }) => node === of)?.fitness;
+    if (known === undefined) return 'unknown';
+    return `${known.draining ? 'draining' : 'serving'} ${known.reasons.join(', ') || 'fit'} ${known.clients}`;
+  }
+
+  answers(): (string | null)[] {
+    return this.effects.flatMap(({ effect }) => (effect.kind === 'drain-answer' ? [effect.error] : []));
+  }
+
+  /** The disk of each server that was asked to write does, or does not. */
+  save(error: string | null = null): void {
+    for (const { node, effect } of this.effects.splice(0)) {
+      if (effect.kind !== 'drain-save') this.effects.push({ node, effect });
+      else this.room(node).onSaved(effect.token, effect.draining, error);
+    }
+  }
+
+  private make(self: NodeId): Fitness {
+    const members = () => this.members;
+    const context: CoreContext = {
+      self, servers: this.members, fileServers: this.members, epoch: epoch(1), timers: this.timers, now: () => this.now,
+      get members() {
+        return members();
+      },
+      emit: (effect) => void this.effects.push({ node: self, effect }),
+      send: (peer, message) => {
+        if (!this.deaf.has(peer)) this.room(peer).onMessage(self, message);
+        return true;
+      },
+      isUp: () => true, isFenced: () => false, log: () => undefined, count: () => undefined,
+    };
+    return new Fitness(context, (node) => NAMES[node]!, {
+      changed: (isFit, draining) => {
+        this.changes.push(`${self} ${isFit ? 'fit' : 'unfit'}${draining ? ' draining' : ''}`);
+      },
+    });
+  }
+}
+
+test('each says of itself what its checks find and whether smbd runs; the others know it', () => {
+  const rooms = new Rooms();
+  assert.equal(rooms.known(0, 1), 'unknown');
+  rooms.room(1).peerUp(nodeId(0));
+  assert.equal(rooms.known(0, 1), `serving ${NO_SMBD} 0`);
+  rooms.room(1).setSmbd(true);
+  assert.equal(rooms.known(0, 1), 'serving fit 0');
+  rooms.room(1).setReasons(['the disk is full']);
+  rooms.room(1).setReasons(['the disk is full']);
+  assert.equal(rooms.known(2, 1), 'serving the disk is full 0');
+  rooms.room(1).setReasons([]);
+  assert.deepEqual(rooms.changes, ['1 fit', '1 unfit', '1 fit']);
+  const events = rooms.effects.flatMap(({ effect }) => (effect.kind === 'event' ? [effect.event] : []));
+  assert.deepEqual(events, ['fit', 'unfit', 'fit']);
+  rooms.room(0).peerLeft(nodeId(1));
+  assert.equal(rooms.known(0, 1), 'unknown');
+});
+
+test('a server is drained through another one, when its disk has it', () => {
+  const rooms = new Rooms();
+  rooms.room(2).setSmbd(true);
+  rooms.room(0).onQuery(7, nodeId(2), true);
+  assert.deepEqual(rooms.answers(), []);
+  assert.equal(rooms.known(0, 2), 'serving fit 0', 'not before it is on disk');
+  rooms.save();
+  assert.deepEqual(rooms.answers(), [null]);
+  assert.equal(rooms.known(0, 2), 'draining fit 0');
+  rooms.room(2).onQuery(8, nodeId(2), false);
+  rooms.save();
+  assert.deepEqual(rooms.answers(), [null, null]);
+  assert.equal(rooms.known(1, 2), 'serving fit 0');
+  assert.deepEqual(rooms.changes, ['2 fit', '2 fit draining', '2 fit']);
+});
+
+test('what keeps a drain from being done is told to whoever asked', () => {
+  const rooms = new Rooms();
+  rooms.room(0).onQuery(1, nodeId(1), true);
+  rooms.save('the disk is full');
+  assert.deepEqual(rooms.answers(), ['the disk is full']);
+  assert.equal(rooms.known(1, 1), `serving ${NO_SMBD} 0`);
+  rooms.deaf.add(nodeId(1));
+  rooms.room(0).onQuery(2, nodeId(1), true);
+  rooms.room(0).peerLeft(nodeId(1));
+  assert.match(rooms.answers().at(-1)!, /beta was lost/);
+  rooms.room(0).onQuery(3, nodeId(1), true);
+  rooms.runUntil(5 * SECOND);
+  assert.match(rooms.answers().at(-1)!, /beta did not answer/);
+  rooms.members = [0, 2].map(nodeId);
+  rooms.room(0).onQuery(4, nodeId(1), true);
+  assert.match(rooms.answers().at(-1)!, /beta is no member/);
+  assert.equal(rooms.answers().length, 4, 'each is answered once');
+  // late, unasked and from the wrong server
+  rooms.room(0).onMessage(nodeId(2), encodeFitnessMessage({ kind: 'drained', token: 3, error: '' }));
+  assert.equal(rooms.answers().length, 4);
+});
+
+test('what an earlier run saved holds from the start', () => {
+  const rooms = new Rooms();
+  rooms.room(0).onSaved(0, true, null);
+  assert.deepEqual(rooms.changes, ['0 unfit draining']);
+  assert.deepEqual(rooms.answers(), []);
+});
+
+test('clients are counted and named, but not those of the server itself; who drains tells of them', () => {
+  const rooms = new Rooms();
+  const room = rooms.room(0);
+  const connect = (client: number, address: string, server = '10.0.0.1'): void =>
+    room.connected(client as ClientId, { server, serverPort: 445, client: address, clientPort: 1000 + client });
+  connect(1, '127.0.0.1', '127.0.0.1');
+  connect(2, '10.0.0.1');
+  connect(3, '10.0.0.7');
+  connect(4, '10.0.0.7');
+  for (let i = 0; i < 2 * CLIENTS_NAMED_MAX; i++) connect(10 + i, `10.1.0.${i}`);
+  const own = room.status()[0]!.fitness;
+  assert.equal(own.clients, 2 + 2 * CLIENTS_NAMED_MAX);
+  assert.equal(own.named.length, CLIENTS_NAMED_MAX);
+  assert.equal(own.named[0], '10.0.0.7');
+  room.onSaved(0, true, null);
+  for (let i = 0; i < 2 * CLIENTS_NAMED_MAX; i++) room.disconnected((10 + i) as ClientId);
+  room.disconnected(3 as ClientId);
+  rooms.runUntil(SECOND);
+  assert.equal(rooms.known(1, 0), `draining ${NO_SMBD} 1`);
+});
+
+test('there are no more reasons than travel, and none is too long', () => {
+  const rooms = new Rooms();
+  const long = '\u{1f600}'.repeat(REASON_BYTES_MAX);
+  rooms.room(0).setReasons(Array.from({ length: 2 * REASONS_MAX }, (_, i) => `${i} ${long}`));
+  const { reasons } = rooms.room(1).status().find(({ node }) => node === 0)!.fitness;
+  assert.equal(reasons.length, REASONS_MAX);
+  assert.ok(reasons.every((reason) => Buffer.byteLength(reason) <= REASON_BYTES_MAX));
+  assert.ok(Buffer.byteLength(cutReason('\ud800'.repeat(1000))) <= REASON_BYTES_MAX);
+});
+
+function decoded(bytes: Uint8Array): FitnessMessage | null {
+  try {
+    return decodeFitnessMessage(bytes);
+  } catch (error) {
+    if (error instanceof DecodeError) return null;
+    throw error;
+  }
+}
+
+test('spoiled messages are refused, or are other messages', () => {
+  fuzz((prng) => {
+    const texts = (): string[] => ['', 'full', 'voll: \u00e4', 'x'.repeat(400)].filter(() => prng.chance(0.5));
+    const message = prng.pick<FitnessMessage>([
+      { kind: 'fitness', draining: prng.chance(0.5), clients: prng.u32(), reasons: texts(), named: texts() },
+      { kind: 'drain', token: prng.u32(), draining: prng.chance(0.5) },
+      { kind: 'drained', token: prng.u32(), error: prng.pick(['', 'the disk is full']) },
+    ]);
+    assert.deepEqual(decodeFitnessMessage(encodeFitnessMessage(message)), message);
+    const other = decoded(spoil(prng, encodeFitnessMessage(message)));
+    if (other !== null) assert.deepEqual(decodeFitnessMessage(encodeFitnessMessage(other)), other);
+  });
+});
