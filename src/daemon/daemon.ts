@@ -9,7 +9,7 @@ import type { AddressPlace } from '../core/effects.js';
 import { PoolError } from '../host/errors.js';
 import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
-import type { HostOptions } from '../host/pool-host.js';
+import type { HostOptions, PoolMember } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
 import { AdminServer } from './admin-server.js';
 import { parsePublicAddress } from './config-schema.js';
@@ -133,7 +133,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
-    members: servers.map(({ id, name, address, role }) => ({ id: nodeId(id), name, address, role })),
+    members: servers.map((server) => memberOf(server, config.transport.kind)),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
@@ -163,15 +163,28 @@ function addressPlace(configured: NonNullable<Config['addresses']>[number], name
 }
 
 function transportOptions({ self, servers, transport }: Config): HostOptions['transport'] {
-  if (transport.kind === 'ethernet') return { kind: 'ethernet', interface: self.interface ?? '' };
+  const others = servers.filter(({ id }) => id !== self.id);
+  if (transport.kind === 'ethernet') {
+    const way = (key: 'interface' | 'interface2') => {
+      const peers = others.filter((server) => server[key] !== undefined).map(({ id }) => nodeId(id));
+      return self[key] === undefined ? [] : [{ interface: self[key], peers }];
+    };
+    return { kind: 'ethernet', ways: [...way('interface'), ...way('interface2')] };
+  }
   const { port } = transport;
-  const place = ({ id, address }: ServerConfig) => ({ id: nodeId(id), address, port });
-  return {
-    kind: 'udp',
-    address: self.address,
-    port,
-    peers: servers.filter(({ id }) => id !== self.id).map(place),
+  const way = (key: 'address' | 'address2') => {
+    const peers = others.flatMap(({ id, [key]: address }) =>
+      address === undefined ? [] : [{ id: nodeId(id), address, port }],
+    );
+    return self[key] === undefined ? [] : [{ address: self[key], port, peers }];
   };
+  return { kind: 'udp', ways: [...way('address'), ...way('address2')] };
+}
+
+function memberOf({ id, name, address, role, ...ways }: ServerConfig, kind: Config['transport']['kind']): PoolMember {
+  const [first, second] = kind === 'udp' ? [address, ways.address2] : [ways.interface, ways.interface2];
+  const interfaces = first === undefined || second === undefined ? {} : { interfaces: [first, second] as const };
+  return { id: nodeId(id), name, address, role, ...interfaces };
 }
 
 /** The host's own errors are sentences already; anything else is a bug, whose stack says more. */

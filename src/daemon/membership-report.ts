@@ -37,8 +37,22 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const isThere = id === self.id || isHeard(silentMicros, membership.leaseMs);
     const stateInView = members.has(id) ? 'member' : members.size === 0 ? 'unknown' : isThere ? 'joining' : 'out';
     const state = role === 'witness' ? 'witness' : stateInView;
-    return { id, name, address, up: id === self.id || up.has(id), role, state, silentMicros };
+    const isUp = id === self.id || up.has(id);
+    return { id, name, address, up: isUp, role, state, silentMicros, ...interfacesOf(node, id) };
   });
+}
+
+function interfacesOf({ interfaces }: NodeStatus, id: number): Pick<ServerStatus, 'interfaces'> {
+  const own = interfaces.filter((one) => one.node === id);
+  if (own.length === 0) return {};
+  return {
+    interfaces: own.map(({ interface: name, micros, isSilent }) => ({ name, silentMicros: micros, silent: isSilent })),
+  };
+}
+
+/** Lost redundancy: the pool does well, but somebody should know. */
+export function interfaceProblems({ interfaceProblems: problems }: NodeStatus): ProblemReport[] {
+  return problems.map(({ text, remedy }) => ({ what: 'interface-silent', text, remedy }));
 }
 
 function silence(node: NodeStatus, id: number): number | null {

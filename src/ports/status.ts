@@ -19,6 +19,18 @@ export interface ServerStatus {
   state: 'member' | 'joining' | 'out' | 'witness' | 'unknown';
   /** Since its last frame; null: never heard, or the reporting server itself. */
   silentMicros: number | null;
+  /** By each of two interfaces; absent: the server or the reporting one has one. */
+  interfaces?: InterfaceHeard[];
+}
+
+/** A server as one interface of the reporting server hears it. */
+export interface InterfaceHeard {
+  /** Of the reporting server: its name, with UDP its address. */
+  name: string;
+  /** Since the last frame by it; null: none came. */
+  silentMicros: number | null;
+  /** It fell silent while the other one works. */
+  silent: boolean;
 }
 
 /** Who belongs to the pool, and until when. */
@@ -42,7 +54,7 @@ export interface MembershipReport {
 
 /** Something that a person should know, and what to do about it. */
 export interface ProblemReport {
-  what: 'no-quorum' | 'fenced' | 'servers-out';
+  what: 'no-quorum' | 'fenced' | 'servers-out' | 'interface-silent';
   text: string;
   remedy: string;
 }
