@@ -194,8 +194,8 @@ function serverState({ id, state }: ServerStatus, leader: number | null): string
 function interfaceTable({ servers }: StatusReport): string {
   const rows = servers.flatMap(({ name: server, interfaces = [] }) =>
     interfaces.map(({ name, silentMicros, silent }) => {
-      const heard = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
-      return [server, name, silent ? `SILENT, last ${heard}` : heard];
+      if (silentMicros === null) return [server, name, 'NEVER'];
+      return [server, name, `${silent ? 'SILENT, last ' : ''}${duration(silentMicros)} ago`];
     }),
   );
   return rows.length === 0 ? '' : table(['server', 'by', 'heard'], rows);

@@ -9,11 +9,11 @@ import type { AddressPlace } from '../core/effects.js';
 import { PoolError } from '../host/errors.js';
 import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
-import type { HostOptions, PoolMember } from '../host/pool-host.js';
+import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
 import { AdminServer } from './admin-server.js';
 import { parsePublicAddress } from './config-schema.js';
-import type { Config, ServerConfig } from './config.js';
+import type { Config } from './config.js';
 import { lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
 import { StartError } from './errors.js';
@@ -26,6 +26,7 @@ import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
 import { reportAddresses, reportStatus } from './status-report.js';
+import { memberOf, transportOptions } from './ways.js';
 
 export class Daemon {
   private constructor(
@@ -133,7 +134,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog): HostO
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
-    members: servers.map((server) => memberOf(server, config.transport.kind)),
+    members: servers.map((server) => memberOf(server, config)),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
@@ -160,31 +161,6 @@ function addressPlace(configured: NonNullable<Config['addresses']>[number], name
   const parsed = parsePublicAddress(configured.address);
   assert(parsed !== null, 'the schema refuses what is no address');
   return { ...parsed, interface: configured.interfaces?.[name] ?? configured.interface };
-}
-
-function transportOptions({ self, servers, transport }: Config): HostOptions['transport'] {
-  const others = servers.filter(({ id }) => id !== self.id);
-  if (transport.kind === 'ethernet') {
-    const way = (key: 'interface' | 'interface2') => {
-      const peers = others.filter((server) => server[key] !== undefined).map(({ id }) => nodeId(id));
-      return self[key] === undefined ? [] : [{ interface: self[key], peers }];
-    };
-    return { kind: 'ethernet', ways: [...way('interface'), ...way('interface2')] };
-  }
-  const { port } = transport;
-  const way = (key: 'address' | 'address2') => {
-    const peers = others.flatMap(({ id, [key]: address }) =>
-      address === undefined ? [] : [{ id: nodeId(id), address, port }],
-    );
-    return self[key] === undefined ? [] : [{ address: self[key], port, peers }];
-  };
-  return { kind: 'udp', ways: [...way('address'), ...way('address2')] };
-}
-
-function memberOf({ id, name, address, role, ...ways }: ServerConfig, kind: Config['transport']['kind']): PoolMember {
-  const [first, second] = kind === 'udp' ? [address, ways.address2] : [ways.interface, ways.interface2];
-  const interfaces = first === undefined || second === undefined ? {} : { interfaces: [first, second] as const };
-  return { id: nodeId(id), name, address, role, ...interfaces };
 }
 
 /** The host's own errors are sentences already; anything else is a bug, whose stack says more. */
