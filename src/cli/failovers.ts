@@ -122,7 +122,8 @@ function fencedText({ atMicros, renewedAtMicros, text, remedy }: FencedReport, n
 }
 
 function interfaceText({ atMicros, backAtMicros, text, remedy }: InterfaceReport): string {
-  const until = backAtMicros === null ? 'still so' : `until ${time(backAtMicros)}, ${duration(backAtMicros - atMicros)}`;
+  const isOver = backAtMicros !== null;
+  const until = isOver ? `until ${time(backAtMicros)}, ${duration(backAtMicros - atMicros)}` : 'still so';
   return `${day(atMicros)} ${time(atMicros)}  ${text}: ${until}\n    ${remedy}\n`;
 }
 

@@ -8,7 +8,7 @@ import type { Incarnation, NodeId } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { AddressStatus } from '../core/addresses/addresses.js';
-import type { AddressPlace, Micros, RecordDescription } from '../core/effects.js';
+import type { AddressPlace, Input, Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
@@ -240,12 +240,16 @@ export class PoolHost implements LockWitness {
     const now = this.now();
     if (now < this.nextLook) return;
     this.nextLook = now + INTERFACES_LOOK_MICROS;
+    this.loop.input(this.interfacesHeard());
+  }
+
+  private interfacesHeard(): Input {
     const heard = this.watchedPeers.map((peer) => {
       const { incarnation, interfaces } = this.pump.peer(peer);
       const at = interfaces.map(({ heardAt }) => (heardAt === 0 ? null : heardAt));
       return { peer, incarnation: incarnation as Incarnation, at };
     });
-    this.loop.input({ kind: 'interfaces-heard', heard });
+    return { kind: 'interfaces-heard', heard };
   }
 
   /** Ends all connections, finishes what the persistent databases were asked, closes the files. May be called again. */
@@ -271,6 +275,8 @@ export class PoolHost implements LockWitness {
   }
 
   status(): HostStatus {
+    // what people see is of now
+    if (this.watchedPeers.length > 0 && !this.stopped) this.loop.inputOutsideTurn(this.interfacesHeard());
     const status = this.node.status(this.now());
     const peers = this.options.members.filter(({ id }) => id !== this.options.self);
     const faults: Record<string, number> =

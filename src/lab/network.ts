@@ -121,7 +121,9 @@ export async function removeNamespace(namespace: string): Promise<void> {
     }
   }
   // the pair goes with the namespace, but only some time later; by name it goes at once
-  for (const pair of [hostInterface(namespace), secondHostInterface(namespace)]) await tryRun('ip', ['link', 'del', pair]);
+  for (const outside of [hostInterface(namespace), secondHostInterface(namespace)]) {
+    await tryRun('ip', ['link', 'del', outside]);
+  }
   await run('ip', ['netns', 'del', namespace]);
 }
 

@@ -27,6 +27,8 @@ import { ROUND_FRAMES, TwoWays, testInterconnect, testTwoInterfaces } from './in
 const noEthernet = whyNoEthernet();
 const ZERO = nodeId(0);
 const ONE = nodeId(1);
+/** On a machine that others keep busy, for what takes 4 s otherwise. */
+const BUSY_MS = 30_000;
 
 const twoEthernets: MakeTransports = (t) =>
   Promise.resolve(ethernetTransports(makeInterfaces(t, 3), makeInterfaces(t, 3)));
@@ -125,7 +127,7 @@ async function hearFrom({ servers, received }: TwoWays, from: number): Promise<v
   await servers.until('the others', () => others.every((id, index) => received[id]!.length > before[index]!));
 }
 
-test('ethernet: one of two interfaces that is down costs nothing but its own frames', { skip: noEthernet }, async (t) => {
+test('ethernet: an interface that is down costs nothing but its own frames', { skip: noEthernet }, async (t) => {
   const transports = await twoEthernets(t);
   let received = 0;
   const receiver = openPump(t, {
@@ -162,7 +164,7 @@ test('ethernet: one of two interfaces that is down costs nothing but its own fra
   }
 });
 
-test('ethernet: a copy whose bytes were changed proves nothing, and teaches no address', { skip: noEthernet }, async (t) => {
+test('ethernet: a changed copy proves nothing, and teaches no address', { skip: noEthernet }, async (t) => {
   const transports = await twoEthernets(t);
   const stranger = interfaceOf(transports[2], 1);
   const receiver = openPump(t, { self: ONE, incarnation: incarnation(1), transport: transports[1]! });
@@ -198,16 +200,18 @@ test('hosts tell of an interface that fell silent and came back, and nothing els
   const members = MEMBERS.map((id): PoolMember => {
     return { id, name: `n${id}`, address: `10.0.0.${id}`, role: 'server', interfaces: ['left', 'right'] };
   });
-  const { hosts } = await startPool(t, transports, { members });
-  await eventually('a view of all', () => hosts.every((host) => host.status().members.length === 3));
+  // a lease that a busy machine keeps: what is looked at is that the interface changes no view
+  const membership = { heartbeatMicros: 100_000, leaseMicros: 5_000_000 };
+  const { hosts } = await startPool(t, transports, { members, membership });
+  await eventually('a view of all', () => hosts.every((host) => host.status().members.length === 3), BUSY_MS);
   const epochs = hosts.map((host) => host.status().epoch);
   assert.ok(hosts.every((host) => host.status().interfaceProblems.length === 0));
   isCut = true;
-  await eventually('all tell of it', () => hosts.every((host) => host.status().interfaceProblems.length === 1));
+  await eventually('all tell of it', () => hosts.every((host) => host.status().interfaceProblems.length === 1), BUSY_MS);
   assert.match(hosts[0]!.status().interfaceProblems[0]!.text, /^right brings nothing of n2, left does$/);
   assert.match(hosts[2]!.status().interfaceProblems[0]!.text, /^right brings nothing of any other server, left does$/);
   isCut = false;
-  await eventually('and that it is over', () => hosts.every((host) => host.status().interfaceProblems.length === 0));
+  await eventually('and that it is over', () => hosts.every((host) => host.status().interfaceProblems.length === 0), BUSY_MS);
   assert.deepEqual(hosts.map((host) => host.status().epoch), epochs, 'the view changed');
   for (const host of hosts) {
     const told = host.poolEvents().filter(({ kind }) => kind === 'interface');

@@ -70,12 +70,14 @@ test('what cannot be meant is refused, with file, line, key and remedy', () => {
   assert.match(problems({ alpha: ', interface2: eth1', beta: ETH2 }),
     /^pool\.yaml:4: servers\[0\]\.interface2 is "eth1", as interface: name another one, which leads to the other/);
   assert.match(problems({ alpha: ', interface2: a/b' }), /interface2 is "a\/b": it must be the name of a network/);
-  assert.match(problems({ beta: ETH2 }), /^pool\.yaml:5: servers\[1\]\.interface2 is the only one, so it leads to nobody/);
+  assert.match(problems({ beta: ETH2 }),
+    /^pool\.yaml:5: servers\[1\]\.interface2 is the only one, so it leads to nobody/);
   assert.match(problems({ alpha: ETH2, beta: ETH2, rest: UDP }),
     /servers\[0\]\.interface2 means nothing with transport udp: write "address2" there/);
   assert.match(problems({ alpha: at(1), beta: at(2) }),
     /servers\[0\]\.address2 means nothing with transport ethernet: write "interface2" there/);
-  assert.match(problems({ alpha: ', address2: 10.0.0.1', beta: at(2), rest: UDP }), /address2 is "10\.0\.0\.1", as address/);
+  assert.match(problems({ alpha: ', address2: 10.0.0.1', beta: at(2), rest: UDP }),
+    /address2 is "10\.0\.0\.1", as address/);
   assert.match(problems({ alpha: at(1), beta: at(1), rest: UDP }),
     /servers\[1\]\.address2 is "10\.0\.1\.1", which servers\[0\] has already: give each server its own/);
   assert.match(problems({ alpha: at(1), beta: ', address2: 10.0.0.3', rest: UDP }), /which servers\[2\] has already/);

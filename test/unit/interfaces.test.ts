@@ -80,7 +80,7 @@ test('an interface that falls silent while the other works, and comes back', () 
   assert.deepEqual(told.logged, [{
     level: 'warn', event: 'interface-silent', why: 'eth2 brings nothing of server-1, eth1 does', servers: [1],
     remedy: 'check cables, ports and switch between eth2 of this server and ens2 of server-1; '
-      + 'nothing is lost yet, but the next lost link can be a lost server',
+      + 'until then the next lost link can be a lost server',
   }]);
   told.until(20, 'B1', 'C1', 'C2');
   told.until(20.1, 'B1', 'B2', 'C1', 'C2');

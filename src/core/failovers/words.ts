@@ -108,7 +108,7 @@ export interface SilentInterface {
 export function describeSilence(silence: SilentInterface, nameOf: NameOf): { text: string; remedy: string } {
   const { name, other, servers, isAll, nameThere } = silence;
   const ends = servers.map((server) => `${nameThere(server)} of ${nameOf(server)}`);
-  const effect = 'nothing is lost yet, but the next lost link can be a lost server';
+  const effect = 'until then the next lost link can be a lost server';
   // several at once: what they have in common is here
   if (isAll && servers.length > 1) {
     return {
