@@ -206,12 +206,14 @@ test('hosts tell of an interface that fell silent and came back, and nothing els
   await eventually('a view of all', () => hosts.every((host) => host.status().members.length === 3), BUSY_MS);
   const epochs = hosts.map((host) => host.status().epoch);
   assert.ok(hosts.every((host) => host.status().interfaceProblems.length === 0));
+  const haveProblems = (count: number): boolean =>
+    hosts.every((host) => host.status().interfaceProblems.length === count);
   isCut = true;
-  await eventually('all tell of it', () => hosts.every((host) => host.status().interfaceProblems.length === 1), BUSY_MS);
+  await eventually('all tell of it', () => haveProblems(1), BUSY_MS);
   assert.match(hosts[0]!.status().interfaceProblems[0]!.text, /^right brings nothing of n2, left does$/);
   assert.match(hosts[2]!.status().interfaceProblems[0]!.text, /^right brings nothing of any other server, left does$/);
   isCut = false;
-  await eventually('and that it is over', () => hosts.every((host) => host.status().interfaceProblems.length === 0), BUSY_MS);
+  await eventually('and that it is over', () => haveProblems(0), BUSY_MS);
   assert.deepEqual(hosts.map((host) => host.status().epoch), epochs, 'the view changed');
   for (const host of hosts) {
     const told = host.poolEvents().filter(({ kind }) => kind === 'interface');
