@@ -9,6 +9,7 @@
         'native/core/frame_channel.cc',
         'native/core/frame_sealer.cc',
         'native/core/gate.cc',
+        'native/core/interconnect.cc',
         'native/core/pump.cc',
         'native/core/realtime.cc',
         'native/core/ring_port.cc',

@@ -45,13 +45,26 @@ enum class Counter : size_t {
   kFrameReceiveError,
   kFrameRingDropped,
   kPeerAddressLearnt,
+  // of each interface in the order of enum InterfaceCounter
+  kInterface1Sent,
+  kInterface1NotSent,
+  kInterface1First,
+  kInterface1Copies,
+  kInterface2Sent,
+  kInterface2NotSent,
+  kInterface2First,
+  kInterface2Copies,
   kRingReplyKept,
   kRingReplyNobody,
   kRingDroppedBacklog,
   kOutRecordRefused,
   kTurns,
+  kWakes,
   kCount,
 };
+
+// Whose frames were the first of their number here and whose were copies of what another interface had brought.
+enum class InterfaceCounter : size_t { kSent, kNotSent, kFirst, kCopies, kCount };
 
 inline constexpr std::array<const char*, static_cast<size_t>(Counter::kCount)> kCounterNames = {
     "socket.client.accepted",
@@ -90,16 +103,29 @@ inline constexpr std::array<const char*, static_cast<size_t>(Counter::kCount)> k
     "interconnect.receive.error",
     "interconnect.ring-dropped",
     "interconnect.peer-address-learnt",
+    "interconnect.interface1.sent",
+    "interconnect.interface1.not-sent",
+    "interconnect.interface1.first",
+    "interconnect.interface1.copies",
+    "interconnect.interface2.sent",
+    "interconnect.interface2.not-sent",
+    "interconnect.interface2.first",
+    "interconnect.interface2.copies",
     "ring.replies-kept",
     "ring.replies-nobody",
     "ring.dropped.backlog",
     "loop.out-record-refused",
     "loop.batches",
+    "loop.wakes",
 };
 
 class Counters {
  public:
   void Add(Counter counter, uint64_t by = 1) noexcept { values_[static_cast<size_t>(counter)] += by; }
+  void AddOf(size_t interface, InterfaceCounter counter, uint64_t by = 1) noexcept {
+    const size_t first = static_cast<size_t>(Counter::kInterface1Sent);
+    values_[first + interface * static_cast<size_t>(InterfaceCounter::kCount) + static_cast<size_t>(counter)] += by;
+  }
   uint64_t Get(Counter counter) const noexcept { return values_[static_cast<size_t>(counter)]; }
 
  private:

@@ -10,8 +10,10 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "unique_fd.h"
@@ -48,20 +50,21 @@ class EthernetSocket final : public FrameSocket {
     if (ring_ != nullptr) ::munmap(ring_, ring_bytes_);
   }
 
-  Status Open(const char* interface) noexcept;
+  Status Open(const EthernetOptions& options) noexcept;
 
   int fd() const noexcept override { return fd_.get(); }
   size_t FrameBytesMax() const noexcept override { return mtu_; }
   size_t ReceiveFramesMax() const noexcept override { return ring_frames_; }
   uint8_t* SendBuffer(uint16_t peer) noexcept override;
   void Queue(uint16_t peer, size_t length) noexcept override;
-  void Flush() noexcept override;
+  FlushResult Flush() noexcept override;
   bool Next(const uint8_t** frame, size_t* length) noexcept override;
   void Release() noexcept override;
   bool Buffered() const noexcept override { return false; }
   bool Arrived() const noexcept override {
     return (__atomic_load_n(&Slot()->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) != 0;
   }
+  bool Knows(uint16_t peer) const noexcept override;
   void Learn(uint16_t peer) noexcept override;
   void ClearError() noexcept override;
   void CountDrops() noexcept override;
@@ -74,6 +77,7 @@ class EthernetSocket final : public FrameSocket {
   Status ReadInterface(const char* interface) noexcept;
   Status MapRing() noexcept;
   Status Bind() noexcept;
+  void SendQueued() noexcept;
   tpacket2_hdr* Slot() const noexcept {
     return reinterpret_cast<tpacket2_hdr*>(static_cast<uint8_t*>(ring_) + ring_at_ * ring_frame_bytes_);
   }
@@ -90,10 +94,12 @@ class EthernetSocket final : public FrameSocket {
   size_t ring_at_ = 0;
   const uint8_t* current_ = nullptr;
   std::array<Mac, kNodesMax> peers_;
+  std::array<bool, kNodesMax> reachable_{};
   std::vector<uint8_t> send_;
   std::array<mmsghdr, kSendFramesMax> messages_{};
   std::array<iovec, kSendFramesMax> vectors_{};
   size_t queued_ = 0;
+  FlushResult flushed_;
 };
 
 Status EthernetSocket::ReadInterface(const char* interface) noexcept {
@@ -140,10 +146,14 @@ Status EthernetSocket::Bind() noexcept {
   return bound == 0 ? Status{} : Failed("bind to interface");
 }
 
-Status EthernetSocket::Open(const char* interface) noexcept {
+Status EthernetSocket::Open(const EthernetOptions& options) noexcept {
+  for (uint16_t peer : options.peers) {
+    if (peer >= reachable_.size()) return Failed("use such a node id", EINVAL);
+    reachable_[peer] = true;
+  }
   fd_ = UniqueFd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd_.valid()) return Failed("open packet socket");
-  Status status = ReadInterface(interface);
+  Status status = ReadInterface(options.interface.c_str());
   if (!status.ok()) return status;
   const int version = TPACKET_V2;
   if (::setsockopt(fd_.get(), SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) != 0) {
@@ -168,8 +178,8 @@ Status EthernetSocket::Open(const char* interface) noexcept {
 }
 
 uint8_t* EthernetSocket::SendBuffer(uint16_t peer) noexcept {
-  if (peer >= peers_.size()) return nullptr;
-  if (queued_ == kSendFramesMax) Flush();
+  if (peer >= peers_.size() || !reachable_[peer]) return nullptr;
+  if (queued_ == kSendFramesMax) SendQueued();
   return static_cast<uint8_t*>(vectors_[queued_].iov_base) + kEthernetHeaderBytes;
 }
 
@@ -183,7 +193,12 @@ void EthernetSocket::Queue(uint16_t peer, size_t length) noexcept {
   queued_++;
 }
 
-void EthernetSocket::Flush() noexcept {
+FlushResult EthernetSocket::Flush() noexcept {
+  SendQueued();
+  return std::exchange(flushed_, {});
+}
+
+void EthernetSocket::SendQueued() noexcept {
   size_t sent = 0;
   while (sent < queued_) {
     const auto left = static_cast<unsigned>(queued_ - sent);
@@ -197,7 +212,8 @@ void EthernetSocket::Flush() noexcept {
     counters_->Add(busy ? Counter::kFrameSendBusy : Counter::kFrameSendFailed, queued_ - sent);
     break;
   }
-  counters_->Add(Counter::kFrameOut, sent);
+  flushed_.sent += sent;
+  flushed_.dropped += queued_ - sent;
   queued_ = 0;
 }
 
@@ -222,9 +238,12 @@ void EthernetSocket::Release() noexcept {
   ring_at_ = ring_at_ + 1 == ring_frames_ ? 0 : ring_at_ + 1;
 }
 
+bool EthernetSocket::Knows(uint16_t peer) const noexcept {
+  return peer >= peers_.size() || current_ == nullptr || std::memcmp(peers_[peer].data(), current_ + 6, 6) == 0;
+}
+
 void EthernetSocket::Learn(uint16_t peer) noexcept {
-  if (peer >= peers_.size() || current_ == nullptr) return;
-  if (std::memcmp(peers_[peer].data(), current_ + 6, 6) == 0) return;
+  if (Knows(peer)) return;
   std::memcpy(peers_[peer].data(), current_ + 6, 6);
   counters_->Add(Counter::kPeerAddressLearnt);
 }
@@ -247,9 +266,10 @@ void EthernetSocket::CountDrops() noexcept {
 
 }  // namespace
 
-Status OpenEthernetSocket(const char* interface, Counters* counters, std::unique_ptr<FrameSocket>* out) noexcept {
+Status OpenEthernetSocket(const EthernetOptions& options, Counters* counters,
+                          std::unique_ptr<FrameSocket>* out) noexcept {
   auto socket = std::make_unique<EthernetSocket>(counters);
-  const Status status = socket->Open(interface);
+  const Status status = socket->Open(options);
   if (status.ok()) *out = std::move(socket);
   return status;
 }

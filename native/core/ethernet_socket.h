@@ -2,8 +2,9 @@
 // without system calls, and sendmmsg past the queueing discipline. V3 would hand frames over a millisecond late.
 #pragma once
 
-#include <array>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "counters.h"
 #include "frame_format.h"
@@ -15,6 +16,13 @@ namespace smbpool {
 // "Local experimental EtherType 1" of IEEE 802.
 constexpr uint16_t kEtherType = 0x88b5;
 
-Status OpenEthernetSocket(const char* interface, Counters* counters, std::unique_ptr<FrameSocket>* out) noexcept;
+struct EthernetOptions {
+  std::string interface;
+  // to whom frames are sent; the others are not on this network
+  std::vector<uint16_t> peers;
+};
+
+Status OpenEthernetSocket(const EthernetOptions& options, Counters* counters,
+                          std::unique_ptr<FrameSocket>* out) noexcept;
 
 }  // namespace smbpool

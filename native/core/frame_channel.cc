@@ -13,7 +13,10 @@ struct FrameChannel::Peer {
   uint64_t number_sent = 0;
   FrameSealer opener;
   uint64_t incarnation = 0;
+  // of what was opened
   ReplayWindow window;
+  // of what came by each interface, opened or not: a number counts once on each
+  std::array<ReplayWindow, kInterfacesMax> arrived;
 };
 
 bool FrameChannel::Valid(const ChannelOptions& options) noexcept {
@@ -67,7 +70,8 @@ size_t FrameChannel::Seal(uint16_t peer_id, const uint8_t* body, size_t body_len
   return length;
 }
 
-bool FrameChannel::Open(const uint8_t* frame, size_t length, uint8_t* out, OpenedFrame* opened) noexcept {
+FrameResult FrameChannel::Open(const uint8_t* frame, size_t length, size_t interface, uint8_t* out,
+                               OpenedFrame* opened) noexcept {
   if (length < kFrameOverheadBytes) return Refuse(Counter::kFrameRefusedTruncated);
   const FrameHeader header = DecodeFrameHeader(frame);
   if (header.magic != kFrameMagic) return Refuse(Counter::kFrameRefusedMagic);
@@ -83,10 +87,18 @@ bool FrameChannel::Open(const uint8_t* frame, size_t length, uint8_t* out, Opene
   }
   if (header.incarnation < peer->incarnation) return Refuse(Counter::kFrameRefusedIncarnation);
 
+  opened->is_new_run = header.incarnation != peer->incarnation;
   const uint8_t* sealed = frame + kFrameHeaderBytes;
   const size_t sealed_length = header.length - kFrameHeaderBytes;
-  if (header.incarnation == peer->incarnation) {
-    if (!peer->window.Fresh(header.number)) return Refuse(Counter::kFrameRefusedReplay);
+  if (!opened->is_new_run) {
+    ReplayWindow& arrived = peer->arrived[interface];
+    if (!arrived.Fresh(header.number)) return Refuse(Counter::kFrameRefusedReplay);
+    if (!peer->window.Fresh(header.number)) {
+      // whoever forges such a header spoils the proof that this interface works, and nothing else
+      arrived.Mark(header.number);
+      opened->from = header.from;
+      return FrameResult::kCopy;
+    }
     if (!peer->opener.Open(header.number, frame, sealed, sealed_length, out)) return Refuse(Counter::kFrameRefusedSeal);
   } else {
     // a new run of the peer, or somebody who claims to be one: nothing changes before a frame opened under the new key
@@ -99,12 +111,25 @@ bool FrameChannel::Open(const uint8_t* frame, size_t length, uint8_t* out, Opene
     peer->opener = std::move(opener);
     peer->incarnation = header.incarnation;
     peer->window.Reset();
+    for (ReplayWindow& arrived : peer->arrived) arrived.Reset();
   }
   peer->window.Mark(header.number);
+  peer->arrived[interface].Mark(header.number);
   opened->from = header.from;
   opened->incarnation = header.incarnation;
   opened->body_length = sealed_length - kFrameSealBytes;
-  return true;
+  return FrameResult::kFirst;
+}
+
+bool FrameChannel::Verify(const uint8_t* frame, uint8_t* out) noexcept {
+  const FrameHeader header = DecodeFrameHeader(frame);
+  Peer* peer = Find(header.from);
+  if (peer != nullptr && peer->opener.Open(header.number, frame, frame + kFrameHeaderBytes,
+                                           header.length - kFrameHeaderBytes, out)) {
+    return true;
+  }
+  counters_->Add(Counter::kFrameRefusedSeal);
+  return false;
 }
 
 uint64_t FrameChannel::PeerIncarnation(uint16_t id) const noexcept {

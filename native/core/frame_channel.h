@@ -22,10 +22,21 @@ struct ChannelOptions {
   PoolSecret secret;
 };
 
+enum class FrameResult {
+  // and counted by reason
+  kRefused,
+  // opened
+  kFirst,
+  // a frame that came by another interface before, or too late to tell; as its header says: it was not opened
+  kCopy,
+};
+
 struct OpenedFrame {
   uint16_t from = 0;
   uint64_t incarnation = 0;
   size_t body_length = 0;
+  // the first of this incarnation
+  bool is_new_run = false;
 };
 
 class FrameChannel {
@@ -40,18 +51,21 @@ class FrameChannel {
   // or the body too long.
   size_t Seal(uint16_t peer, const uint8_t* body, size_t body_length, uint8_t* out) noexcept;
 
-  // Opens a frame of `length` bytes, which may be followed by padding; writes the body to `out`, which must hold
-  // `length` bytes. False: refused and counted.
-  bool Open(const uint8_t* frame, size_t length, uint8_t* out, OpenedFrame* opened) noexcept;
+  // Opens a frame of `length` bytes, which may be followed by padding and came by this interface; writes the body to
+  // `out`, which must hold `length` bytes. Of a copy only `opened->from` is told.
+  FrameResult Open(const uint8_t* frame, size_t length, size_t interface, uint8_t* out, OpenedFrame* opened) noexcept;
+  // Right after Open called it a copy: whether it is authentic, so that it proves that its interface works. `out` is
+  // for scribbling. False is counted.
+  bool Verify(const uint8_t* frame, uint8_t* out) noexcept;
 
   // The newest incarnation heard of; 0 for none.
   uint64_t PeerIncarnation(uint16_t peer) const noexcept;
 
  private:
   struct Peer;
-  bool Refuse(Counter reason) noexcept {
+  FrameResult Refuse(Counter reason) noexcept {
     counters_->Add(reason);
-    return false;
+    return FrameResult::kRefused;
   }
   Peer* Find(uint16_t id) noexcept { return id < peers_.size() ? peers_[id].get() : nullptr; }
 

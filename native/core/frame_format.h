@@ -21,6 +21,8 @@ constexpr size_t kFrameBytesMax = 65535;
 constexpr uint64_t kNumberMax = (uint64_t{1} << 53) - 1;
 // Node ids fit the pool's tables (NODE_COUNT_MAX in src/base/ids.ts).
 constexpr size_t kNodesMax = 64;
+// A frame is sent on each interface of its sender that leads to the receiver.
+constexpr size_t kInterfacesMax = 2;
 
 struct FrameHeader {
   uint32_t magic = kFrameMagic;

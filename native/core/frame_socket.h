@@ -12,6 +12,12 @@ namespace smbpool {
 // Frames queued for one sendmmsg; more are sent in several calls. A turn rarely makes more than a few.
 constexpr size_t kSendFramesMax = 64;
 
+// What became of queued frames since the last Flush.
+struct FlushResult {
+  size_t sent = 0;
+  size_t dropped = 0;
+};
+
 class FrameSocket {
  public:
   virtual ~FrameSocket() = default;
@@ -22,11 +28,11 @@ class FrameSocket {
   // How many frames can wait here unread before some are lost.
   virtual size_t ReceiveFramesMax() const noexcept = 0;
 
-  // Where to write the next frame to `peer` (FrameBytesMax bytes); null when the peer has no address.
+  // Where to write the next frame to `peer` (FrameBytesMax bytes); null when the peer is not on this network.
   virtual uint8_t* SendBuffer(uint16_t peer) noexcept = 0;
   // Queues the frame written there.
   virtual void Queue(uint16_t peer, size_t length) noexcept = 0;
-  virtual void Flush() noexcept = 0;
+  virtual FlushResult Flush() noexcept = 0;
 
   // The next received frame, valid until Release. False when none is waiting.
   virtual bool Next(const uint8_t** frame, size_t* length) noexcept = 0;
@@ -35,6 +41,8 @@ class FrameSocket {
   virtual bool Buffered() const noexcept = 0;
   // Whether a frame is there, as far as that can be told without a system call.
   virtual bool Arrived() const noexcept = 0;
+  // Whether the source of the last Next's frame is where the peer is already.
+  virtual bool Knows(uint16_t peer) const noexcept = 0;
   // The frame of the last Next was an authentic one of `peer`: its source is where the peer is.
   virtual void Learn(uint16_t peer) noexcept = 0;
 

@@ -11,12 +11,11 @@
 #include <ctime>
 #include <utility>
 
-#include "ethernet_socket.h"
-
 namespace smbpool {
 
 namespace {
 
+// with the number of the interface
 constexpr uint64_t kFrameTag = uint64_t{3} << 32;
 constexpr uint64_t kTimerTag = uint64_t{4} << 32;
 constexpr uint64_t kKickTag = uint64_t{5} << 32;
@@ -24,8 +23,6 @@ constexpr uint64_t kRingTag = uint64_t{6} << 32;
 constexpr uint64_t kTagMask = uint64_t{0xffffffff} << 32;
 // Descriptors looked at in one batch; the others keep their event for the next.
 constexpr int kEventsPerBatch = 256;
-// Frames taken into one batch, so that clients get their turn under a flood of frames.
-constexpr int kFramesPerBatch = 256;
 // What waits for company takes no more of a batch than this.
 constexpr size_t kPatientBytesMax = 65536;
 constexpr double kMicrosPerSecond = 1e6;
@@ -44,7 +41,7 @@ Status Pump::Open(PumpOptions options, std::unique_ptr<Pump>* out) noexcept {
   if (!pump->epoll_.valid()) return Failed("make epoll");
   Status status = pump->OpenTimer();
   if (!status.ok()) return status;
-  if (options.udp || !options.interface.empty()) {
+  if (!options.interconnect.ethernet.empty() || !options.interconnect.udp.empty()) {
     status = pump->OpenFrames(options);
     if (!status.ok()) return status;
   }
@@ -72,12 +69,11 @@ Status Pump::OpenTimer() noexcept {
 }
 
 Status Pump::OpenFrames(const PumpOptions& options) noexcept {
-  if (!FrameChannel::Valid(options.channel)) return Failed("use these node ids, incarnation and key", EINVAL);
-  const Status status = options.udp ? OpenUdpSocket(options.udp_options, &counters_, &socket_)
-                                    : OpenEthernetSocket(options.interface.c_str(), &counters_, &socket_);
-  if (!status.ok()) return status;
-  channel_ = std::make_unique<FrameChannel>(options.channel, &counters_);
-  return Watch(socket_->fd(), kFrameTag);
+  Status status = Interconnect::Open(options.interconnect, &counters_, &interconnect_);
+  for (size_t i = 0; status.ok() && i < interconnect_->interfaces(); i++) {
+    status = Watch(interconnect_->fd(i), kFrameTag | i);
+  }
+  return status;
 }
 
 Status Pump::Watch(int fd, uint64_t tag) noexcept {
@@ -96,17 +92,12 @@ double Pump::Now() noexcept {
 
 bool Pump::Collect(BatchWriter* writer) noexcept {
   urgent_ = false;
+  counters_.Add(Counter::kWakes);
   std::array<epoll_event, kEventsPerBatch> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsPerBatch, 0);
   CollectRings(writer, events.data(), count);
   // then frames: heartbeats must not wait behind clients
-  bool frames = socket_ != nullptr && socket_->Buffered();
-  for (int i = 0; i < count; i++) {
-    if (events[static_cast<size_t>(i)].data.u64 != kFrameTag) continue;
-    frames = true;
-    if ((events[static_cast<size_t>(i)].events & EPOLLERR) != 0) socket_->ClearError();
-  }
-  if (frames) CollectFrames(writer);
+  const bool others = CollectFrames(writer, events.data(), count);
   if (gate_ != nullptr) gate_->DrainPending(writer);
   for (int i = 0; i < count; i++) {
     const epoll_event& event = events[static_cast<size_t>(i)];
@@ -123,7 +114,7 @@ bool Pump::Collect(BatchWriter* writer) noexcept {
       ReadCounter(kick_.get());
     }
   }
-  return count > 0 || writer->length() > 0;
+  return others || writer->length() > 0;
 }
 
 bool Pump::CanWait(const BatchWriter& writer, double patience) noexcept {
@@ -154,27 +145,18 @@ void Pump::Sleep() noexcept {
   if (ring_ != nullptr) ring_->Sleep();
 }
 
-void Pump::CollectFrames(BatchWriter* writer) noexcept {
-  const uint8_t* frame;
-  size_t length;
-  for (int i = 0; i < kFramesPerBatch && writer->Fits(FrameRecordBytes()) && socket_->Next(&frame, &length); i++) {
-    // a longer one than anybody of ours sends would be opened beyond the room that was made sure of
-    length = std::min(length, socket_->FrameBytesMax());
-    OpenedFrame opened;
-    uint8_t* payload = writer->Payload();
-    if (channel_->Open(frame, length, payload + sizeof(uint64_t), &opened)) {
-      std::memcpy(payload, &opened.incarnation, sizeof(opened.incarnation));
-      writer->Commit(InKind::kFrame, opened.from, sizeof(uint64_t) + opened.body_length);
-      socket_->Learn(opened.from);
-      counters_.Add(Counter::kFrameIn);
-      counters_.Add(Counter::kFrameBytesIn, length);
-    }
-    socket_->Release();
+bool Pump::CollectFrames(BatchWriter* writer, const epoll_event* events, int count) noexcept {
+  bool others = false;
+  for (int i = 0; i < count; i++) {
+    if ((events[i].data.u64 & kTagMask) != kFrameTag) others = true;
+    else interconnect_->OnEvent(static_cast<size_t>(events[i].data.u64 & ~kTagMask), events[i].events);
   }
+  if (interconnect_ != nullptr) interconnect_->Collect(writer, Now());
+  return others;
 }
 
 bool Pump::Waiting() const noexcept {
-  return (gate_ != nullptr && gate_->pending()) || (socket_ != nullptr && socket_->Buffered()) ||
+  return (gate_ != nullptr && gate_->pending()) || (interconnect_ != nullptr && interconnect_->Buffered()) ||
          (ring_ != nullptr && ring_->Waiting());
 }
 
@@ -188,7 +170,10 @@ void Pump::Route(const uint8_t* records, size_t length) noexcept {
       case OutKind::kClientClose:
         if (gate_ != nullptr) gate_->CloseClient(record.id);
         break;
-      case OutKind::kFrame: SendFrame(record.id, record.payload, record.length); break;
+      case OutKind::kFrame:
+        if (interconnect_ == nullptr) counters_.Add(Counter::kFrameSendNobody);
+        else interconnect_->Send(record.id, record.payload, record.length);
+        break;
       default:
         if (ring_ == nullptr || !ring_->Perform(record, Now())) counters_.Add(Counter::kOutRecordRefused);
         break;
@@ -197,24 +182,8 @@ void Pump::Route(const uint8_t* records, size_t length) noexcept {
   if (damaged) counters_.Add(Counter::kOutRecordRefused);
 }
 
-void Pump::SendFrame(uint32_t peer, const uint8_t* body, size_t length) noexcept {
-  uint8_t* out = socket_ == nullptr || peer >= kNodesMax ? nullptr : socket_->SendBuffer(static_cast<uint16_t>(peer));
-  if (out == nullptr) {
-    counters_.Add(Counter::kFrameSendNobody);
-    return;
-  }
-  if (length > BodyBytesMax()) {
-    counters_.Add(Counter::kFrameSendTooLong);
-    return;
-  }
-  const size_t sealed = channel_->Seal(static_cast<uint16_t>(peer), body, length, out);
-  if (sealed == 0) return;
-  socket_->Queue(static_cast<uint16_t>(peer), sealed);
-  counters_.Add(Counter::kFrameBytesOut, sealed);
-}
-
 void Pump::Flush() noexcept {
-  if (socket_ != nullptr) socket_->Flush();
+  if (interconnect_ != nullptr) interconnect_->Flush();
   if (gate_ != nullptr) gate_->Flush();
 }
 
@@ -250,24 +219,8 @@ std::vector<uint8_t> Pump::TakeLarge(uint32_t client) noexcept {
   return gate_ == nullptr ? std::vector<uint8_t>() : gate_->TakeLarge(client);
 }
 
-size_t Pump::BodyBytesMax() const noexcept {
-  return socket_ == nullptr ? 0 : socket_->FrameBytesMax() - kFrameOverheadBytes;
-}
-
-size_t Pump::ReceiveFramesMax() const noexcept { return socket_ == nullptr ? 0 : socket_->ReceiveFramesMax(); }
-
-std::string Pump::Address() const { return socket_ == nullptr ? std::string() : socket_->Address(); }
-
-std::string Pump::PeerAddress(uint16_t peer) const {
-  return socket_ == nullptr ? std::string() : socket_->PeerAddress(peer);
-}
-
-uint64_t Pump::PeerIncarnation(uint16_t peer) const noexcept {
-  return channel_ == nullptr ? 0 : channel_->PeerIncarnation(peer);
-}
-
 Counters& Pump::counters() noexcept {
-  if (socket_ != nullptr) socket_->CountDrops();
+  if (interconnect_ != nullptr) interconnect_->CountDrops();
   return counters_;
 }
 

@@ -14,12 +14,10 @@
 
 #include "batch.h"
 #include "counters.h"
-#include "frame_channel.h"
-#include "frame_socket.h"
 #include "gate.h"
+#include "interconnect.h"
 #include "ring_port.h"
 #include "status.h"
-#include "udp_socket.h"
 #include "unique_fd.h"
 
 namespace smbpool {
@@ -29,11 +27,8 @@ struct PumpOptions {
   GateOptions gate;
   // no ring when its socket_path is empty
   RingServerOptions ring;
-  // no frames when neither interface nor UDP is given
-  ChannelOptions channel;
-  std::string interface;
-  bool udp = false;
-  UdpOptions udp_options;
+  // no frames when it has no interface
+  InterconnectOptions interconnect;
 };
 
 class Pump {
@@ -41,14 +36,14 @@ class Pump {
   static Status Open(PumpOptions options, std::unique_ptr<Pump>* out) noexcept;
 
   int epoll_fd() const noexcept { return epoll_.get(); }
-  // One batch, behind what is in the writer already. False when there was nothing at all: no event, no record, no
-  // timer.
+  // One batch, behind what is in the writer already. False when there is nothing to tell: no record, no timer, and no
+  // other event than of frames, which were refused or copies.
   bool Collect(BatchWriter* writer) noexcept;
   // Whether all that was collected can wait for company, for `patience` microseconds since the first of it came. Sets
   // the timer for their end; to be called until it answers false, when the batch is handed on.
   bool CanWait(const BatchWriter& writer, double patience) noexcept;
   // Whether there is more to collect, as far as that can be told without a system call.
-  bool More() const noexcept { return Waiting() || (socket_ != nullptr && socket_->Arrived()); }
+  bool More() const noexcept { return Waiting() || (interconnect_ != nullptr && interconnect_->Arrived()); }
   // After the last batch, before the loop may block.
   void Sleep() noexcept;
   // Whether a further batch is waiting without any descriptor showing it.
@@ -64,12 +59,9 @@ class Pump {
   void SendPacket(uint32_t client, const uint8_t* packet, size_t length) noexcept;
   std::vector<uint8_t> TakeLarge(uint32_t client) noexcept;
 
-  size_t BodyBytesMax() const noexcept;
-  size_t ReceiveFramesMax() const noexcept;
-  std::string Address() const;
-  std::string PeerAddress(uint16_t peer) const;
-  uint64_t PeerIncarnation(uint16_t peer) const noexcept;
   size_t Clients() const noexcept { return gate_ == nullptr ? 0 : gate_->clients(); }
+  // Null without frames.
+  const Interconnect* interconnect() const noexcept { return interconnect_.get(); }
   // Null without a ring.
   RingPort* ring() noexcept { return ring_.get(); }
   Counters& counters() noexcept;
@@ -82,10 +74,8 @@ class Pump {
   Status OpenFrames(const PumpOptions& options) noexcept;
   Status Watch(int fd, uint64_t tag) noexcept;
   void CollectRings(BatchWriter* writer, const epoll_event* events, int count) noexcept;
-  void CollectFrames(BatchWriter* writer) noexcept;
-  void SendFrame(uint32_t peer, const uint8_t* body, size_t length) noexcept;
-  // The largest record a frame makes in a batch.
-  size_t FrameRecordBytes() const noexcept { return sizeof(uint64_t) + socket_->FrameBytesMax(); }
+  // Whether there was an event of anything else.
+  bool CollectFrames(BatchWriter* writer, const epoll_event* events, int count) noexcept;
 
   Counters counters_;
   UniqueFd epoll_;
@@ -97,8 +87,7 @@ class Pump {
   double waits_until_ = std::numeric_limits<double>::infinity();
   // the last Collect saw something that does not wait
   bool urgent_ = false;
-  std::unique_ptr<FrameChannel> channel_;
-  std::unique_ptr<FrameSocket> socket_;
+  std::unique_ptr<Interconnect> interconnect_;
   std::unique_ptr<RingPort> ring_;
   // declared last, destroyed first: it takes its descriptors out of epoll_
   std::unique_ptr<Gate> gate_;

@@ -8,8 +8,8 @@
 
 namespace smbpool {
 
-// Frames that overtake each other by more are refused; two links of one pool never reorder so far, and the link layer
-// never has more than 64 frames to a peer under way.
+// Frames that overtake each other by more are refused; the two interfaces of a server never differ so far, and the link
+// layer never has more than 64 frames to a peer under way.
 constexpr uint64_t kReplayWindowFrames = 1024;
 
 class ReplayWindow {

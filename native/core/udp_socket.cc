@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "unique_fd.h"
 
@@ -62,11 +63,12 @@ class UdpSocket final : public FrameSocket {
   size_t ReceiveFramesMax() const noexcept override { return receive_frames_max_; }
   uint8_t* SendBuffer(uint16_t peer) noexcept override;
   void Queue(uint16_t peer, size_t length) noexcept override;
-  void Flush() noexcept override;
+  FlushResult Flush() noexcept override;
   bool Next(const uint8_t** frame, size_t* length) noexcept override;
   void Release() noexcept override { received_at_++; }
   bool Buffered() const noexcept override { return received_at_ < received_; }
   bool Arrived() const noexcept override { return Buffered(); }
+  bool Knows(uint16_t) const noexcept override { return true; }
   void Learn(uint16_t) noexcept override {}
   void ClearError() noexcept override;
   void CountDrops() noexcept override;
@@ -78,6 +80,7 @@ class UdpSocket final : public FrameSocket {
  private:
   Status SetBuffers() noexcept;
   void PrepareMessages() noexcept;
+  void SendQueued() noexcept;
 
   Counters* counters_;
   UniqueFd fd_;
@@ -89,6 +92,7 @@ class UdpSocket final : public FrameSocket {
   std::array<mmsghdr, kSendFramesMax> messages_{};
   std::array<iovec, kSendFramesMax> vectors_{};
   size_t queued_ = 0;
+  FlushResult flushed_;
   std::vector<uint8_t> receive_;
   std::array<mmsghdr, kReceiveDatagrams> received_messages_{};
   std::array<iovec, kReceiveDatagrams> received_vectors_{};
@@ -155,7 +159,7 @@ Status UdpSocket::Open(const UdpOptions& options) noexcept {
 
 uint8_t* UdpSocket::SendBuffer(uint16_t peer) noexcept {
   if (peer >= peers_.size() || peers_[peer].length == 0) return nullptr;
-  if (queued_ == kSendFramesMax) Flush();
+  if (queued_ == kSendFramesMax) SendQueued();
   return static_cast<uint8_t*>(vectors_[queued_].iov_base);
 }
 
@@ -166,7 +170,12 @@ void UdpSocket::Queue(uint16_t peer, size_t length) noexcept {
   queued_++;
 }
 
-void UdpSocket::Flush() noexcept {
+FlushResult UdpSocket::Flush() noexcept {
+  SendQueued();
+  return std::exchange(flushed_, {});
+}
+
+void UdpSocket::SendQueued() noexcept {
   size_t at = 0;
   size_t sent = 0;
   while (at < queued_) {
@@ -185,7 +194,8 @@ void UdpSocket::Flush() noexcept {
     counters_->Add(Counter::kFrameSendFailed);
     at++;
   }
-  counters_->Add(Counter::kFrameOut, sent);
+  flushed_.sent += sent;
+  flushed_.dropped += queued_ - sent;
   queued_ = 0;
 }
 

@@ -68,16 +68,25 @@ Napi::Value ChannelObject::Seal(const Napi::CallbackInfo& info) {
   return Napi::Buffer<uint8_t>::Copy(info.Env(), scratch_.data(), length);
 }
 
-// open(frame): {peer, incarnation, body}, or null when it was refused.
+// open(frame, interface): {peer, incarnation, body}, null when it was refused; {peer, isAuthentic} of a copy of a frame
+// that another interface brought.
 Napi::Value ChannelObject::Open(const Napi::CallbackInfo& info) {
   CheckTag(info, kTag);
   const Napi::Env env = info.Env();
   const Bytes frame = BytesArgument(info, 0);
   if (frame.length > scratch_.size()) scratch_.resize(frame.length);
+  const double interface = info.Length() > 1 ? NumberArgument(info, 1) : 0;
+  if (interface != 0 && interface != 1) throw CodeError(env, "ERR_INVALID_ARG_VALUE", "interface must be 0 or 1");
   OpenedFrame opened;
-  if (!channel_->Open(frame.data, frame.length, scratch_.data(), &opened)) return env.Null();
+  const FrameResult kind =
+      channel_->Open(frame.data, frame.length, static_cast<size_t>(interface), scratch_.data(), &opened);
+  if (kind == FrameResult::kRefused) return env.Null();
   Napi::Object result = Napi::Object::New(env);
   result.Set("peer", Napi::Number::New(env, opened.from));
+  if (kind == FrameResult::kCopy) {
+    result.Set("isAuthentic", Napi::Boolean::New(env, channel_->Verify(frame.data, scratch_.data())));
+    return result;
+  }
   result.Set("incarnation", Napi::Number::New(env, static_cast<double>(opened.incarnation)));
   result.Set("body", Napi::Buffer<uint8_t>::Copy(env, scratch_.data(), opened.body_length));
   return result;

@@ -31,27 +31,69 @@ UdpEndpoint ReadEndpoint(const Napi::Object& object) {
   return endpoint;
 }
 
-// {kind: 'ethernet', interface} or {kind: 'udp', address, port, peers, datagramBytesMax}
-void ReadTransport(const Napi::Object& transport, PumpOptions* options) {
+Napi::Array ArrayMember(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (value.IsArray()) return value.As<Napi::Array>();
+  throw CodeError(object.Env(), "ERR_INVALID_ARG_TYPE", std::string(name) + " must be an array");
+}
+
+// {interface, peers}
+EthernetOptions ReadEthernet(const Napi::Object& object) {
+  EthernetOptions options;
+  options.interface = StringMember(object, "interface");
+  if (options.interface.empty()) {
+    throw CodeError(object.Env(), "ERR_INVALID_ARG_VALUE", "interface must not be empty");
+  }
+  const Napi::Array peers = ArrayMember(object, "peers");
+  for (uint32_t i = 0; i < peers.Length(); i++) {
+    const Napi::Value peer = peers.Get(i);
+    if (!peer.IsNumber()) throw CodeError(object.Env(), "ERR_INVALID_ARG_TYPE", "peers must hold numbers");
+    options.peers.push_back(static_cast<uint16_t>(std::clamp(peer.As<Napi::Number>().DoubleValue(), 0.0, 65535.0)));
+  }
+  return options;
+}
+
+// {address, port, peers}
+UdpOptions ReadUdp(const Napi::Object& object, double datagram_bytes_max) {
+  UdpOptions options;
+  options.own = ReadEndpoint(object);
+  options.datagram_bytes_max = static_cast<size_t>(datagram_bytes_max);
+  const Napi::Array peers = ArrayMember(object, "peers");
+  for (uint32_t i = 0; i < peers.Length(); i++) {
+    const Napi::Value peer = peers.Get(i);
+    if (!peer.IsObject()) throw CodeError(object.Env(), "ERR_INVALID_ARG_TYPE", "peers must hold objects");
+    options.peers.push_back(ReadEndpoint(peer.As<Napi::Object>()));
+  }
+  return options;
+}
+
+// {kind: 'ethernet', ways: [{interface, peers}...]} or
+// {kind: 'udp', datagramBytesMax, ways: [{address, port, peers}...]}
+void ReadTransport(const Napi::Object& transport, InterconnectOptions* options) {
   const Napi::Env env = transport.Env();
   const std::string kind = StringMember(transport, "kind");
-  if (kind == "ethernet") {
-    options->interface = StringMember(transport, "interface");
-    if (options->interface.empty()) throw CodeError(env, "ERR_INVALID_ARG_VALUE", "interface must not be empty");
-    return;
+  if (kind != "ethernet" && kind != "udp") {
+    throw CodeError(env, "ERR_INVALID_ARG_VALUE", "transport must be ethernet or udp");
   }
-  if (kind != "udp") throw CodeError(env, "ERR_INVALID_ARG_VALUE", "transport must be ethernet or udp");
-  options->udp = true;
-  options->udp_options.own = ReadEndpoint(transport);
-  options->udp_options.datagram_bytes_max = static_cast<size_t>(NumberMember(transport, "datagramBytesMax"));
-  const Napi::Value peers = transport.Get("peers");
-  if (!peers.IsArray()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "peers must be an array");
-  const auto list = peers.As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); i++) {
-    const Napi::Value peer = list.Get(i);
-    if (!peer.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "peers must hold objects");
-    options->udp_options.peers.push_back(ReadEndpoint(peer.As<Napi::Object>()));
+  const Napi::Array ways = ArrayMember(transport, "ways");
+  for (uint32_t i = 0; i < ways.Length(); i++) {
+    const Napi::Value way = ways.Get(i);
+    if (!way.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "ways must hold objects");
+    if (kind == "ethernet") options->ethernet.push_back(ReadEthernet(way.As<Napi::Object>()));
+    else options->udp.push_back(ReadUdp(way.As<Napi::Object>(), NumberMember(transport, "datagramBytesMax")));
   }
+  if (ways.Length() == 0 || ways.Length() > kInterfacesMax) {
+    throw CodeError(env, "ERR_INVALID_ARG_VALUE", "there must be one way or two");
+  }
+}
+
+// As it is named in messages.
+std::string InterfaceNames(const InterconnectOptions& options) {
+  std::string names;
+  const auto add = [&names](const std::string& name) { names += (names.empty() ? "" : ", ") + name; };
+  for (const EthernetOptions& one : options.ethernet) add(one.interface);
+  for (const UdpOptions& one : options.udp) add(one.own.address);
+  return names;
 }
 
 void ReadGate(const Napi::Object& gate, GateOptions* options) {
@@ -167,11 +209,11 @@ void PumpObject::OpenPump(const Napi::Object& options) {
   std::string detail;
   const Napi::Value transport = options.Get("transport");
   if (transport.IsObject()) {
-    ReadTransport(transport.As<Napi::Object>(), &native);
+    ReadTransport(transport.As<Napi::Object>(), &native.interconnect);
     const Napi::Value channel = options.Get("channel");
     if (!channel.IsObject()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "channel must be an object");
-    native.channel = ReadChannelOptions(channel.As<Napi::Object>());
-    detail = native.udp ? native.udp_options.own.address : native.interface;
+    native.interconnect.channel = ReadChannelOptions(channel.As<Napi::Object>());
+    detail = InterfaceNames(native.interconnect);
   }
   const Napi::Value ring = options.Get("ring");
   if (ring.IsObject()) {
@@ -326,13 +368,22 @@ Napi::Value PumpObject::ReadCounters(const Napi::CallbackInfo& info) {
   return CountersObject(info.Env(), Checked(info).counters());
 }
 
-// peer(id): {address, incarnation}
+// peer(id): {incarnation, interfaces: [{address, heardAt}...]}
 Napi::Value PumpObject::PeerStatus(const Napi::CallbackInfo& info) {
-  const Pump& pump = Checked(info);
+  const Napi::Env env = info.Env();
+  const Interconnect* interconnect = Checked(info).interconnect();
   const auto peer = static_cast<uint16_t>(NumberArgument(info, 0));
-  Napi::Object status = Napi::Object::New(info.Env());
-  status.Set("address", pump.PeerAddress(peer));
-  status.Set("incarnation", static_cast<double>(pump.PeerIncarnation(peer)));
+  Napi::Object status = Napi::Object::New(env);
+  const uint64_t incarnation = interconnect == nullptr ? 0 : interconnect->PeerIncarnation(peer);
+  status.Set("incarnation", static_cast<double>(incarnation));
+  Napi::Array interfaces = Napi::Array::New(env);
+  for (uint32_t i = 0; interconnect != nullptr && i < interconnect->interfaces(); i++) {
+    Napi::Object interface = Napi::Object::New(env);
+    interface.Set("address", interconnect->PeerAddress(peer, i));
+    interface.Set("heardAt", interconnect->HeardAt(peer, i));
+    interfaces.Set(i, interface);
+  }
+  status.Set("interfaces", interfaces);
   return status;
 }
 
@@ -382,13 +433,20 @@ Napi::Value PumpObject::RingCounters(const Napi::CallbackInfo& info) {
   return counters;
 }
 
-// describe(): {bodyBytesMax, receiveFramesMax, address, clients, attachments}
+// describe(): {bodyBytesMax, receiveFramesMax, addresses, clients, attachments}
 Napi::Value PumpObject::Describe(const Napi::CallbackInfo& info) {
   Pump& pump = Checked(info);
   Napi::Object description = Napi::Object::New(info.Env());
-  description.Set("bodyBytesMax", static_cast<double>(pump.BodyBytesMax()));
-  description.Set("receiveFramesMax", static_cast<double>(pump.ReceiveFramesMax()));
-  description.Set("address", pump.Address());
+  const Interconnect* interconnect = pump.interconnect();
+  const size_t body_bytes_max = interconnect == nullptr ? 0 : interconnect->BodyBytesMax();
+  const size_t receive_frames_max = interconnect == nullptr ? 0 : interconnect->ReceiveFramesMax();
+  description.Set("bodyBytesMax", static_cast<double>(body_bytes_max));
+  description.Set("receiveFramesMax", static_cast<double>(receive_frames_max));
+  Napi::Array addresses = Napi::Array::New(info.Env());
+  for (uint32_t i = 0; interconnect != nullptr && i < interconnect->interfaces(); i++) {
+    addresses.Set(i, interconnect->Address(i));
+  }
+  description.Set("addresses", addresses);
   description.Set("clients", static_cast<double>(pump.Clients()));
   const size_t attachments = pump.ring() == nullptr ? 0 : pump.ring()->attachments();
   description.Set("attachments", static_cast<double>(attachments));

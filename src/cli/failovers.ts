@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
 import type {
-  FailoverRecords, FailoversReport, FailoverStep, FencedReport, StepReport, ViewChangeReport,
+  FailoverRecords, FailoversReport, FencedReport, InterfaceReport, PoolEventReport, StepReport, ViewChangeReport,
 } from '../wire/failovers.js';
 import { addAdminOptions, adminSocket, ask } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
@@ -41,9 +41,18 @@ type NameOf = (id: number) => string;
 export function failoversText({ self, servers, events }: FailoversReport): string {
   const nameOf: NameOf = (id) => servers.find((server) => server.id === id)?.name ?? `server ${id}`;
   if (events.length === 0) return `${nameOf(self)} has seen no change of the pool since its smbpoold started\n`;
-  return events
-    .map((event) => (event.kind === 'view' ? changeText(event, nameOf) : fencedText(event, nameOf(self))))
-    .join('\n');
+  return events.map((event) => eventText(event, nameOf, self)).join('\n');
+}
+
+function eventText(event: PoolEventReport, nameOf: NameOf, self: number): string {
+  switch (event.kind) {
+    case 'view':
+      return changeText(event, nameOf);
+    case 'fenced':
+      return fencedText(event, nameOf(self));
+    case 'interface':
+      return interfaceText(event);
+  }
 }
 
 function changeText(change: ViewChangeReport, nameOf: NameOf): string {
@@ -65,15 +74,18 @@ function originOf(steps: readonly StepReport[]): number {
   return (last ?? steps[0])?.atMicros ?? 0;
 }
 
-function stepText({ what, server, atMicros }: StepReport, origin: number, nameOf: NameOf): string {
-  const offset = `${Math.round((atMicros - origin) / 1000)} ms`;
-  return `  ${time(atMicros)}  ${offset.padStart(8)}  ${stepWords(what, server === null ? '' : nameOf(server))}`;
+function stepText(step: StepReport, origin: number, nameOf: NameOf): string {
+  const offset = `${Math.round((step.atMicros - origin) / 1000)} ms`;
+  return `  ${time(step.atMicros)}  ${offset.padStart(8)}  ${stepWords(step, nameOf)}`;
 }
 
-function stepWords(what: FailoverStep, name: string): string {
+function stepWords({ what, server, interface: by }: StepReport, nameOf: NameOf): string {
+  const name = server === null ? '' : nameOf(server);
   switch (what) {
     case 'last-frame':
       return `last frame of ${name}`;
+    case 'last-frame-by':
+      return `last frame of ${name} by ${by ?? ''}`;
     case 'suspected':
       return `${name} is taken for lost`;
     case 'lease-over':
@@ -107,6 +119,12 @@ function fencedText({ atMicros, renewedAtMicros, text, remedy }: FencedReport, n
     ...(remedy === null ? [] : [`    ${remedy}`]),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function interfaceText({ atMicros, backAtMicros, text, remedy }: InterfaceReport): string {
+  const isOver = backAtMicros !== null;
+  const until = isOver ? `until ${time(backAtMicros)}, ${duration(backAtMicros - atMicros)}` : 'still so';
+  return `${day(atMicros)} ${time(atMicros)}  ${text}: ${until}\n    ${remedy}\n`;
 }
 
 function day(micros: number): string {

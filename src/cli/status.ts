@@ -99,6 +99,7 @@ export function statusText(sample: Sample, withCounters: boolean): string {
     heading(report),
     problemText(report),
     section('Servers', serverTable(report)),
+    section('Interfaces', interfaceTable(report)),
     section('Links', linkTable(report)),
     section('Volatile databases', databaseTable(sample)),
     section('Persistent databases', persistentTable(report)),
@@ -191,6 +192,16 @@ function serverTable(report: StatusReport): string {
 function serverState({ id, state }: ServerStatus, leader: number | null): string {
   if (state === 'member') return id === leader ? 'member, leads' : 'member';
   return state === 'out' ? 'OUT' : state;
+}
+
+function interfaceTable({ servers }: StatusReport): string {
+  const rows = servers.flatMap(({ name: server, interfaces = [] }) =>
+    interfaces.map(({ name, silentMicros, silent }) => {
+      if (silentMicros === null) return [server, name, 'NEVER'];
+      return [server, name, `${silent ? 'SILENT, last ' : ''}${duration(silentMicros)} ago`];
+    }),
+  );
+  return rows.length === 0 ? '' : table(['server', 'by', 'heard'], rows);
 }
 
 function linkTable(report: StatusReport): string {

@@ -136,6 +136,15 @@ export type Effect =
 /** docs/decisions/health.md says what is told with each. */
 export type HookEvent = 'view' | 'address-taken' | 'address-released' | 'fit' | 'unfit' | 'draining';
 
+/** What the host saw of a server that has two interfaces, as we have. */
+export interface PeerHeard {
+  peer: NodeId;
+  /** Of the run that the times are of. */
+  incarnation: Incarnation;
+  /** By each interface, the last authentic frame; null: none. */
+  at: readonly (Micros | null)[];
+}
+
 /** late: the lease was over before it could be taken, and nothing was done. */
 export type AddressOutcome = { result: 'done' } | { result: 'late' } | { result: 'failed'; why: string };
 
@@ -211,6 +220,8 @@ export type Input =
   /** A person asks where a record is; answered by 'record-answer' with the same token. */
   | { kind: 'record-query'; token: number; database: DatabaseId; key: RecordKey }
   /** The deadline the core named (PoolNode.deadline) has passed. */
+  /** Several times a second, where there are two interfaces: when the other servers were heard by each. */
+  | { kind: 'interfaces-heard'; heard: readonly PeerHeard[] }
   | { kind: 'tick' }
   /** The host has no more input in this turn: frames are made and sent now. */
   | { kind: 'turn-end' };

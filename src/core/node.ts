@@ -24,6 +24,7 @@ import { Membership } from './membership/membership.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
 import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
+import type { InterfaceStatus } from './failovers/failovers.js';
 import { Failovers } from './failovers/failovers.js';
 import type { AddressStatus } from './addresses/addresses.js';
 import { Addresses } from './addresses/addresses.js';
@@ -63,6 +64,8 @@ export interface NodeOptions {
   membership?: EmbeddedMembership;
   /** What people call each server. */
   names?: ReadonlyMap<NodeId, string>;
+  /** What servers that have two interfaces call them, ourselves included. */
+  interfaces?: ReadonlyMap<NodeId, readonly string[]>;
   /** Addresses that move between the servers; the same on all of them, but for the interfaces. */
   addresses?: readonly AddressPlace[];
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
@@ -88,6 +91,10 @@ export interface NodeStatus {
   leads: { micros: Micros; isExact: boolean } | null;
   /** How long ago each other server was heard; null: never. */
   silent: { node: NodeId; micros: Micros | null }[];
+  /** The same by each of two interfaces; empty: there is one. */
+  interfaces: InterfaceStatus[];
+  /** Interfaces that fell silent while the other one works, in words. */
+  interfaceProblems: { text: string; remedy: string }[];
   /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
   /** What each server says of itself, as far as it told. */
@@ -182,6 +189,7 @@ export class PoolNode {
       leaseMicros: options.membership?.leaseMicros ?? MEMBERSHIP_LEASE_MICROS,
       wallClockOriginMicros: options.gate.wallClockOriginMicros,
       nameOf,
+      ...(options.interfaces === undefined ? {} : { interfaces: options.interfaces }),
       counter: (name) => this.counter(name),
     });
     this.leaseUntil = options.membership === undefined ? Infinity : 0;
@@ -278,6 +286,8 @@ export class PoolNode {
       leaseMicros: this.leaseUntil === 0 || this.leaseUntil === Infinity ? null : Math.abs(this.leaseUntil - now),
       leads: leads === null ? null : { micros: now - leads.since, isExact: leads.isExact },
       silent: others.map((node) => ({ node, micros: this.failovers.microsSilent(node, now) })),
+      interfaces: this.failovers.interfaceStatus(now),
+      interfaceProblems: this.failovers.interfaceProblems(),
       awaiting: this.records.awaiting(),
       fitness: this.fitness.status(),
       links: this.links.status(),
@@ -342,6 +352,8 @@ export class PoolNode {
         return this.fitness.onSaved(input.token, input.draining, input.error);
       case 'membership-saved':
         return this.membership?.onSaved(input.token, input.ok);
+      case 'interfaces-heard':
+        return this.failovers.heardBy(input.heard);
       case 'tick':
         return;
       case 'turn-end':

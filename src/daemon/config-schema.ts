@@ -91,6 +91,10 @@ const server = block(`servers: [${SERVER_EXAMPLE}]`, {
   name: text(NAME_RULE, 'name: alpha', (value) => NAME.test(value)),
   interface: interfaceName('interface: eth1').optional(),
   address: text('an IPv4 or IPv6 address', 'address: 10.0.0.1', (value) => isIP(value) !== 0),
+  /** A second way to the others, on a network of its own: docs/decisions/second-interface.md. */
+  interface2: interfaceName('interface2: eth2').optional(),
+  /** The same for UDP. */
+  address2: text('an IPv4 or IPv6 address', 'address2: 10.0.1.1', (value) => isIP(value) !== 0).optional(),
   /** A witness has no smbd: it gives the third vote to a pool of two. */
   role: z.enum(['server', 'witness'], { error: advice('"server" or "witness"', 'role: witness') }).default('server'),
 });

@@ -106,7 +106,8 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   const { server, ...asWritten } = parsed.data;
   const config = { ...asWritten, ...ringPaths(asWritten) };
   const problems = [
-    ...duplicates(source, config), ...missingInterfaces(source, config), ...publicAddressProblems(source, config),
+    ...duplicates(source, config), ...missingInterfaces(source, config), ...secondWayProblems(source, config),
+    ...publicAddressProblems(source, config),
   ];
   if (problems.length > 0) throw new ConfigError(problems);
   const self = chooseServer(source, config, server, identity);
@@ -231,12 +232,54 @@ function missingInterfaces(source: Source, config: Omit<ConfigFile, 'server'>): 
   );
 }
 
+/** The key of a server's second way to the others, and that of its first. */
+const WAY_KEYS = {
+  ethernet: { first: 'interface', second: 'interface2' },
+  udp: { first: 'address', second: 'address2' },
+} as const;
+
+function secondWayProblems(source: Source, { transport, servers }: Omit<ConfigFile, 'server'>): string[] {
+  const { first, second } = WAY_KEYS[transport.kind];
+  const foreign = WAY_KEYS[transport.kind === 'udp' ? 'ethernet' : 'udp'].second;
+  const where = (index: number, key: string): string => source.where(['servers', index, key]);
+  const problems: string[] = [];
+  const addresses = new Map(servers.map(({ address }, index) => [canonicalAddress(address) ?? address, index]));
+  for (const [index, server] of servers.entries()) {
+    if (server[foreign] !== undefined) {
+      problems.push(`${where(index, foreign)} means nothing with transport ${transport.kind}: write "${second}" there`);
+    }
+    const value = server[second];
+    if (value === undefined) continue;
+    if (value === server[first]) {
+      const remedy = 'name another one, which leads to the other servers over another switch, or leave it out';
+      problems.push(`${where(index, second)} is ${shown(value)}, as ${first}: ${remedy}`);
+      continue;
+    }
+    if (transport.kind !== 'udp') continue;
+    const address = canonicalAddress(value) ?? value;
+    const other = addresses.get(address);
+    if (other === undefined) addresses.set(address, index);
+    else {
+      const remedy = 'give each server its own';
+      problems.push(`${where(index, second)} is ${shown(value)}, which servers[${other}] has already: ${remedy}`);
+    }
+  }
+  const withTwo = servers.flatMap((server, index) => (server[second] === undefined ? [] : [index]));
+  if (withTwo.length === 1 && servers.length > 1) {
+    const remedy = `write "${second}" for the others too, or leave it out`;
+    problems.push(`${where(withTwo[0]!, second)} is the only one, so it leads to nobody: ${remedy}`);
+  }
+  return problems;
+}
+
 /** A public address moves: it can be neither a server's own nor there twice. */
 function publicAddressProblems(source: Source, { addresses = [], servers }: Omit<ConfigFile, 'server'>): string[] {
   const problems: string[] = [];
   const seen = new Map<string, string>();
-  for (const [index, { address }] of servers.entries()) {
-    seen.set(canonicalAddress(address) ?? address, `servers[${index}] has as its own`);
+  for (const [index, { address, address2 }] of servers.entries()) {
+    for (const own of [address, address2]) {
+      if (own !== undefined) seen.set(canonicalAddress(own) ?? own, `servers[${index}] has as its own`);
+    }
   }
   for (const [index, { address, interfaces = {} }] of addresses.entries()) {
     const text = parsePublicAddress(address)?.address ?? address;

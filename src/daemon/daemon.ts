@@ -14,7 +14,7 @@ import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
 import { AdminServer } from './admin-server.js';
 import { parsePublicAddress } from './config-schema.js';
-import type { Config, ServerConfig } from './config.js';
+import type { Config } from './config.js';
 import { lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
 import { StartError } from './errors.js';
@@ -28,6 +28,7 @@ import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
 import { reportAddresses, reportStatus } from './status-report.js';
+import { memberOf, transportOptions } from './ways.js';
 
 export class Daemon {
   private constructor(
@@ -140,7 +141,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog, health
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
-    members: servers.map(({ id, name, address, role }) => ({ id: nodeId(id), name, address, role })),
+    members: servers.map((server) => memberOf(server, config)),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
@@ -177,18 +178,6 @@ function addressPlace(configured: NonNullable<Config['addresses']>[number], name
   const parsed = parsePublicAddress(configured.address);
   assert(parsed !== null, 'the schema refuses what is no address');
   return { ...parsed, interface: configured.interfaces?.[name] ?? configured.interface };
-}
-
-function transportOptions({ self, servers, transport }: Config): HostOptions['transport'] {
-  if (transport.kind === 'ethernet') return { kind: 'ethernet', interface: self.interface ?? '' };
-  const { port } = transport;
-  const place = ({ id, address }: ServerConfig) => ({ id: nodeId(id), address, port });
-  return {
-    kind: 'udp',
-    address: self.address,
-    port,
-    peers: servers.filter(({ id }) => id !== self.id).map(place),
-  };
 }
 
 /** The host's own errors are sentences already; anything else is a bug, whose stack says more. */

@@ -36,18 +36,23 @@ export const thisMachine: Machine = {
 export function requireMachine(config: Config, machine: Machine = thisMachine): void {
   const { self, file } = config;
   if (config.transport.kind === 'udp') {
-    if (machine.addresses().includes(self.address)) return;
-    throw new StartError(
-      `no interface of this machine has the address ${self.address} of server ${self.name}: ` +
-        `configure it, or correct "address" of that server in ${file}`,
-    );
+    for (const key of ['address', 'address2'] as const) {
+      const address = self[key];
+      if (address === undefined || machine.addresses().includes(address)) continue;
+      throw new StartError(
+        `no interface of this machine has the address ${address} of server ${self.name}: ` +
+          `configure it, or correct "${key}" of that server in ${file}`,
+      );
+    }
+    return;
   }
-  const name = self.interface ?? '';
   const present = interfaceNames(machine.interfaces());
-  if (!present.includes(name)) {
+  for (const key of ['interface', 'interface2'] as const) {
+    const name = self[key];
+    if (name === undefined || present.includes(name)) continue;
     throw new StartError(
       `there is no network interface ${name} here (there are ${present.join(', ')}): ` +
-        `correct "interface" of server ${self.name} in ${file}`,
+        `correct "${key}" of server ${self.name} in ${file}`,
     );
   }
   if (!hasCapability(machine.processStatus(), CAP_NET_RAW)) {

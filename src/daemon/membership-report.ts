@@ -38,7 +38,9 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const stateInView = members.has(id) ? 'member' : members.size === 0 ? 'unknown' : isThere ? 'joining' : 'out';
     const state = role === 'witness' ? 'witness' : stateInView;
     const said = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id)?.fitness;
-    return { id, name, address, up: id === self.id || up.has(id), role, state, ...fitnessWords(said), silentMicros };
+    const isUp = id === self.id || up.has(id);
+    const fitness = fitnessWords(said);
+    return { id, name, address, up: isUp, role, state, ...fitness, silentMicros, ...interfacesOf(node, id) };
   });
 }
 
@@ -49,6 +51,19 @@ function fitnessWords(said?: NodeStatus['fitness'][number]['fitness']): Required
   const { draining, reasons, clients, named } = said;
   const fitness = draining ? 'draining' : reasons.length === 0 ? 'fit' : 'unfit';
   return { fitness, reasons, clients: { connections: clients, named } };
+}
+
+function interfacesOf({ interfaces }: NodeStatus, id: number): Pick<ServerStatus, 'interfaces'> {
+  const own = interfaces.filter((one) => one.node === id);
+  if (own.length === 0) return {};
+  return {
+    interfaces: own.map(({ interface: name, micros, isSilent }) => ({ name, silentMicros: micros, silent: isSilent })),
+  };
+}
+
+/** Lost redundancy: the pool does well, but somebody should know. */
+export function interfaceProblems({ interfaceProblems: problems }: NodeStatus): ProblemReport[] {
+  return problems.map(({ text, remedy }) => ({ what: 'interface-silent', text, remedy }));
 }
 
 function silence(node: NodeStatus, id: number): number | null {

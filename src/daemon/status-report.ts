@@ -15,7 +15,7 @@ import type {
   WaitReport,
 } from '../ports/status.js';
 import type { Config } from './config.js';
-import { problemsOf, reportMembership, reportServers } from './membership-report.js';
+import { interfaceProblems, problemsOf, reportMembership, reportServers } from './membership-report.js';
 
 export interface ReportSources {
   config: Config;
@@ -43,7 +43,10 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     realtime,
     servers,
     membership,
-    problems: problemsOf(membership, servers, { self: self.id, leaseMs: config.membership.leaseMs }),
+    problems: [
+      ...problemsOf(membership, servers, { self: self.id, leaseMs: config.membership.leaseMs }),
+      ...interfaceProblems(node),
+    ],
     awaiting: node.awaiting,
     links: node.links.map(reportLink),
     databases: reportDatabases(node),

@@ -90,22 +90,38 @@ export interface ChannelOptions {
   poolKey: Uint8Array;
 }
 
+/** The frame, its sender, or that it is a copy of one that another interface brought. */
+export type OpenedFrame =
+  | { peer: number; incarnation: number; body: Buffer; isAuthentic?: undefined }
+  | { peer: number; isAuthentic: boolean; body?: undefined };
+
 /** Seals and opens frames without a network; for tests. */
 export interface FrameChannel {
   /** The frame, or null when `peer` is no other member or the body is empty or too long. */
   seal(peer: number, body: Uint8Array): Buffer | null;
-  /** Null: refused; counters() tells why. */
-  open(frame: Uint8Array): { peer: number; incarnation: number; body: Buffer } | null;
+  /** As if it came by this interface, 0 or 1. Null: refused; counters() tells why. */
+  open(frame: Uint8Array, interface_?: number): OpenedFrame | null;
   counters(): Record<string, number>;
 }
 
+/** One interface, and to whom frames go there. */
+export interface EthernetWay {
+  interface: string;
+  peers: readonly number[];
+}
+
+export interface UdpWay {
+  address: string;
+  port: number;
+  peers: readonly { id: number; address: string; port: number }[];
+}
+
+/** One way to the other servers or two; each frame goes by all that lead to its receiver. */
 export type NativeTransport =
-  | { kind: 'ethernet'; interface: string }
+  | { kind: 'ethernet'; ways: readonly EthernetWay[] }
   | {
       kind: 'udp';
-      address: string;
-      port: number;
-      peers: readonly { id: number; address: string; port: number }[];
+      ways: readonly UdpWay[];
       /** The longest datagram, without IP and UDP headers. */
       datagramBytesMax: number;
     };
@@ -155,7 +171,11 @@ export interface NativePump {
   /** The packet announced in the current batch as too large for inBuffer. */
   takeLarge(client: number): Buffer;
   counters(): Record<string, number>;
-  peer(id: number): { address: string; incarnation: number };
+  /**
+   * Its newest incarnation, 0 until known; by each interface where its frames come from, '' until known, and when the
+   * last authentic one of that incarnation came, in microseconds of CLOCK_MONOTONIC, at most 50 ms too early; 0: none.
+   */
+  peer(id: number): { incarnation: number; interfaces: { address: string; heardAt: number }[] };
   /** Whether the node page says that this server takes part in its pool. Without a ring: nothing. */
   setServing(serving: boolean): void;
   /** Into the node page: the time, and the core's counters. Without a ring, this and the next two do nothing. */
@@ -167,7 +187,7 @@ export interface NativePump {
   /** As in enum smbpool_node_counter; null without a ring. */
   ringCounters(): number[] | null;
   describe(): {
-    bodyBytesMax: number; receiveFramesMax: number; address: string; clients: number; attachments: number;
+    bodyBytesMax: number; receiveFramesMax: number; addresses: string[]; clients: number; attachments: number;
   };
   /** May be called again, and inside onBatch. */
   close(): void;

@@ -8,7 +8,7 @@ import type { Incarnation, NodeId } from '../base/ids.js';
 import { keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { AddressStatus } from '../core/addresses/addresses.js';
-import type { AddressPlace, HookEvent, Micros, RecordDescription } from '../core/effects.js';
+import type { AddressPlace, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
 import type { NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
@@ -23,7 +23,7 @@ import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { loadNative } from './native.js';
-import type { NativeTransport } from './native.js';
+import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
 import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
 import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
@@ -42,14 +42,27 @@ const RECORD_ANSWER_TIMEOUT_MS = 5_000;
 const LEAVE_MS_MAX = 1_000;
 const U32_SPAN = 0x1_0000_0000;
 
+/** How often the core is told by which interfaces the others are heard: well within a lease. */
+const INTERFACES_LOOK_MICROS = 100_000;
+
+/** One way to the other servers or two; frames go by all that lead to their receiver. */
 export type TransportOptions =
-  | { kind: 'ethernet'; interface: string }
-  | { kind: 'udp'; address: string; port: number; peers: { id: NodeId; address: string; port: number }[] };
+  | { kind: 'ethernet'; ways: readonly EthernetWay[] }
+  | { kind: 'udp'; ways: readonly UdpWay[] };
+
+export interface PoolMember {
+  id: NodeId;
+  name: string;
+  address: string;
+  role: ServerRole;
+  /** What it calls its two interfaces; absent: it has one. */
+  interfaces?: readonly [string, string];
+}
 
 export interface HostOptions {
   self: NodeId;
   /** All servers, this one included. */
-  members: { id: NodeId; name: string; address: string; role: ServerRole }[];
+  members: PoolMember[];
   /** How often the leader is heard, and how long a server serves without hearing it. */
   membership: { heartbeatMicros: Micros; leaseMicros: Micros };
   /** Higher than that of every earlier run of this server. */
@@ -81,7 +94,7 @@ export interface HostOptions {
 
 /** The node's status; `counters` holds the host's too: socket.*, interconnect.*, loop.*. */
 export interface HostStatus extends NodeStatus {
-  interconnect: { address: string; frameBodyBytesMax: number; peers: { peer: NodeId; address: string }[] };
+  interconnect: { addresses: string[]; frameBodyBytesMax: number; peers: { peer: NodeId; addresses: string[] }[] };
   ring: { attachments: number };
 }
 
@@ -105,6 +118,9 @@ export class PoolHost implements LockWitness {
   private readonly questions = new Map<number, Question>();
   private readonly drains = new Map<number, (error: string | null) => void>();
   private readonly now: () => Micros;
+  /** Who has two interfaces, when we have. */
+  private readonly watchedPeers: readonly NodeId[];
+  private nextLook: Micros = 0;
   private lastToken = 0;
   private stopped = false;
   private isLeaving = false;
@@ -136,7 +152,9 @@ export class PoolHost implements LockWitness {
     const { now } = loadNative();
     this.now = now;
     this.persistent = persistent;
-    const { addresses = [] } = options;
+    const { addresses = [], members, self } = options;
+    const hasTwo = members.filter(({ interfaces }) => interfaces !== undefined).map(({ id }) => id);
+    this.watchedPeers = hasTwo.includes(self) ? hasTwo.filter((id) => id !== self) : [];
     this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
@@ -201,7 +219,10 @@ export class PoolHost implements LockWitness {
         frame: (peer, incarnationOfPeer, body) =>
           this.loop.input({ kind: 'frame', peer, incarnation: incarnationOfPeer, body }),
         isPatient: () => this.node.isPatient(),
-        endOfBatch: () => this.loop.endOfBatch(),
+        endOfBatch: () => {
+          this.lookAtInterfaces();
+          return this.loop.endOfBatch();
+        },
       },
     });
   }
@@ -217,6 +238,7 @@ export class PoolHost implements LockWitness {
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
       names: new Map(members.map(({ id, name }) => [id, name])),
+      interfaces: new Map(members.flatMap(({ id, interfaces }) => (interfaces ? [[id, interfaces] as const] : []))),
       gate: {
         addresses: new Map(members.map(({ id, address }) => [id, address])),
         pid: process.pid,
@@ -225,6 +247,24 @@ export class PoolHost implements LockWitness {
         ...(samba === undefined ? {} : { samba }),
       },
     });
+  }
+
+  /** Heartbeats wake the loop many times between two looks. */
+  private lookAtInterfaces(): void {
+    if (this.watchedPeers.length === 0) return;
+    const now = this.now();
+    if (now < this.nextLook) return;
+    this.nextLook = now + INTERFACES_LOOK_MICROS;
+    this.loop.input(this.interfacesHeard());
+  }
+
+  private interfacesHeard(): Input {
+    const heard = this.watchedPeers.map((peer) => {
+      const { incarnation, interfaces } = this.pump.peer(peer);
+      const at = interfaces.map(({ heardAt }) => (heardAt === 0 ? null : heardAt));
+      return { peer, incarnation: incarnation as Incarnation, at };
+    });
+    return { kind: 'interfaces-heard', heard };
   }
 
   /** Serves no more and has the others go on without this run; waits for that a little. */
@@ -268,6 +308,8 @@ export class PoolHost implements LockWitness {
   }
 
   status(): HostStatus {
+    // what people see is of now
+    if (this.watchedPeers.length > 0 && !this.stopped) this.loop.inputOutsideTurn(this.interfacesHeard());
     const status = this.node.status(this.now());
     const peers = this.options.members.filter(({ id }) => id !== this.options.self);
     const faults: Record<string, number> =
@@ -283,9 +325,11 @@ export class PoolHost implements LockWitness {
         ...faultCounters,
       },
       interconnect: {
-        address: this.stopped ? '' : this.pump.address(),
+        addresses: this.stopped ? [] : this.pump.addresses(),
         frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
-        peers: this.stopped ? [] : peers.map(({ id }) => ({ peer: id, address: this.pump.peer(id).address })),
+        peers: this.stopped ? [] : peers.map(({ id }) => {
+          return { peer: id, addresses: this.pump.peer(id).interfaces.map(({ address }) => address) };
+        }),
       },
       ring: { attachments: this.stopped ? 0 : this.pump.attachments() },
     };

@@ -181,13 +181,14 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     return { ...this.native.counters(), ...ring };
   }
 
-  /** Where a peer's frames come from, '' until known, and its newest incarnation, 0 until known. */
-  peer(peer: NodeId): { address: string; incarnation: number } {
+  /** What is known of a peer: see NativePump. */
+  peer(peer: NodeId): ReturnType<NativePump['peer']> {
     return this.native.peer(peer);
   }
 
-  address(): string {
-    return this.native.describe().address;
+  /** Our own, by interface. */
+  addresses(): string[] {
+    return this.native.describe().addresses;
   }
 
   close(): void {
@@ -277,6 +278,7 @@ function explain(error: unknown, { socketPath, interconnect, ring }: PumpOptions
   const message = messageOf(error);
   const options = { cause: error };
   const transport = interconnect?.transport;
+  const ports = transport?.kind === 'udp' ? transport.ways.map(({ port }) => port).join(', ') : '';
   if (/ring (socket|server)|node page|ready map/.test(message)) {
     const paths = [ring?.socketPath, ring?.pagePath].filter((path) => path !== undefined).join(' and ');
     const taken = 'another smbpoold serves there: stop it, or use another path';
@@ -293,7 +295,7 @@ function explain(error: unknown, { socketPath, interconnect, ring }: PumpOptions
   }
   if (transport?.kind === 'udp' && /UDP|address|peers|datagram/.test(message)) {
     const remedy = 'give this server a free address and port of its own, and each peer a numeric address';
-    return new PoolError('ERR_POOL_ADDRESS', `${message} (port ${transport.port}): ${remedy}`, options);
+    return new PoolError('ERR_POOL_ADDRESS', `${message} (port ${ports}): ${remedy}`, options);
   }
   if (code === 'EADDRINUSE') {
     const remedy = 'another smbpoold or ctdbd serves there: stop it, or use another path';

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import type { Layout, ServerPlace } from './layout.js';
-import { PREFIX_LENGTH, SERVER_INTERFACE, publicAddress } from './layout.js';
+import { PREFIX_LENGTH, SECOND_INTERFACE, SERVER_INTERFACE, publicAddress, secondAddress } from './layout.js';
 import type { LabOptions } from './options.js';
 
 /** The folders smbpoold of this server keeps its databases in; lab.ts makes them. */
@@ -19,6 +19,11 @@ function publicAddresses(count: number): { address: string; interface: string }[
   });
 }
 
+function secondWay({ id }: ServerPlace, { interfaces, transport }: LabOptions): Record<string, string> {
+  if (interfaces === 1 || id === null) return {};
+  return transport === 'udp' ? { address2: secondAddress(id) } : { interface2: SECOND_INTERFACE };
+}
+
 export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOptions): string {
   const faults = options.lossPercent > 0 || options.duplicatePercent > 0;
   return stringify({
@@ -29,6 +34,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
       name: server.name,
       interface: SERVER_INTERFACE,
       address: server.address,
+      ...secondWay(server, options),
       ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
     ...(options.addresses > 0 ? { addresses: publicAddresses(options.addresses) } : {}),

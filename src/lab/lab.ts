@@ -10,11 +10,11 @@ import { accepts, daemonStatus } from './admin.js';
 import { daemonConfig, daemonFolders } from './daemon-config.js';
 import { LabError, messageOf } from './errors.js';
 import type { ServerPlace } from './layout.js';
-import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE } from './layout.js';
+import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE, secondAddress } from './layout.js';
 import { explanation } from './logs.js';
 import {
-  bridgeExists, bridgeFilterHint, createBridge, createNamespace, existingNamespaces, refuseForeignNetwork, removeBridge,
-  removeFrameLoss, removeNamespace,
+  addSecondInterface, bridgeExists, bridgeFilterHint, createBridge, createNamespace, createSecondBridge,
+  existingNamespaces, refuseForeignNetwork, removeBridge, removeFrameLoss, removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
 import { isAlive, signal, start, startTicks } from './processes.js';
@@ -220,6 +220,12 @@ export class Lab {
     for (const place of this.namespaces()) {
       this.checkWanted();
       await createNamespace(place.namespace, place.address);
+    }
+    if (this.options.interfaces === 1) return;
+    await createSecondBridge();
+    for (const { id, namespace } of this.daemons()) {
+      this.checkWanted();
+      if (id !== null) await addSecondInterface(namespace, secondAddress(id));
     }
   }
 

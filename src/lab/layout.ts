@@ -6,6 +6,8 @@ import { join } from 'node:path';
 /** Network namespaces, the bridge and the veth pairs all start with this. */
 export const LAB_PREFIX = 'smbp';
 export const BRIDGE = 'smbpbr0';
+/** Of the second interfaces, where there are any. */
+export const SECOND_BRIDGE = 'smbpbr1';
 /** The root namespace's address on the bridge: clients of the lab come from here. */
 export const HOST_ADDRESS = '10.77.0.1';
 export const PREFIX_LENGTH = 24;
@@ -43,6 +45,16 @@ export function hostInterface(namespace: string): string {
   return `${namespace}v`;
 }
 
+/** The same of its second interface. */
+export function secondHostInterface(namespace: string): string {
+  return `${namespace}w`;
+}
+
+/** Of the second interface, for UDP; nobody else is on that network. */
+export function secondAddress(id: number): string {
+  return `10.77.1.${10 + id}`;
+}
+
 /** Public addresses end with this number and those that follow. */
 const PUBLIC_FIRST = 100;
 /** Below the unclustered smbd's. */
@@ -54,6 +66,7 @@ export function publicAddress(index: number): string {
 
 /** The name of every server's interface inside its namespace. */
 export const SERVER_INTERFACE = 'eth0';
+export const SECOND_INTERFACE = 'eth1';
 
 export interface ServerPlace {
   /** null for the unclustered smbd. */

@@ -1,11 +1,13 @@
 /**
- * The lab's network: one bridge in the root namespace, one network namespace per server, a veth pair between them. Only
- * things whose names start with the lab's prefix are ever made or removed.
+ * The lab's network: one bridge in the root namespace, one network namespace per server, a veth pair between them; with
+ * a second interface per server another bridge and another pair. Only things whose names start with the lab's prefix
+ * are ever made or removed.
  */
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { LabError } from './errors.js';
 import {
-  BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, LAB_PREFIX, PREFIX_LENGTH, SERVER_INTERFACE, hostInterface,
+  BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, LAB_PREFIX, PREFIX_LENGTH, SECOND_BRIDGE, SECOND_INTERFACE,
+  SERVER_INTERFACE, hostInterface, secondHostInterface,
 } from './layout.js';
 import { pause, run, tryRun } from './run.js';
 
@@ -17,22 +19,45 @@ const FILTER_TABLE = 'smbpool_lab';
 const TERMINATE_MILLIS_MAX = 3000;
 
 export async function createBridge(): Promise<void> {
-  await run('ip', ['link', 'add', 'name', BRIDGE, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0']);
+  await addBridge(BRIDGE);
   await run('ip', ['addr', 'add', `${HOST_ADDRESS}/${PREFIX_LENGTH}`, 'dev', BRIDGE]);
-  await run('ip', ['link', 'set', BRIDGE, 'up']);
+}
+
+/** Of the second interfaces: the servers are among themselves there. */
+export async function createSecondBridge(): Promise<void> {
+  await addBridge(SECOND_BRIDGE);
+}
+
+async function addBridge(name: string): Promise<void> {
+  await run('ip', ['link', 'add', 'name', name, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0']);
+  await run('ip', ['link', 'set', name, 'up']);
 }
 
 /** Makes a namespace with `eth0` at `address`, connected to the bridge. */
 export async function createNamespace(namespace: string, address: string): Promise<void> {
-  const outside = hostInterface(namespace);
   await run('ip', ['netns', 'add', namespace]);
-  await run('ip', [
-    'link', 'add', outside, 'type', 'veth', 'peer', 'name', SERVER_INTERFACE, 'netns', namespace,
-  ]);
-  await run('ip', ['link', 'set', outside, 'master', BRIDGE, 'up']);
-  await run('ip', ['-n', namespace, 'addr', 'add', `${address}/${PREFIX_LENGTH}`, 'dev', SERVER_INTERFACE]);
-  await run('ip', ['-n', namespace, 'link', 'set', SERVER_INTERFACE, 'up']);
+  await addPair(namespace, { outside: hostInterface(namespace), inside: SERVER_INTERFACE, bridge: BRIDGE, address });
   await run('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
+}
+
+/** Adds `eth1` at `address`, connected to the second bridge. */
+export async function addSecondInterface(namespace: string, address: string): Promise<void> {
+  const outside = secondHostInterface(namespace);
+  await addPair(namespace, { outside, inside: SECOND_INTERFACE, bridge: SECOND_BRIDGE, address });
+}
+
+interface Pair {
+  outside: string;
+  inside: string;
+  bridge: string;
+  address: string;
+}
+
+async function addPair(namespace: string, { outside, inside, bridge, address }: Pair): Promise<void> {
+  await run('ip', ['link', 'add', outside, 'type', 'veth', 'peer', 'name', inside, 'netns', namespace]);
+  await run('ip', ['link', 'set', outside, 'master', bridge, 'up']);
+  await run('ip', ['-n', namespace, 'addr', 'add', `${address}/${PREFIX_LENGTH}`, 'dev', inside]);
+  await run('ip', ['-n', namespace, 'link', 'set', inside, 'up']);
 }
 
 /** The lab's namespaces that exist now. */
@@ -43,15 +68,19 @@ export function existingNamespaces(): string[] {
 }
 
 export function bridgeExists(): boolean {
-  return existsSync(`/sys/class/net/${BRIDGE}`);
+  return bridges().length > 0;
+}
+
+function bridges(): string[] {
+  return [BRIDGE, SECOND_BRIDGE].filter((name) => existsSync(`/sys/class/net/${name}`));
 }
 
 /** Another network of this machine that already uses our addresses would make the lab unreachable: refuse early. */
 export async function refuseForeignNetwork(): Promise<void> {
-  const routes = await run('ip', ['-4', 'route', 'show', 'root', '10.77.0.0/24']);
+  const routes = await run('ip', ['-4', 'route', 'show', 'root', '10.77.0.0/23']);
   const foreign = routes.split('\n').filter((line) => line.startsWith('10.77.') && !line.includes(BRIDGE));
   if (foreign.length > 0) {
-    throw new LabError(`this machine already has a route for the lab's addresses 10.77.0.0/24: ${foreign[0]}`);
+    throw new LabError(`this machine already has a route for the lab's addresses 10.77.0.0/23: ${foreign[0]}`);
   }
 }
 
@@ -94,12 +123,14 @@ export async function removeNamespace(namespace: string): Promise<void> {
     }
   }
   // the pair goes with the namespace, but only some time later; by name it goes at once
-  await tryRun('ip', ['link', 'del', hostInterface(namespace)]);
+  for (const outside of [hostInterface(namespace), secondHostInterface(namespace)]) {
+    await tryRun('ip', ['link', 'del', outside]);
+  }
   await run('ip', ['netns', 'del', namespace]);
 }
 
 export async function removeBridge(): Promise<void> {
-  if (bridgeExists()) await run('ip', ['link', 'del', BRIDGE]);
+  for (const name of bridges()) await run('ip', ['link', 'del', name]);
 }
 
 /** The cable of a server, at the bridge's end: nothing reaches it any more, and it sees that the line is dead. */

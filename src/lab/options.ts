@@ -39,6 +39,8 @@ export interface LabOptions {
   smbdLogLevel: number;
   /** Also start one unclustered smbd with the same share options, at BASELINE_ADDRESS. */
   baseline: boolean;
+  /** How many interfaces each server has for the others, 1 or 2; the second on a bridge of its own. */
+  interfaces: number;
   /** How many public addresses the pool has, from 10.77.0.100 on. */
   addresses: number;
 }
@@ -61,6 +63,7 @@ const DEFAULTS: LabOptions = {
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,
+  interfaces: 1,
   addresses: 0,
 };
 
@@ -85,6 +88,9 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
   for (const line of [...options.shareOptions, ...options.globalOptions]) checkLine(line);
   for (const module of options.vfs) {
     if (!/^[a-z0-9_]+(:[A-Za-z0-9_]+)?$/.test(module)) throw new LabError(`"${module}" is no name of a VFS module`);
+  }
+  if (options.interfaces !== 1 && options.interfaces !== 2) {
+    throw new LabError(`--interfaces is 1 or 2, not "${options.interfaces}"`);
   }
   checkNumber('--addresses', options.addresses, PUBLIC_ADDRESSES_MAX);
   checkNumber('--loss', options.lossPercent, 50);

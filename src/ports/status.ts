@@ -28,6 +28,18 @@ export interface ServerStatus {
   clients?: { connections: number; named: string[] } | null;
   /** Since its last frame; null: never heard, or the reporting server itself. */
   silentMicros: number | null;
+  /** By each of two interfaces; absent: the server or the reporting one has one. */
+  interfaces?: InterfaceHeard[];
+}
+
+/** A server as one interface of the reporting server hears it. */
+export interface InterfaceHeard {
+  /** Of the reporting server: its name, with UDP its address. */
+  name: string;
+  /** Since the last frame by it; null: none came. */
+  silentMicros: number | null;
+  /** It fell silent while the other one works. */
+  silent: boolean;
 }
 
 /** Who belongs to the pool, and until when. */
@@ -51,7 +63,7 @@ export interface MembershipReport {
 
 /** Something that a person should know, and what to do about it. */
 export interface ProblemReport {
-  what: 'no-quorum' | 'fenced' | 'servers-out' | 'unfit' | 'draining';
+  what: 'no-quorum' | 'fenced' | 'servers-out' | 'unfit' | 'draining' | 'interface-silent';
   text: string;
   remedy: string;
 }

@@ -7,6 +7,8 @@
 export type FailoverStep =
   /** Of a server that is out with this change. */
   | 'last-frame'
+  /** The same by one of two interfaces. */
+  | 'last-frame-by'
   /** The server that leads, or stands for election, will leave it out. */
   | 'suspected'
   /** Seen by the leader only: no clock lets it serve any more. */
@@ -25,6 +27,8 @@ export interface StepReport {
   what: FailoverStep;
   /** Whose frame, suspicion or lease; null for steps of the pool. */
   server: number | null;
+  /** last-frame-by: the interface of the server that tells. */
+  interface?: string;
   atMicros: number;
 }
 
@@ -88,7 +92,21 @@ export interface FencedReport {
   remedy: string | null;
 }
 
-export type PoolEventReport = ViewChangeReport | FencedReport;
+/** One of two interfaces that fell silent while the other worked. */
+export interface InterfaceReport {
+  kind: 'interface';
+  /** Of the server that tells. */
+  interface: string;
+  /** Who was not heard by it. */
+  servers: number[];
+  atMicros: number;
+  /** null: still. */
+  backAtMicros: number | null;
+  text: string;
+  remedy: string;
+}
+
+export type PoolEventReport = ViewChangeReport | FencedReport | InterfaceReport;
 
 export interface FailoversReport {
   self: number;

@@ -51,6 +51,166 @@ const TWO = nodeId(2);
 /** So many frames fit every receiver's buffers twice. */
 const BURST_FRAMES = 200;
 
+/** An interconnect of servers with two interfaces each, and what can happen to these. */
+export interface TwoWayKind {
+  name: string;
+  skip: string | false;
+  start(t: TestContext, listeners: FrameListener[]): Promise<TwoWayServers>;
+}
+
+export interface TwoWayServers extends Servers {
+  /** The link of a server's interface, 0 or 1, in both directions. */
+  setLink(way: number, server: number, state: 'up' | 'down'): void;
+  /** Nothing reaches the server by this interface any more; what it sends arrives. */
+  deafen(way: number, server: number): void;
+  counters(server: number): Record<string, number>;
+  /** When a peer was heard by each interface, in microseconds; 0: never. */
+  heardAt(server: number, peer: NodeId): number[];
+}
+
+/** Frames sent in each situation. */
+export const ROUND_FRAMES = 50;
+
+/** Three servers with two interfaces each, of which some fail. */
+export class TwoWays {
+  private rounds = 0;
+
+  private constructor(readonly servers: TwoWayServers, readonly received: Received[][]) {}
+
+  static async start(t: TestContext, kind: TwoWayKind): Promise<TwoWays> {
+    const received: Received[][] = [[], [], []];
+    const listeners = received.map((list): FrameListener => (peer, incarnation, body) => {
+      list.push({ peer, incarnation, body: Buffer.from(body) });
+    });
+    const ways = new TwoWays(await kind.start(t, listeners), received);
+    await ways.allReachAll('in the beginning');
+    return ways;
+  }
+
+  /** All send to all; everything arrives, once. */
+  async allReachAll(when: string): Promise<void> {
+    // what was sent before this is there
+    await this.servers.settle();
+    const before = this.received.map((list) => list.length);
+    this.send();
+    await this.servers.until(`all frames, ${when}`, () =>
+      this.received.every((list, server) => list.length >= before[server]! + 2 * ROUND_FRAMES),
+    );
+    await this.servers.settle();
+    this.received.forEach((list, server) => {
+      const bodies = list.slice(before[server]).map(({ body }) => body.toString());
+      assert.equal(bodies.length, 2 * ROUND_FRAMES, `${when}: at server ${server}`);
+      assert.equal(new Set(bodies).size, bodies.length, when);
+    });
+  }
+
+  /** All send to all, and what arrives is taken for nothing. */
+  async sendInVain(): Promise<void> {
+    this.send();
+    await this.servers.settle();
+  }
+
+  private send(): void {
+    this.rounds++;
+    for (const [from, port] of this.servers.ports.entries()) {
+      for (let i = 0; i < ROUND_FRAMES; i++) {
+        for (const to of [0, 1, 2]) {
+          if (to !== from) port.send(nodeId(to), Buffer.from(`${this.rounds}: ${from}>${to} ${i}`));
+        }
+      }
+      port.flush();
+    }
+  }
+}
+
+/** What must hold with two interfaces, beside the contract of every interconnect. */
+export function testTwoInterfaces(kind: TwoWayKind): void {
+  const run = (name: string, body: (ways: TwoWays) => Promise<void>): void => {
+    test(`${kind.name}: ${name}`, { skip: kind.skip }, async (t) => body(await TwoWays.start(t, kind)));
+  };
+
+  run('each frame goes by both interfaces and counts once', async ({ servers }) => {
+    const first = (server: number, way: number): number =>
+      servers.counters(server)[`interconnect.interface${way + 1}.first`]!;
+    const copies = (server: number, way: number): number =>
+      servers.counters(server)[`interconnect.interface${way + 1}.copies`]!;
+    for (const server of [0, 1, 2]) {
+      assert.equal(first(server, 0) + first(server, 1), 2 * ROUND_FRAMES);
+      assert.equal(copies(server, 0) + copies(server, 1), 2 * ROUND_FRAMES);
+      assert.equal(servers.counters(server)['interconnect.refused.replay'], 0);
+      for (const peer of [0, 1, 2]) {
+        if (peer !== server) assert.ok(servers.heardAt(server, nodeId(peer)).every((at) => at > 0), 'heard by both');
+      }
+    }
+  });
+
+  for (const way of [0, 1]) {
+    run(`interface ${way + 1} of a server is down and comes back: all reach all`, async (ways) => {
+      const { servers } = ways;
+      servers.setLink(way, 1, 'down');
+      await ways.allReachAll('one link down');
+      const before = servers.heardAt(0, ONE);
+      await ways.allReachAll('one link down for longer');
+      const after = servers.heardAt(0, ONE);
+      assert.equal(after[way], before[way], 'heard by a dead link');
+      assert.ok(after[1 - way]! > before[1 - way]!);
+      servers.setLink(way, 1, 'up');
+      await servers.until('heard by it again', () => {
+        servers.ports[1]!.send(ZERO, Buffer.from(`again ${ways.received[0]!.length}`));
+        servers.ports[1]!.flush();
+        return servers.heardAt(0, ONE)[way]! > after[way]!;
+      });
+    });
+
+    run(`interface ${way + 1} of a server loses in one direction: all reach all`, async (ways) => {
+      const { servers } = ways;
+      servers.deafen(way, 2);
+      await ways.allReachAll('one deaf interface');
+      const before = servers.heardAt(2, ZERO)[way];
+      const beforeThere = servers.heardAt(0, TWO)[way]!;
+      await ways.allReachAll('one deaf interface for longer');
+      assert.equal(servers.heardAt(2, ZERO)[way], before, 'the deaf one hears');
+      assert.ok(servers.heardAt(0, TWO)[way]! > beforeThere, 'what it sends does not arrive');
+    });
+  }
+
+  run('interfaces that are down on different servers: all that have one in common reach each other', async (ways) => {
+    const { servers, received } = ways;
+    servers.setLink(0, 0, 'down');
+    servers.setLink(1, 1, 'down');
+    const count = (server: number, peer: NodeId): number => received[server]!.filter((one) => one.peer === peer).length;
+    const [between, to] = [count(0, ONE), count(0, TWO)];
+    await ways.sendInVain();
+    await servers.until('the third', () => count(0, TWO) === to + ROUND_FRAMES);
+    assert.equal(count(0, ONE), between, 'they have no network in common');
+    servers.setLink(0, 0, 'up');
+    servers.setLink(1, 1, 'up');
+    await servers.until('the other', () => {
+      servers.ports[1]!.send(ZERO, Buffer.from(`again ${received[0]!.length}`));
+      servers.ports[1]!.flush();
+      return count(0, ONE) > between;
+    });
+  });
+
+  run('both interfaces down and up again, one after the other', async (ways) => {
+    const { servers, received } = ways;
+    for (const way of [0, 1]) servers.setLink(way, 0, 'down');
+    const before = received[0]!.length;
+    await ways.sendInVain();
+    assert.equal(received[0]!.length, before, 'a frame came by nothing');
+    for (const way of [1, 0]) {
+      servers.setLink(way, 0, 'up');
+      const heard = servers.heardAt(0, ONE)[way]!;
+      await servers.until(`interface ${way + 1}`, () => {
+        servers.ports[1]!.send(ZERO, Buffer.from(`again ${received[0]!.length}`));
+        servers.ports[1]!.flush();
+        return servers.heardAt(0, ONE)[way]! > heard;
+      });
+    }
+    await ways.allReachAll('in the end');
+  });
+}
+
 export function testInterconnect(kind: InterconnectKind): void {
   const run = (name: string, body: (t: TestContext) => Promise<void>): void => {
     test(`${kind.name}: ${name}`, { skip: kind.skip }, body);

@@ -4,106 +4,26 @@ import { createSocket } from 'node:dgram';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
 import { incarnation, nodeId } from '../../src/base/ids.js';
-import type { Incarnation, NodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { FaultyInterconnect } from '../../src/host/faults.js';
 import { loadNative } from '../../src/host/native.js';
 import type { NativeTransport } from '../../src/host/native.js';
-import { Pump } from '../../src/host/pump.js';
 import type { FrameListener, Interconnect } from '../../src/ports/interconnect.js';
 import { makeInterfaces, setInterface, whyNoEthernet } from '../support/ethernet-bridge.js';
 import { eventually, sleep } from '../support/native-helpers.js';
+import {
+  POOL_KEY, ethernetTransports, interfaceOf, nativeKind, openPump, portOf, udpTransports,
+} from '../support/pumps.js';
 import { SimulatedInterconnect } from '../support/simulated-interconnect.js';
 import { SimulatedTime } from '../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
 import { testInterconnect } from './interconnect-contract.js';
 import type { InterconnectKind } from './interconnect-contract.js';
 
-const POOL_KEY = Buffer.alloc(32, 0x5a);
-const MEMBERS = [0, 1, 2].map(nodeId);
 const noEthernet = whyNoEthernet();
 
-interface PumpOf {
-  self: NodeId;
-  incarnation: Incarnation;
-  transport: NativeTransport;
-  listener?: FrameListener;
-  poolKey?: Uint8Array;
-}
-
-function openPump(t: TestContext, { self, incarnation: own, transport, listener, poolKey = POOL_KEY }: PumpOf): Pump {
-  const unexpected = (): void => assert.fail('there is no gate');
-  const pump = new Pump({
-    interconnect: { channel: { self, members: MEMBERS, incarnation: own, poolName: 'test', poolKey }, transport },
-    listener: {
-      clientOpened: unexpected,
-      clientPacket: unexpected,
-      clientClosed: unexpected,
-      frame: listener ?? (() => undefined),
-      endOfBatch: () => Infinity,
-    },
-  });
-  t.after(() => pump.close());
-  return pump;
-}
-
-/** Ports that nobody listens on: taken once and given back. */
-async function freePorts(count: number): Promise<number[]> {
-  const sockets = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const socket = createSocket('udp4');
-      await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-      return socket;
-    }),
-  );
-  const ports = sockets.map((socket) => socket.address().port);
-  for (const socket of sockets) socket.close();
-  return ports;
-}
-
-async function udpTransports(): Promise<NativeTransport[]> {
-  const ports = await freePorts(3);
-  return ports.map((port, self) => ({
-    kind: 'udp',
-    address: '127.0.0.1',
-    port,
-    peers: ports.map((peerPort, id) => ({ id, address: '127.0.0.1', port: peerPort })).filter(({ id }) => id !== self),
-    datagramBytesMax: 1472,
-  }));
-}
-
-type MakeTransports = (t: TestContext) => Promise<NativeTransport[]>;
-
-function native(name: string, skip: string | false, transports: MakeTransports): InterconnectKind {
-  return {
-    name,
-    skip,
-    async start(t, listeners) {
-      const all = await transports(t);
-      const incarnations = [10, 20, 30].map(incarnation);
-      const open = (self: number): Pump => openPump(t, {
-        self: nodeId(self), incarnation: incarnations[self]!, transport: all[self]!, listener: listeners[self]!,
-      });
-      const ports = [0, 1, 2].map(open);
-      return {
-        ports,
-        incarnations,
-        until: (what, check) => eventually(what, check),
-        settle: () => sleep(50),
-        async restart(server) {
-          ports[server]!.close();
-          // the socket closes with the loop's next round
-          await sleep(10);
-          incarnations[server] = incarnation(incarnations[server]! + 1);
-          ports[server] = open(server);
-        },
-      };
-    },
-  };
-}
-
-const ethernet = (mtu: number) => async (t: TestContext): Promise<NativeTransport[]> =>
-  makeInterfaces(t, 3, mtu).map((name) => ({ kind: 'ethernet', interface: name }));
+const ethernet = (mtu: number) => (t: TestContext): Promise<NativeTransport[]> =>
+  Promise.resolve(ethernetTransports(makeInterfaces(t, 3, mtu)));
 
 const simulated: InterconnectKind = {
   name: 'simulated',
@@ -134,9 +54,9 @@ const simulated: InterconnectKind = {
   },
 };
 
-testInterconnect(native('udp', false, udpTransports));
-testInterconnect(native('ethernet', noEthernet, ethernet(1500)));
-testInterconnect(native('ethernet with jumbo frames', noEthernet, ethernet(9000)));
+testInterconnect(nativeKind('udp', false, () => udpTransports()));
+testInterconnect(nativeKind('ethernet', noEthernet, ethernet(1500)));
+testInterconnect(nativeKind('ethernet with jumbo frames', noEthernet, ethernet(9000)));
 testInterconnect(simulated);
 
 test('ethernet: the address of a peer is learnt from its first authentic frame', { skip: noEthernet }, async (t) => {
@@ -147,11 +67,11 @@ test('ethernet: the address of a peer is learnt from its first authentic frame',
   const pumps = transports.map((transport, self) =>
     openPump(t, { self: nodeId(self), incarnation: incarnation(1), transport, listener: listen(self) }),
   );
-  assert.equal(pumps[1]!.peer(nodeId(0)).address, '');
+  assert.equal(pumps[1]!.peer(nodeId(0)).interfaces[0]!.address, '');
   pumps[0]!.send(nodeId(1), Buffer.from('broadcast'));
   pumps[0]!.flush();
   await eventually('it', () => received.length === 1);
-  assert.equal(pumps[1]!.peer(nodeId(0)).address, pumps[0]!.address());
+  assert.equal(pumps[1]!.peer(nodeId(0)).interfaces[0]!.address, pumps[0]!.addresses()[0]);
   // server 2 saw the broadcast, too, and refused what was not for it
   await eventually('its refusal', () => pumps[2]!.counters()['interconnect.refused.address'] === 1);
   pumps[1]!.send(nodeId(0), Buffer.from('straight'));
@@ -170,7 +90,7 @@ test('ethernet: frames of another pool are refused and teach nothing', { skip: n
   for (let i = 0; i < 100; i++) stranger.send(nodeId(1), Buffer.from(`forged ${i}`));
   stranger.flush();
   await eventually('refusals', () => receiver.counters()['interconnect.refused.seal'] === 100);
-  assert.deepEqual(receiver.peer(nodeId(0)), { address: '', incarnation: 0 });
+  assert.deepEqual(receiver.peer(nodeId(0)), { incarnation: 0, interfaces: [{ address: '', heardAt: 0 }] });
 });
 
 test('ethernet: an interface that goes down and up again carries on', { skip: noEthernet }, async (t) => {
@@ -180,7 +100,7 @@ test('ethernet: an interface that goes down and up again carries on', { skip: no
     self: nodeId(1), incarnation: incarnation(1), transport: transports[1]!, listener: () => void received++,
   });
   const sender = openPump(t, { self: nodeId(0), incarnation: incarnation(1), transport: transports[0]! });
-  const name = (transports[1] as { interface: string }).interface;
+  const name = interfaceOf(transports[1]);
   const sendOne = (): void => {
     sender.send(nodeId(1), Buffer.from('x'));
     sender.flush();
@@ -189,10 +109,10 @@ test('ethernet: an interface that goes down and up again carries on', { skip: no
   await eventually('the first', () => received === 1);
   setInterface(name, 'down');
   await sleep(50);
-  const batches = receiver.counters()['loop.batches']!;
+  const wakes = receiver.counters()['loop.wakes']!;
   await sleep(100);
-  const idle = receiver.counters()['loop.batches']! - batches;
-  assert.ok(idle < 20, `${idle} batches without anything to do: the error wakes the loop for ever`);
+  const idle = receiver.counters()['loop.wakes']! - wakes;
+  assert.ok(idle < 20, `${idle} times awake without anything to do: the error wakes the loop for ever`);
   setInterface(name, 'up');
   await eventually('one more', () => {
     sendOne();
@@ -203,7 +123,7 @@ test('ethernet: an interface that goes down and up again carries on', { skip: no
 test('ethernet: a missing interface is named', { skip: noEthernet }, (t) => {
   assert.throws(
     () => {
-      const transport: NativeTransport = { kind: 'ethernet', interface: 'nosuch0' };
+      const transport: NativeTransport = { kind: 'ethernet', ways: [{ interface: 'nosuch0', peers: [] }] };
       openPump(t, { self: nodeId(0), incarnation: incarnation(1), transport });
     },
     { code: 'ERR_POOL_INTERFACE', message: /nosuch0.*No such device/ },
@@ -217,7 +137,8 @@ test('udp: an address that is not ours or in use is named', async (t) => {
   assert.throws(() => openPump(t, { ...options, transport: transport! }), {
     code: 'ERR_POOL_ADDRESS', message: /127\.0\.0\.1.*in use/,
   });
-  const foreign = { ...transport!, address: '192.0.2.1' } as NativeTransport;
+  const way = { address: '192.0.2.1', port: portOf(transport), peers: [] };
+  const foreign: NativeTransport = { kind: 'udp', ways: [way], datagramBytesMax: 1472 };
   assert.throws(() => openPump(t, { ...options, transport: foreign }), { code: 'ERR_POOL_ADDRESS' });
 });
 
@@ -236,7 +157,7 @@ test('udp: garbage, truncated, replayed and forged datagrams are counted and har
   const frame = genuine.seal(1, Buffer.from('genuine'))!;
   const socket = createSocket('udp4');
   t.after(() => socket.close());
-  const { port } = transports[1] as { port: number };
+  const port = portOf(transports[1]);
   const send = (bytes: Uint8Array): Promise<void> =>
     new Promise((resolve) => socket.send(bytes, port, '127.0.0.1', () => resolve()));
   const changed = (offset: number, by = 1): Buffer => {

@@ -46,11 +46,13 @@ test('three hosts over UDP move records', async (t) => {
 });
 
 test('three hosts over raw Ethernet move records', { skip: noEthernet }, async (t) => {
-  const transports = makeInterfaces(t, 3).map((name): TransportOptions => ({ kind: 'ethernet', interface: name }));
+  const transports = makeInterfaces(t, 3).map((name, self): TransportOptions => {
+    return { kind: 'ethernet', ways: [{ interface: name, peers: [0, 1, 2].filter((id) => id !== self) }] };
+  });
   const pool = await startPool(t, transports);
   await moveRecordsAround(t, pool);
   const { peers } = pool.hosts[0]!.status().interconnect;
-  assert.match(peers[0]!.address, /^[0-9a-f:]{17}$/);
+  assert.match(peers[0]!.addresses[0]!, /^[0-9a-f:]{17}$/);
 });
 
 test('a tenth of the frames lost, some doubled and late: records move all the same', async (t) => {
@@ -86,10 +88,11 @@ test('a host refuses to start where it cannot serve, and leaves nothing behind',
   await new GateClient(t, options.socketPath).attach('leases.tdb');
   const elsewhere = { ...options, volatileDirectory: `${options.volatileDirectory}2` };
   await assert.rejects(PoolHost.start(elsewhere), { code: 'ERR_POOL_ADDRESS' });
-  const other = { ...transport!, port: await freePort() } as TransportOptions;
+  const way = { address: '127.0.0.1', port: await freePort(), peers: [] };
+  const other: TransportOptions = { kind: 'udp', ways: [way] };
   await assert.rejects(PoolHost.start({ ...elsewhere, transport: other }), { code: 'ERR_POOL_SOCKET_IN_USE' });
   const own = { ...elsewhere, transport: other, socketPath: `${options.socketPath}2` };
-  const missing: TransportOptions = { kind: 'ethernet', interface: 'nosuch0' };
+  const missing: TransportOptions = { kind: 'ethernet', ways: [{ interface: 'nosuch0', peers: [] }] };
   await assert.rejects(PoolHost.start({ ...own, transport: missing }), (error: { code: string }) =>
     error.code === 'ERR_POOL_INTERFACE' || error.code === 'ERR_POOL_CAPABILITY',
   );

@@ -49,6 +49,27 @@ export function makeInterfaces(t: TestContext, count: number, mtu = 1500): strin
   return ends;
 }
 
+/** Nothing reaches an interface of makeInterfaces any more; what it sends is passed on. */
+export function deafenInterface(name: string): void {
+  const port = `${name}p`;
+  execFileSync('bridge', [
+    'link', 'set', 'dev', port, 'learning', 'off', 'flood', 'off', 'mcast_flood', 'off', 'bcast_flood', 'off',
+  ]);
+  ip('link', 'set', 'dev', bridgeOf(name), 'type', 'bridge', 'fdb_flush');
+}
+
+/** Of two sets of makeInterfaces, by one interface of each: one network from here on. */
+export function joinNetworks(t: TestContext, one: string, other: string): void {
+  const ends = [one, other].map((name) => `${name}j`) as [string, string];
+  t.after(() => ip('link', 'del', ends[0]));
+  ip('link', 'add', ends[0], 'type', 'veth', 'peer', 'name', ends[1]);
+  for (const [index, name] of [one, other].entries()) ip('link', 'set', ends[index]!, 'master', bridgeOf(name), 'up');
+}
+
+function bridgeOf(name: string): string {
+  return name.replace(/\d+$/, 'br');
+}
+
 /** Takes an interface down or up. */
 export function setInterface(name: string, state: 'up' | 'down'): void {
   ip('link', 'set', name, state);

@@ -20,12 +20,11 @@ export async function freePort(): Promise<number> {
 /** Of so many servers that know each other's ports. */
 export async function udp(count: number): Promise<TransportOptions[]> {
   const ports = await Promise.all(Array.from({ length: count }, freePort));
-  return ports.map((port, self) => ({
-    kind: 'udp',
-    address: '127.0.0.1',
-    port,
-    peers: ports.flatMap((peer, id) => (id === self ? [] : [{ id: nodeId(id), address: '127.0.0.1', port: peer }])),
-  }));
+  return ports.map((port, self) => {
+    const peers = ports.map((peer, id) => ({ id: nodeId(id), address: '127.0.0.1', port: peer }));
+    const way = { address: '127.0.0.1', port, peers: peers.filter(({ id }) => id !== self) };
+    return { kind: 'udp', ways: [way] };
+  });
 }
 
 export function optionsFor(directory: string, self: number, transport: TransportOptions, count: number): HostOptions {

@@ -104,7 +104,7 @@ const REFUSED: { what: string; from: string | RegExp; to: string; says: RegExp[]
     what: 'an unknown key',
     from: '    name: beta',
     to: '    name: beta\n    colour: red',
-    says: [/^pool\.yaml:7: servers\[1\]\.colour is not a known key: the keys here are id, .*, address, role$/],
+    says: [/^pool\.yaml:7: servers\[1\]\.colour is not a known key: the keys here are id, .*, address2, role$/],
   },
   {
     what: 'a wrong type',

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { parse } from 'yaml';
 import { configSchema } from '../../src/daemon/config-schema.js';
+import { parseConfig } from '../../src/daemon/config.js';
 import { daemonConfig } from '../../src/lab/daemon-config.js';
 import { LabError } from '../../src/lab/errors.js';
 import { Layout } from '../../src/lab/layout.js';
@@ -37,6 +38,7 @@ test('options that cannot be met are refused', () => {
     [{ globalOptions: ['[evil]\npath = /'] }, /name = value/],
     [{ vfs: ['acl xattr'] }, /VFS module/],
     [{ lossPercent: 60 }, /--loss/],
+    [{ interfaces: 3 }, /--interfaces is 1 or 2/],
   ];
   for (const [wishes, message] of refused) {
     assert.throws(() => labOptions(wishes), (error) => error instanceof LabError && message.test(error.message));
@@ -84,6 +86,12 @@ test('smbpoold accepts what the lab writes for it', () => {
     assert.equal(config.servers.length, 16);
     assert.equal(config.transport.kind, 'udp');
     assert.equal(config.faults?.lossPercent, 2);
+  }
+  for (const transport of ['ethernet', 'udp'] as const) {
+    const text = daemonConfig(layout, layout.server(1), labOptions({ servers: 3, transport, interfaces: 2 }));
+    const { self, transport: { kind } } = parseConfig('lab.yaml', text);
+    assert.deepEqual([kind, self.interface2, self.address2], transport === 'udp'
+      ? ['udp', undefined, '10.77.1.11'] : ['ethernet', 'eth1', undefined]);
   }
   const seeds = new Set(configs.map((config) => config.faults?.seed));
   assert.equal(seeds.size, 16, 'all servers would lose the same frames');

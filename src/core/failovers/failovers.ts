@@ -7,16 +7,20 @@ import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { FailoverRecords, FailoverStep, PoolEventReport } from '../../wire/failovers.js';
 import { EPOCHS_PER_TERM, termOf } from '../../wire/membership-messages.js';
 import type { CoreContext } from '../context.js';
-import type { Micros } from '../effects.js';
+import type { Micros, PeerHeard } from '../effects.js';
 import type { LeaveReason } from '../membership/composition.js';
 import type { Run, View } from '../views.js';
 import type { Timer } from '../timers.js';
+import type { Silence } from './interfaces.js';
+import { InterfaceWatch } from './interfaces.js';
 import { LastFrames } from './last-frames.js';
 import type { Cause, NameOf } from './words.js';
-import { describeCause, describeFenced, millis } from './words.js';
+import { describeCause, describeFenced, describeSilence, millis } from './words.js';
 
 /** Of the newest events; a pool that changes more often has another trouble than a short list. */
 export const EVENTS_MAX = 64;
+/** How many of them may be of interfaces: a bad cable must not make people forget the lost servers. */
+export const INTERFACE_EVENTS_MAX = 16;
 
 /** After the last step some records still come back from their backups: the line of the log waits for them so long. */
 const LOG_AFTER_MICROS = 500_000;
@@ -26,6 +30,8 @@ export interface FailoversOptions {
   /** Where the wall clock stood when ours was 0. */
   wallClockOriginMicros: Micros;
   nameOf: NameOf;
+  /** What each server that has two interfaces calls them, ourselves included; absent: nobody has. */
+  interfaces?: ReadonlyMap<NodeId, readonly string[]>;
   /** The core's counters, by name. */
   counter(name: string): number;
 }
@@ -33,6 +39,7 @@ export interface FailoversOptions {
 interface Step {
   what: FailoverStep;
   server: NodeId | null;
+  interface?: string;
   at: Micros;
 }
 
@@ -79,9 +86,30 @@ interface Fenced {
   remedy: string | null;
 }
 
+interface InterfaceSilence {
+  kind: 'interface';
+  silence: Silence;
+  text: string;
+  remedy: string;
+}
+
+type PoolEvent = ViewChange | Fenced | InterfaceSilence;
+
+/** What is heard of a server by one of two interfaces. */
+export interface InterfaceStatus {
+  node: NodeId;
+  /** Our own name of it. */
+  interface: string;
+  /** Since its last frame by it; null: none came. */
+  micros: Micros | null;
+  /** It fell silent, while the other one works. */
+  isSilent: boolean;
+}
+
 export class Failovers {
   private readonly frames = new LastFrames();
-  private events: (ViewChange | Fenced)[] = [];
+  private readonly interfaces = new InterfaceWatch();
+  private events: PoolEvent[] = [];
   private view: View | null = null;
   private leads: { since: Micros; isExact: boolean } | null = null;
   private suspicions = new Map<NodeId, Suspicion>();
@@ -166,6 +194,21 @@ export class Failovers {
     this.logTimer = this.context.timers.at(this.context.now() + LOG_AFTER_MICROS, () => this.write(change));
   }
 
+  /** When servers with two interfaces were heard last by each, as far as the host knows; to be told all the time. */
+  heardBy(heard: readonly PeerHeard[]): void {
+    const { fell, back } = this.interfaces.look(heard, this.context.now());
+    for (const silence of fell) {
+      const words = this.wordsOf(silence);
+      this.push({ kind: 'interface', silence, ...words });
+      this.context.log('warn', 'interface-silent', { why: words.text, servers: silence.servers, remedy: words.remedy });
+    }
+    for (const silence of back) {
+      const { servers, since, backAt } = silence;
+      const ms = millis((backAt ?? since) - since);
+      this.context.log('info', 'interface-back', { interface: this.ownName(silence.interface), servers, ms });
+    }
+  }
+
   /** Our lease was over at this time. */
   fenced(at: Micros): void {
     const { view } = this;
@@ -197,9 +240,30 @@ export class Failovers {
     return this.leads;
   }
 
+  /** Of each server that has two interfaces, as we have. */
+  interfaceStatus(now: Micros): InterfaceStatus[] {
+    const silent = this.interfaces.silent();
+    return this.context.servers.flatMap((node) =>
+      this.interfaces.at(node).map((at, index) => ({
+        node,
+        interface: this.ownName(index),
+        micros: at === null ? null : Math.max(0, now - at),
+        isSilent: silent.some((one) => one.interface === index && one.servers.includes(node)),
+      })),
+    );
+  }
+
+  /** Interfaces that fell silent while the other one works: what is wrong, and the remedy. */
+  interfaceProblems(): { text: string; remedy: string }[] {
+    return this.interfaces.silent().map((silence) => this.wordsOf(silence));
+  }
+
   /** Oldest first. */
   report(): PoolEventReport[] {
-    return this.events.map((event) => (event.kind === 'view' ? this.reportChange(event) : this.reportFenced(event)));
+    return this.events.map((event) => {
+      if (event.kind === 'view') return this.reportChange(event);
+      return event.kind === 'fenced' ? this.reportFenced(event) : this.reportInterface(event);
+    });
   }
 
   // --- within
@@ -208,6 +272,9 @@ export class Failovers {
     const last = suspicion?.reason.why === 'silent' ? suspicion.lastFrame : this.frames.ofRun(node, incarnation);
     const steps: Step[] = [];
     if (last !== null) steps.push({ what: 'last-frame', server: node, at: last });
+    for (const [index, at] of this.interfaces.atOfRun(node, incarnation).entries()) {
+      if (at !== null) steps.push({ what: 'last-frame-by', server: node, interface: this.ownName(index), at });
+    }
     if (suspicion !== undefined) steps.push({ what: 'suspected', server: node, at: suspicion.at });
     return steps;
   }
@@ -269,9 +336,31 @@ export class Failovers {
     return true;
   }
 
-  private push(event: ViewChange | Fenced): void {
+  private push(event: PoolEvent): void {
     this.events.push(event);
-    if (this.events.length > EVENTS_MAX) this.events.shift();
+    const ofInterfaces = this.events.filter(({ kind }) => kind === 'interface');
+    const dropped = ofInterfaces.length > INTERFACE_EVENTS_MAX ? ofInterfaces[0] : null;
+    if (dropped !== null) this.events = this.events.filter((one) => one !== dropped);
+    else if (this.events.length > EVENTS_MAX) this.events.shift();
+  }
+
+  private ownName(index: number): string {
+    return this.nameOfInterface(this.context.self, index);
+  }
+
+  private nameOfInterface(server: NodeId, index: number): string {
+    return this.options.interfaces?.get(server)?.[index] ?? `interface ${index + 1}`;
+  }
+
+  private wordsOf({ interface: index, servers }: Silence): { text: string; remedy: string } {
+    const silence = {
+      name: this.ownName(index),
+      other: this.ownName(1 - index),
+      servers,
+      isAll: this.interfaces.areAll(servers),
+      nameThere: (server: NodeId) => this.nameOfInterface(server, index),
+    };
+    return describeSilence(silence, this.options.nameOf);
   }
 
   /** Another view comes. */
@@ -336,7 +425,9 @@ export class Failovers {
       left: [...left],
       joined: [...joined],
       causes: causes.map((cause) => describeCause(cause, this.options.nameOf)),
-      steps: steps.map(({ what, server, at }) => ({ what, server, atMicros: this.wallClock(at) })),
+      steps: steps.map(({ what, server, interface: name, at }) => {
+        return { what, server, ...(name === undefined ? {} : { interface: name }), atMicros: this.wallClock(at) };
+      }),
       records: this.countsOf(change),
       overtaken,
     };
@@ -345,6 +436,13 @@ export class Failovers {
   private reportFenced({ at, renewedAt, text, remedy }: Fenced): PoolEventReport {
     const renewedAtMicros = renewedAt === null ? null : this.wallClock(renewedAt);
     return { kind: 'fenced', atMicros: this.wallClock(at), renewedAtMicros, text, remedy };
+  }
+
+  private reportInterface({ silence, text, remedy }: InterfaceSilence): PoolEventReport {
+    const { interface: index, servers, since, backAt } = silence;
+    const backAtMicros = backAt === null ? null : this.wallClock(backAt);
+    const name = this.ownName(index);
+    return { kind: 'interface', interface: name, servers, atMicros: this.wallClock(since), backAtMicros, text, remedy };
   }
 
   private wallClock(at: Micros): number {

@@ -93,9 +93,41 @@ export function describeFenced(cause: FencedCause, nameOf: NameOf): { text: stri
   };
 }
 
+/** One of two interfaces that does not bring what the other one does. */
+export interface SilentInterface {
+  /** Our own name of it, and of the one that works. */
+  name: string;
+  other: string;
+  servers: readonly NodeId[];
+  /** It should bring something of nobody else. */
+  isAll: boolean;
+  /** What the servers call theirs on the same network. */
+  nameThere(server: NodeId): string;
+}
+
+export function describeSilence(silence: SilentInterface, nameOf: NameOf): { text: string; remedy: string } {
+  const { name, other, servers, isAll, nameThere } = silence;
+  const ends = servers.map((server) => `${nameThere(server)} of ${nameOf(server)}`);
+  const effect = 'until then the next lost link can be a lost server';
+  // several at once: what they have in common is here
+  if (isAll && servers.length > 1) {
+    return {
+      text: `${name} brings nothing of any other server, ${other} does`,
+      remedy: `check cable, port and switch of ${name} of this server; ${effect}`,
+    };
+  }
+  return {
+    text: `${name} brings nothing of ${list(servers, nameOf)}, ${other} does`,
+    remedy: `check cables, ports and switch between ${name} of this server and ${joined(ends)}; ${effect}`,
+  };
+}
+
 /** 'server-0', 'server-0 and server-2', 'server-0, server-1 and server-2'. */
 export function list(servers: readonly NodeId[], nameOf: NameOf): string {
-  const names = servers.map(nameOf);
+  return joined(servers.map(nameOf));
+}
+
+function joined(names: readonly string[]): string {
   if (names.length < 2) return names.join('');
   return `${names.slice(0, -1).join(', ')} and ${names.at(-1) ?? ''}`;
 }
