@@ -194,6 +194,10 @@ export class PoolNode {
     });
     this.leaseUntil = options.membership === undefined ? Infinity : 0;
     this.operations.watch(this.witness);
+    this.listenToRecords();
+  }
+
+  private listenToRecords(): void {
     this.records.watch({
       came: (database, key) => this.operations.came(database, key),
       leaving: (database, key) => this.operations.leaving(database, key),

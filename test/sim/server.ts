@@ -367,6 +367,10 @@ export class SimulatedServer {
       // nobody asks here, modules have no pages to look at, and no addresses are configured
       case 'address-take':
       case 'address-release':
+      case 'drain-save':
+      case 'drain-answer':
+      case 'event':
+      case 'left':
       case 'record-answer':
       case 'home':
       case 'latency':
