@@ -101,7 +101,7 @@ fi
 # what failed and why, at the end, where it is found; a test that only contains one that failed is not told
 failures() {
   cat "$reports"/* 2>/dev/null | awk '
-    /^ *not ok / && !/# (SKIP|TODO)/ { collecting = 1; lines = 0; text = ""; is_parent = 0 }
+    /^ *not ok / && !/# SKIP/ { collecting = 1; lines = 0; text = ""; is_parent = 0 }
     collecting && lines < 30 { text = text $0 "\n"; lines++ }
     collecting && /failureType: .subtestsFailed/ { is_parent = 1 }
     collecting && /^ *\.\.\.$/ { collecting = 0; if (!is_parent) printf "%s", text }'

@@ -1,7 +1,8 @@
 /**
- * A server whose lease is over, on real smbds: what its clients open and change waits, and is refused when the lease
- * does not come back; what they read goes on. The lease ends because the server's daemon is stopped; the others go on
- * without it, so its run ends when it goes on itself.
+ * A server whose lease is over, on real smbds: what its clients open and change waits, goes on when the lease comes
+ * back, and is refused when it does not; what they read goes on. The lease ends because the server's daemon is stopped
+ * (the others go on without it, so its run ends when it goes on itself), or because whom it needs for a majority is
+ * stopped: then it comes back when that one goes on.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
@@ -23,6 +24,7 @@ const LEASE_MILLIS_MAX = 10_000;
 /** A wait ends when it is over; on a busy machine this much later at the most. */
 const LATE_MILLIS_MAX = 3_000;
 const AHEAD_MILLIS = 300;
+const RESTORED_AFTER_MILLIS = 500;
 /** After so long an open goes on that waits for its records, and waits for them inside of smbd. */
 const OPEN_WAIT_MILLIS = 200;
 const BREAK_MILLIS_MAX = 10_000;
@@ -37,14 +39,21 @@ function deadlineOf(place: ServerPlace): bigint {
   return readFileSync(join(place.directory, 'node.page')).readBigUInt64LE(LEASE_DEADLINE_AT);
 }
 
-function daemonOf(lab: Lab): number {
-  return lab.process('smbpoold', 0)?.pid ?? 0;
+function daemonOf(lab: Lab, id = 0): number {
+  return lab.process('smbpoold', id)?.pid ?? 0;
 }
 
-async function endLease(lab: Lab): Promise<void> {
-  process.kill(daemonOf(lab), 'SIGSTOP');
+/** Stops these daemons, by default its own, and waits until the lease of server 0 is over. */
+async function endLease(lab: Lab, stopped: readonly number[] = [0]): Promise<void> {
+  for (const id of stopped) process.kill(daemonOf(lab, id), 'SIGSTOP');
   const isOver = () => deadlineOf(lab.server(0)) <= now();
   assert.ok(await waitUntil(isOver, LEASE_MILLIS_MAX, 5), 'the lease does not end');
+}
+
+async function renewLease(lab: Lab, stopped: readonly number[]): Promise<void> {
+  for (const id of stopped) process.kill(daemonOf(lab, id), 'SIGCONT');
+  const isValid = () => deadlineOf(lab.server(0)) > now();
+  assert.ok(await waitUntil(isValid, LEASE_MILLIS_MAX, 5), 'the lease does not come back');
 }
 
 /** The daemon goes on, hears that its run is over, and ends; the server is started again. */
@@ -182,6 +191,34 @@ async function waitsForNoDeadDaemon(lab: Lab): Promise<void> {
   forgetTheEnd(place);
 }
 
+/** Each of these waits alone: while one does, its smbd serves nothing else. */
+async function goesOnWhenRestored(lab: Lab): Promise<void> {
+  const place = lab.server(0);
+  const witness = [lab.options.servers];
+  const client = await SmbClient.connect(place.address);
+  try {
+    const file = await client.mustOpen('restored', CHANGING);
+    const requests: [string, () => Promise<Answer>][] = [
+      ['open', () => client.open('restored', CHANGING)],
+      ['write', () => client.write(file.handle, 'written late')],
+      ['lock', () => client.lock(file.handle, { offset: 0, length: 1 })],
+      ['rename', () => client.rename(file.handle, 'restored-and-renamed')],
+    ];
+    for (const [what, request] of requests) {
+      await endLease(lab, witness);
+      const answer = request();
+      await pause(RESTORED_AFTER_MILLIS);
+      await renewLease(lab, witness);
+      assert.equal((await answer).status, 'OK', what);
+      // from the client's own clock: it may have sent it a little late
+      assertWaited(await answer, RESTORED_AFTER_MILLIS - 100);
+    }
+    assert.equal(readFileSync(join(place.share, 'restored-and-renamed'), 'utf8'), 'written late');
+  } finally {
+    client.close();
+  }
+}
+
 test('a server whose lease is over', { skip: WITHOUT_MODULE }, async (t) => {
   const shareOptions = [`smbpool:fence wait ms = ${WAIT_MILLIS}`, `smbpool:wait ms = ${OPEN_WAIT_MILLIS}`];
   await withLab({ servers: 3, shareOptions }, async (lab) => {
@@ -189,5 +226,9 @@ test('a server whose lease is over', { skip: WITHOUT_MODULE }, async (t) => {
     await t.test('an open that waited for a break is refused, too', () => refusesWhatWaitedForABreak(lab));
     await t.test('also while the daemon is stopped', () => holdsWhileTheDaemonIsStopped(lab));
     await t.test('a daemon that is dead is not waited for', () => waitsForNoDeadDaemon(lab));
+  });
+  // nobody else can lead: the run goes on when the majority is back
+  await withLab({ servers: 1, witness: true, shareOptions }, async (lab) => {
+    await t.test('what waits goes on when the lease comes back', () => goesOnWhenRestored(lab));
   });
 });
