@@ -475,8 +475,10 @@ export class PoolNode {
     const isFenced = this.time >= this.leaseUntil;
     if (isFenced === this.isFenced) return;
     this.isFenced = isFenced;
-    if (this.isLeaving) return this.addresses?.judge();
-    this.log(isFenced ? 'warn' : 'info', isFenced ? 'fenced' : 'lease-renewed', {});
+    // who leaves gave it back, and who was no member yet never had one
+    if (this.isLeaving || (isFenced && this.view === null)) return this.addresses?.judge();
+    if (isFenced) this.log('warn', 'fenced', { remedy: 'smbpool failovers tells why, and until when' });
+    else this.log('info', 'lease-renewed');
     this.count(isFenced ? 'lease.lost' : 'lease.renewed', 1);
     if (isFenced) this.failovers.fenced(this.leaseUntil);
     else this.failovers.renewed();

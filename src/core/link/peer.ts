@@ -101,6 +101,9 @@ export interface PeerLinkOptions {
   window: number;
 }
 
+/** Beginnings of reasons that come with every server that starts or joins: the next frames will do. */
+const ORDINARY_REFUSALS = ['incarnation', 'not-a-member', 'epoch-ahead'];
+
 export class PeerLink {
   up = false;
   lastHeardAt: Micros = 0;
@@ -278,7 +281,7 @@ export class PeerLink {
     this.context.count(`link.frame.refused.${reason}`);
     if (this.refusalsLogged.has(reason)) return;
     this.refusalsLogged.add(reason);
-    const level = reason.startsWith('incarnation') ? 'debug' : 'warn';
+    const level = ORDINARY_REFUSALS.some((one) => reason.startsWith(one)) ? 'debug' : 'warn';
     this.context.log(level, 'link.frame.refused', { peer: this.options.peer, reason, note: 'logged once per cause' });
   }
 

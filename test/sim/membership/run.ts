@@ -191,8 +191,8 @@ class Run {
   private broken(): string | null {
     const view = this.checker.newest;
     if (view === null) return 'no view';
-    for (const { self, role, engine, incarnation, isStopped } of this.stations) {
-      if (engine === null || isStopped) return `${self} is not up`;
+    for (const { self, role, engine, incarnation, isStopped, isLeaving } of this.stations) {
+      if (engine === null || isStopped || isLeaving) return `${self} is not up`;
       if (role === 'witness') continue;
       const status = engine.status();
       if (view.members.find(({ node }) => node === self)?.incarnation !== incarnation) return `${self} is no member`;
@@ -215,7 +215,9 @@ class Run {
     let ready = from;
     while (this.broken() !== null) {
       if (this.failed) return;
-      const isUp = this.stations.every(({ engine, isStopped }) => engine !== null && !isStopped);
+      const isUp = this.stations.every(({ engine, isStopped, isLeaving }) => {
+        return engine !== null && !isStopped && !isLeaving;
+      });
       if (!isUp) ready = this.time.now;
       if (this.time.now - from > bound) {
         this.checker.fail('settles', `${this.broken()} after ${(this.time.now - from) / 1000} ms`);

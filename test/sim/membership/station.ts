@@ -47,6 +47,8 @@ export class Station {
   /** The link layer's verdict, given to the engine. */
   unheard: NodeId[] = [];
   willing = true;
+  /** It said so, and is about to end. */
+  isLeaving = false;
   isStopped = false;
   private disk: SavedMembership | null = null;
   private timers = new Timers();
@@ -140,6 +142,7 @@ export class Station {
     const { time, wire, trace, prng } = this.world;
     trace.add(time.now, () => `${this.self} crashes`);
     this.engine = null;
+    this.isLeaving = false;
     wire.detach(this.self);
     const isLong = this.world.troubled() && prng.chance(0.2);
     const after = restartMicros ?? 100 + prng.below(isLong ? LONG_DOWN_MICROS_MAX : RESTART_MICROS_MAX);
@@ -151,6 +154,7 @@ export class Station {
     if (this.engine === null) return;
     const { time, trace, prng } = this.world;
     trace.add(time.now, () => `${this.self} leaves`);
+    this.isLeaving = true;
     this.input(() => this.engine?.leave());
     const { incarnation } = this;
     time.after(1 + prng.below(2 * MEMBERSHIP_LEASE_MICROS), () => {
