@@ -28,7 +28,7 @@ const WELL_MILLIS_MAX = 90_000;
 /** The work goes on a little after the last fault. */
 const CALM_MILLIS = 3000;
 /** A pool of which only a minority is hurt may do nothing for so long; a second is usual, and clients reconnect. */
-const SILENCE_SECONDS_MAX = 7;
+const SILENCE_SECONDS_MAX = 10;
 const LOOK_MILLIS = 250;
 /** More are not printed. */
 const VIOLATIONS_SHOWN_MAX = 30;

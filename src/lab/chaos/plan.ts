@@ -46,13 +46,13 @@ const KINDS: readonly Kind[] = [
   { kind: 'main smbd killed', weight: 1, millis: [0, 0] },
   { kind: 'daemon stopped', weight: 4, millis: [100, 4000] },
   { kind: 'server frozen', weight: 4, millis: [100, 5000] },
-  { kind: 'link down', weight: 4, millis: [100, 12000] },
+  { kind: 'link down', weight: 4, millis: [100, 16000] },
   { kind: 'interface down', weight: 2, millis: [100, 5000] },
   // some so long that it is seen whether the others serve meanwhile
-  { kind: 'hears nobody', weight: 2, millis: [100, 12000] },
-  { kind: 'heard by nobody', weight: 2, millis: [100, 12000] },
-  { kind: 'not heard by one', weight: 2, millis: [100, 12000] },
-  { kind: 'cut off from one', weight: 2, millis: [100, 12000] },
+  { kind: 'hears nobody', weight: 2, millis: [100, 16000] },
+  { kind: 'heard by nobody', weight: 2, millis: [100, 16000] },
+  { kind: 'not heard by one', weight: 2, millis: [100, 16000] },
+  { kind: 'cut off from one', weight: 2, millis: [100, 16000] },
   { kind: 'frames lost', weight: 3, millis: [500, 5000] },
 ];
 
