@@ -169,7 +169,7 @@ export class PoolNode {
     this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
     this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
-    const nameOf = (server: NodeId): string => options.names?.get(server) ?? `server ${server}`;
+    const nameOf = (server: NodeId): string => this.nameOf(server);
     this.fitness = new Fitness(context, nameOf, {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
     });
@@ -431,11 +431,15 @@ export class PoolNode {
   }
 
   private viewFields(view: View, left: readonly NodeId[], joined: readonly NodeId[]): Record<string, string> {
-    const nameOf = (server: NodeId): string => this.options.names?.get(server) ?? `server ${server}`;
-    const names = (servers: readonly NodeId[]): string => servers.map(nameOf).join(' ');
+    const names = (servers: readonly NodeId[]): string => servers.map((server) => this.nameOf(server)).join(' ');
     const { epoch, leader } = view;
     const who = { members: names(this.members), left: names(left), joined: names(joined) };
-    return { epoch: `${epoch}`, leader: nameOf(leader), ...who };
+    return { epoch: `${epoch}`, leader: this.nameOf(leader), ...who };
+  }
+
+  /** What people call the server. */
+  private nameOf(server: NodeId): string {
+    return this.options.names?.get(server) ?? `server ${server}`;
   }
 
   /** The others have agreed on a view without us: they have taken over, or will. */

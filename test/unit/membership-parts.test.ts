@@ -7,7 +7,7 @@ import type { Epoch, NodeId } from '../../src/base/ids.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Effect } from '../../src/core/effects.js';
 import { Authority, NO_GRANT, OwnLease } from '../../src/core/membership/leases.js';
-import { SAVE_AGAIN_MICROS, WAITING_MAX } from '../../src/core/membership/limits.js';
+import { SAVE_AGAIN_MICROS, SAVE_WAITING_MAX } from '../../src/core/membership/limits.js';
 import { Saving } from '../../src/core/membership/saving.js';
 import type { HoldersFacts, Member, Run, ServerFacts, View } from '../../src/core/membership/composition.js';
 import {
@@ -261,7 +261,7 @@ test('what waits for a disk that hangs is bounded, and the newest is kept', () =
   const { saving } = disk();
   const done: number[] = [];
   saving.change({ term: 4 });
-  for (let i = 0; i < WAITING_MAX + 10; i++) saving.whenSaved(() => done.push(i));
+  for (let i = 0; i < SAVE_WAITING_MAX + 10; i++) saving.whenSaved(() => done.push(i));
   saving.onSaved(1, true);
-  assert.deepEqual([done.length, done[0], done.at(-1)], [WAITING_MAX, 10, WAITING_MAX + 9]);
+  assert.deepEqual([done.length, done[0], done.at(-1)], [SAVE_WAITING_MAX, 10, SAVE_WAITING_MAX + 9]);
 });

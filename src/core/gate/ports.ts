@@ -42,9 +42,9 @@ export type Refusal = string | null;
 
 /** The persistent databases as the gate sees them. Callbacks run once, possibly inside the call. */
 export interface PersistentForGate {
-  /** The file of a persistent database is open here. */
-  /** The file is about to be opened. */
+  /** The file of a persistent database is about to be opened; if that fails, it is so again at the next try. */
   databaseOpening(database: DatabaseId): void;
+  /** It is open here. */
   databaseOpened(database: DatabaseId, name: string): void;
   /** Calls back once the database is in sync on a majority, ourselves included, or a bounded wait is over. */
   whenInSync(database: DatabaseId, done: (refusal: Refusal) => void): void;

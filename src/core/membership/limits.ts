@@ -19,7 +19,7 @@ export const CLOCK_SPEED_DIFFERENCE = 0.01;
 export const SAVE_AGAIN_MICROS = 200_000;
 
 /** What may wait for the disk: half a minute of heartbeats, far longer than any election or lease. */
-export const WAITING_MAX = 1_024;
+export const SAVE_WAITING_MAX = 1_024;
 
 /** A leader without authority for so many leases steps down: by then others may have been elected. */
 export const STEP_DOWN_LEASES = 2;

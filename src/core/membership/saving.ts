@@ -7,7 +7,7 @@ import type { NodeId } from '../../base/ids.js';
 import type { SavedMembership } from '../../wire/membership-state.js';
 import type { View } from '../../wire/membership-views.js';
 import type { CoreContext } from '../context.js';
-import { SAVE_AGAIN_MICROS, WAITING_MAX } from './limits.js';
+import { SAVE_AGAIN_MICROS, SAVE_WAITING_MAX } from './limits.js';
 
 export type MembershipContext = Pick<CoreContext, 'now' | 'timers' | 'emit' | 'log' | 'count'>;
 
@@ -60,7 +60,7 @@ export class Saving {
   whenSaved(action: () => void): void {
     if (this.savedVersion === this.version) return action();
     this.waiting.push({ version: this.version, action });
-    if (this.waiting.length > WAITING_MAX) this.waiting.shift();
+    if (this.waiting.length > SAVE_WAITING_MAX) this.waiting.shift();
   }
 
   onSaved(token: number, ok: boolean): void {

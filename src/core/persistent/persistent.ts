@@ -98,7 +98,7 @@ export class Persistent implements PersistentForGate {
     }
   }
 
-  /** A file is about to be opened, or its opening failed. It counts as long as it is not known what is in it. */
+  /** As long as it is not known what is in a file, also because it could not be opened, nobody is said to have all. */
   databaseOpening(database: DatabaseId): void {
     this.opening.add(database);
   }

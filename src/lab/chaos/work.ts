@@ -73,7 +73,7 @@ function begin(connection: Connection, file: string, exclusive: boolean, granted
   return { file, client, exclusive, from: granted.at, heldUntil: granted.at, read: null, written: null };
 }
 
-/** Reads and writes what it holds; true when that was answered. What was refused was not written. */
+/** Reads and writes what it holds, and notes what was answered. What was refused was not written. */
 async function change(
   { prng, service }: Work,
   connection: Connection,
