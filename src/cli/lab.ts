@@ -60,6 +60,7 @@ export function registerLab(program: Command): void {
     .option('--duplicate <percent>', 'frames each server sends twice on purpose', number)
     .option('--seed <number>', 'seed of the losses', number)
     .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
+    .option('--lease-millis <number>', 'how long a server serves without hearing of the others', number)
     .option('--no-realtime', 'smbpoold without real-time priority')
     .option('--smbd-log-level <level>', "smbd's, 0 to 10", number)
     .action(up);

@@ -3,6 +3,7 @@
  * start from `labOptions({})`. Does nothing but judge.
  */
 import { isAbsolute } from 'node:path';
+import { MEMBERSHIP_LEASE_MICROS } from '../core/membership/limits.js';
 import { LabError } from './errors.js';
 import { PUBLIC_ADDRESSES_MAX, ROOT_DEFAULT, SERVER_COUNT_DEFAULT, SERVER_COUNT_MAX } from './layout.js';
 
@@ -33,6 +34,8 @@ export interface LabOptions {
   /** Seed of the faults. */
   seed: number;
   logLevel: LogLevel;
+  /** How long a server serves without hearing of the others, and so until they take over; milliseconds. */
+  leaseMillis: number;
   /** Whether the daemons' loops have real-time priority. */
   realtime: boolean;
   /** smbd's debug level. */
@@ -60,12 +63,17 @@ const DEFAULTS: LabOptions = {
   duplicatePercent: 0,
   seed: 1,
   logLevel: 'info',
+  leaseMillis: MEMBERSHIP_LEASE_MICROS / 1000,
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,
   interfaces: 1,
   addresses: 0,
 };
+
+/** Four heartbeats, and what smbpoold takes. */
+const LEASE_MILLIS_MIN = 160;
+const LEASE_MILLIS_MAX = 30_000;
 
 /** A unix socket's path has at most 107 bytes (Linux, sun_path); the longest below the root is 60 bytes. */
 const ROOT_BYTES_MAX = 47;
@@ -93,6 +101,10 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
     throw new LabError(`--interfaces is 1 or 2, not "${options.interfaces}"`);
   }
   checkNumber('--addresses', options.addresses, PUBLIC_ADDRESSES_MAX);
+  const { leaseMillis } = options;
+  if (!Number.isInteger(leaseMillis) || leaseMillis < LEASE_MILLIS_MIN || leaseMillis > LEASE_MILLIS_MAX) {
+    throw new LabError(`--lease-millis is ${LEASE_MILLIS_MIN} to ${LEASE_MILLIS_MAX} not "${leaseMillis}"`);
+  }
   checkNumber('--loss', options.lossPercent, 50);
   checkNumber('--duplicate', options.duplicatePercent, 50);
   checkNumber('--smbd-log-level', options.smbdLogLevel, 10);

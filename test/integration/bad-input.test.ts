@@ -16,7 +16,7 @@ import { repositoryFolder } from '../../src/lab/repository.js';
 import { run } from '../../src/lab/run.js';
 import { runLoad } from './load.js';
 import { conflicts } from './load-trace.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, SKIP, assertNoPanics, withLab } from './pool.js';
 
 const SECONDS = 10;
 const CLIENTS = 6;
@@ -93,7 +93,7 @@ function logLines(lab: Lab): number {
 test('bad packets and frames are refused and counted, and no client notices', { skip: SKIP }, async () => {
   const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
   process.stdout.write(`seed ${seed}\n`);
-  await withLab({ servers: 3 }, async (lab) => {
+  await withLab({ servers: 3, leaseMillis: PATIENT_LEASE_MILLIS }, async (lab) => {
     const addresses = lab.servers().map((place) => place.address);
     const refusedBefore = await refusals(lab, 1);
     const linesBefore = logLines(lab);

@@ -14,7 +14,7 @@ import type { Answer, FolderChange } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import type { StatusReport } from '../../src/ports/status.js';
 import { forgetTheEnd, killDaemon } from './kill-daemon.js';
-import { WITHOUT_MODULE, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, WITHOUT_MODULE, withLab } from './pool.js';
 
 const SEED = Number(process.env['SMBPOOL_SEED'] ?? Date.now() % 1_000_000);
 const WATCHES = Number(process.env['SMBPOOL_WATCHES'] ?? 200);
@@ -28,7 +28,7 @@ const STILL_MILLIS = 300;
 /** FILE_NOTIFY_CHANGE_FILE_NAME. */
 const FILE_NAMES = 1;
 
-const LAB = { servers: 3 };
+const LAB = { servers: 3, leaseMillis: PATIENT_LEASE_MILLIS };
 
 const RECURSIVE = { recursive: true, waitMs: TOLD_MILLIS_MAX };
 const FOLDER = { folder: true, access: ['read'] as 'read'[] };

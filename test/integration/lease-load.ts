@@ -28,6 +28,8 @@ const BREAK_MILLIS_USUAL = 15;
 /** Whoever was not told then, on however busy a machine, was forgotten. Costs nothing while all are told. */
 const BREAK_MILLIS_MAX = 10_000;
 const LOOK_AGAIN_MILLIS = 10;
+/** Who is not told after so long is looked at while it lasts: no break takes so long, and what led to it is fresh. */
+const LOOK_CLOSER_MILLIS = 1_500;
 /** How many visits end with the file closed: a write lease is granted only when nobody else has it open. */
 const LEAVING = 0.85;
 const PADDING_MAX = 9;
@@ -41,6 +43,8 @@ export interface LeaseLoadPlan {
   clients: number;
   seconds: number;
   seed: number;
+  /** What the servers know of a file whose caches stay old, in words; asked while they do. */
+  lookCloser(file: string): Promise<string>;
 }
 
 export interface LeaseLoadResult {
@@ -82,6 +86,7 @@ class LeaseLoad {
     private readonly clients: readonly CachingClient[],
     private readonly result: LeaseLoadResult,
     private readonly end: number,
+    private readonly lookCloser: (file: string) => Promise<string>,
   ) {}
 
   private isOver(): boolean {
@@ -154,12 +159,15 @@ class LeaseLoad {
     await pause(BREAK_MILLIS_USUAL);
     let old = this.whoIsOld(file);
     if (old.length > 0) this.result.counts.late++;
-    for (let waited = 0; old.length > 0 && waited < BREAK_MILLIS_MAX && !this.failed; waited += LOOK_AGAIN_MILLIS) {
+    const begin = performance.now();
+    let seen = '';
+    while (old.length > 0 && performance.now() - begin < BREAK_MILLIS_MAX && !this.failed) {
       await pause(LOOK_AGAIN_MILLIS);
+      if (seen === '' && performance.now() - begin > LOOK_CLOSER_MILLIS) seen = await this.lookCloser(file.truth.name);
       old = this.whoIsOld(file);
     }
     this.result.counts.judged++;
-    if (!this.failed) this.result.stale.push(...old.map((cached) => report(cached)));
+    if (!this.failed) this.result.stale.push(...old.map((cached) => `${report(cached)}\n${seen}`));
   }
 
   private whoIsOld({ truth }: SharedFile): Cached[] {
@@ -216,7 +224,7 @@ export async function runLeaseLoad(plan: LeaseLoadPlan): Promise<LeaseLoadResult
       const server = index % plan.addresses.length;
       clients.push(await CachingClient.connect(`${index} at ${server}`, plan.addresses[server] ?? '', counts));
     }
-    const load = new LeaseLoad(clients, result, Date.now() + plan.seconds * 1000);
+    const load = new LeaseLoad(clients, result, Date.now() + plan.seconds * 1000, plan.lookCloser);
     for (const { truth } of load.files) {
       const made = await clients[0]?.smb.mustOpen(truth.name);
       if (made) await clients[0]?.smb.closeHandle(made.handle);

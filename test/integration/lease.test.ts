@@ -19,6 +19,8 @@ const OLD = 'old!';
 /** As the module waits without blocking smbd; then smbd looks at the file and blocks. Shorter than usual. */
 const WAIT_MILLIS = 100;
 const ASK_MILLIS_MAX = 10_000;
+/** Longer than daemons are stopped here, however slow the machine is: that is not about losing a server. */
+const LEASE_MILLIS = 30_000;
 /** From smbd's look at the file to its question for the record it is microseconds. */
 const ASKED_MILLIS = 100;
 /** An oplock, no lease: smbd reads the lease's own record before its look, and the home of that may be held up, too. */
@@ -129,7 +131,8 @@ async function notedTimeStays(lab: Lab): Promise<void> {
 }
 
 test('what changed while an open waited for the share modes', { skip: WITHOUT_MODULE }, async (t) => {
-  await withLab({ servers: 3, shareOptions: [`smbpool:wait ms = ${WAIT_MILLIS}`] }, async (lab) => {
+  const shareOptions = [`smbpool:wait ms = ${WAIT_MILLIS}`];
+  await withLab({ servers: 3, leaseMillis: LEASE_MILLIS, shareOptions }, async (lab) => {
     for (const [what, change] of Object.entries(CHANGES)) await t.test(what, () => takenOver(lab, what, change));
     await t.test('a write time that was noted does not go back', () => notedTimeStays(lab));
   });

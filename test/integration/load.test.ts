@@ -12,7 +12,7 @@ import { runLoad } from './load.js';
 import type { LoadResult } from './load.js';
 import type { ExclusiveHolding, LockHolding, OpenHolding } from './load-trace.js';
 import { conflicts, takeReleased } from './load-trace.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, SKIP, assertNoPanics, withLab } from './pool.js';
 import { assertConsistent, assertSettled } from './settled.js';
 
 const CLIENTS = 12;
@@ -88,7 +88,7 @@ test('an unlock of a range that a handle locked twice releases the first lock', 
 test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP }, async () => {
   const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
   process.stdout.write(`seed ${seed}\n`);
-  await withLab({ servers: 3 }, async (lab) => {
+  await withLab({ servers: 3, leaseMillis: PATIENT_LEASE_MILLIS }, async (lab) => {
     const addresses = lab.servers().map((place) => place.address);
     const running = runLoad({ addresses, clients: CLIENTS, seed, seconds: SECONDS });
     // observed below in any case; not to be called unhandled meanwhile

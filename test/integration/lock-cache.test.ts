@@ -21,13 +21,15 @@ const LENGTH = 10;
 const ARRIVES_MILLIS_MAX = 10_000;
 /** From a read's request to smbd's question for the locks it is microseconds. */
 const ASKED_MILLIS = 100;
+/** Longer than daemons are stopped here, however slow the machine is: that is not about losing a server. */
+const LEASE_MILLIS = 30_000;
 
 async function copiesArrived(lab: Lab, server: number): Promise<number> {
   return (await statusOf(lab.server(server))).counters['record.arrived.copy'] ?? 0;
 }
 
 test('locks that another server gave while smbd did not run are seen', { skip: WITHOUT_MODULE }, async () => {
-  await withLab({ servers: 3 }, async (lab) => {
+  await withLab({ servers: 3, leaseMillis: LEASE_MILLIS }, async (lab) => {
     const [reader, locker] = await Promise.all([0, 1].map((id) => SmbClient.connect(lab.server(id).address)));
     assert.ok(reader !== undefined && locker !== undefined);
     try {

@@ -9,7 +9,7 @@ import { pause } from '../../src/lab/run.js';
 import type { OpenRequest, Opened } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { attachedSmbds } from '../../src/lab/smbds.js';
-import { WITHOUT_MODULE, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, WITHOUT_MODULE, withLab } from './pool.js';
 
 /** All handles under one lease. */
 const READING: OpenRequest = {
@@ -57,7 +57,7 @@ async function breakWhileClosing(lab: Lab, closed: 0 | 1): Promise<void> {
 }
 
 test('a break whose handle is closed meanwhile', { skip: WITHOUT_MODULE }, async (t) => {
-  await withLab({ servers: 2 }, async (lab) => {
+  await withLab({ servers: 2, leaseMillis: PATIENT_LEASE_MILLIS }, async (lab) => {
     await t.test('the older handle', () => breakWhileClosing(lab, 0));
     await t.test('the newer handle', () => breakWhileClosing(lab, 1));
   });

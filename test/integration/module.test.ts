@@ -25,7 +25,7 @@ import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { assertNothingLeft, statusOf } from './modules.js';
-import { TEST_ROOT, WITHOUT_MODULE, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, TEST_ROOT, WITHOUT_MODULE, withLab } from './pool.js';
 
 /** The share without the module, on the same folder. */
 const PLAIN = 'plain';
@@ -289,7 +289,8 @@ test('a pool of three with the VFS module', { skip: WITHOUT_MODULE }, async (t) 
   process.stdout.write(`seed ${seed}\n`);
   const folder = mkdtempSync(join(tmpdir(), 'smbpool-test-'));
   try {
-    await withLab({ servers: 3, globalOptions: [`include = ${plainShare(folder)}`] }, async (lab) => {
+    const globalOptions = [`include = ${plainShare(folder)}`];
+    await withLab({ servers: 3, leaseMillis: PATIENT_LEASE_MILLIS, globalOptions }, async (lab) => {
       await t.test('who, waits and trace tell of a break between servers', () => commandsTell(lab));
       await t.test('top tells of a file that moves between servers', () => topTells(lab));
       await t.test('a share without the module on another server agrees', () => sharesAgree(lab, 1));
@@ -314,7 +315,8 @@ interface ReadTimes {
 }
 
 test('reads flow while 100 creates of the connection wait 500 ms each', { skip: WITHOUT_MODULE }, async () => {
-  await withLab({ servers: 1, shareOptions: ['smbpool:delay ms = 500'] }, async (lab) => {
+  const shareOptions = ['smbpool:delay ms = 500'];
+  await withLab({ servers: 1, leaseMillis: PATIENT_LEASE_MILLIS, shareOptions }, async (lab) => {
     const script = join(repositoryFolder(), 'samba-module/test/reads_while_waiting.py');
     const args = [script, lab.server(0).address, SHARE, LAB_USER, LAB_PASSWORD, '100'];
     const said = await run('/usr/bin/python3', args, { timeoutMs: 180_000 });

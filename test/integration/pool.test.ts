@@ -8,7 +8,7 @@ import { DEMO_STEPS } from '../../src/lab/demo-steps.js';
 import type { Lab } from '../../src/lab/lab.js';
 import { waitUntil } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { PATIENT_LEASE_MILLIS, SKIP, assertNoPanics, withLab } from './pool.js';
 
 /** smbd notices a dead holder at the next conflict; the daemon must have noticed its socket close by then. */
 const NOTICE_MILLIS_MAX = 10_000;
@@ -44,7 +44,7 @@ async function killedClientIsForgotten(lab: Lab): Promise<void> {
 }
 
 test('a pool of three', { skip: SKIP }, async (t) => {
-  await withLab({ servers: 3 }, async (lab) => {
+  await withLab({ servers: 3, leaseMillis: PATIENT_LEASE_MILLIS }, async (lab) => {
     for (const step of DEMO_STEPS.filter((one) => lab.options.module || !one.needsModule)) {
       await t.test(step.title, async () => {
         const { held, seen } = await step.see(lab);

@@ -20,6 +20,12 @@ export const SKIP: string | false =
 export const WITHOUT_MODULE: string | false =
   process.env['SMBPOOL_NO_MODULE'] === '1' ? 'there is no module to test: unset SMBPOOL_NO_MODULE' : SKIP;
 
+/**
+ * The lease of labs whose tests are about something else than losing a server: a test machine may keep a daemon waiting
+ * for longer than the usual 300 ms, and a lab has nobody who would start it again.
+ */
+export const PATIENT_LEASE_MILLIS = 2_000;
+
 /** SMBPOOL_KEEP=1: a lab in which something failed stays up, to be looked at with "npx smbpool lab exec". */
 const KEEP = process.env['SMBPOOL_KEEP'] === '1';
 
