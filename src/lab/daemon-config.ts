@@ -43,7 +43,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     adminSocket: place.adminSocket,
     ringSocket: place.ringSocket,
     transport: { kind: options.transport },
-    membership: { leaseMs: options.leaseMillis },
+    ...(options.leaseMillis === null ? {} : { membership: { leaseMs: options.leaseMillis } }),
     // not the machine's own
     hooks: { directory: join(place.directory, 'hooks.d') },
     ...(options.realtime ? {} : { realtime: false }),

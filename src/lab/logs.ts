@@ -14,6 +14,8 @@ const TELLING = [
   /"level":"error"|\b(error|cannot|refus|denied|in use|missing)\b/i,
   /fail|warn/i,
 ];
+/** Of smbpoold's log. */
+const WARNING = /"level":"(warn|error|fatal)"/;
 /** Only the end of a long log is read to explain a failure. */
 const TAIL_BYTES = 256 * 1024;
 /** No line of an explanation may fill the screen. */
@@ -42,6 +44,13 @@ export function explanation(place: ServerPlace, only?: (file: string) => boolean
   }
   const last = lines.at(-1);
   return last ? `${last.file}: ${shortened(last.line)}` : null;
+}
+
+/** The last warnings and errors of this server's smbpoold, at most `count` lines. */
+export function lastWarnings(place: ServerPlace, count: number): string[] {
+  if (!existsSync(place.daemonLog)) return [];
+  const lines = readFileSync(place.daemonLog, 'utf8').split('\n').filter((line) => WARNING.test(line));
+  return lines.slice(-count).map((line) => `${place.name}: ${shortened(line)}`);
 }
 
 /** Every line of this server's logs that an smbd or a daemon in trouble writes. */

@@ -3,7 +3,6 @@
  * start from `labOptions({})`. Does nothing but judge.
  */
 import { isAbsolute } from 'node:path';
-import { MEMBERSHIP_LEASE_MICROS } from '../core/membership/limits.js';
 import { LabError } from './errors.js';
 import { PUBLIC_ADDRESSES_MAX, ROOT_DEFAULT, SERVER_COUNT_DEFAULT, SERVER_COUNT_MAX } from './layout.js';
 
@@ -34,8 +33,8 @@ export interface LabOptions {
   /** Seed of the faults. */
   seed: number;
   logLevel: LogLevel;
-  /** How long a server serves without hearing of the others, and so until they take over; milliseconds. */
-  leaseMillis: number;
+  /** How long a server serves without hearing of the others, and so until they take over; null: smbpoold's default. */
+  leaseMillis: number | null;
   /** Whether the daemons' loops have real-time priority. */
   realtime: boolean;
   /** smbd's debug level. */
@@ -63,7 +62,7 @@ const DEFAULTS: LabOptions = {
   duplicatePercent: 0,
   seed: 1,
   logLevel: 'info',
-  leaseMillis: MEMBERSHIP_LEASE_MICROS / 1000,
+  leaseMillis: null,
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,
@@ -101,10 +100,7 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
     throw new LabError(`--interfaces is 1 or 2, not "${options.interfaces}"`);
   }
   checkNumber('--addresses', options.addresses, PUBLIC_ADDRESSES_MAX);
-  const { leaseMillis } = options;
-  if (!Number.isInteger(leaseMillis) || leaseMillis < LEASE_MILLIS_MIN || leaseMillis > LEASE_MILLIS_MAX) {
-    throw new LabError(`--lease-millis is ${LEASE_MILLIS_MIN} to ${LEASE_MILLIS_MAX} not "${leaseMillis}"`);
-  }
+  checkLease(options.leaseMillis);
   checkNumber('--loss', options.lossPercent, 50);
   checkNumber('--duplicate', options.duplicatePercent, 50);
   checkNumber('--smbd-log-level', options.smbdLogLevel, 10);
@@ -117,6 +113,13 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
 function checkLine(line: string): void {
   if (!/^[A-Za-z][^=\n\r[\]]*=[^\n\r]*$/.test(line)) {
     throw new LabError(`"${line}" is no smb.conf option: write 'name = value'`);
+  }
+}
+
+function checkLease(millis: number | null): void {
+  if (millis === null) return;
+  if (!Number.isInteger(millis) || millis < LEASE_MILLIS_MIN || millis > LEASE_MILLIS_MAX) {
+    throw new LabError(`--lease-millis is ${LEASE_MILLIS_MIN} to ${LEASE_MILLIS_MAX}, not "${millis}"`);
   }
 }
 

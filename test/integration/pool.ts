@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { Lab } from '../../src/lab/lab.js';
-import { panics } from '../../src/lab/logs.js';
+import { lastWarnings, panics } from '../../src/lab/logs.js';
 import type { LabOptions } from '../../src/lab/options.js';
 import { labOptions } from '../../src/lab/options.js';
 import { cleaningUpOnSignal } from '../../src/lab/signals.js';
@@ -26,6 +26,9 @@ export const WITHOUT_MODULE: string | false =
  */
 export const PATIENT_LEASE_MILLIS = 2_000;
 
+/** Of each server, when a test failed. */
+const WARNINGS_TOLD = 6;
+
 /** SMBPOOL_KEEP=1: a lab in which something failed stays up, to be looked at with "npx smbpool lab exec". */
 const KEEP = process.env['SMBPOOL_KEEP'] === '1';
 
@@ -40,6 +43,10 @@ export async function withLab(wishes: Partial<LabOptions>, work: (lab: Lab) => P
         await work(lab);
         assertNoPanics(lab);
         held = true;
+      } catch (error) {
+        // the logs may be gone, or out of reach, when somebody reads of the failure
+        if (error instanceof Error) error.message += `\n${lastWords(lab)}`;
+        throw error;
       } finally {
         if (held || !KEEP) await lab.down();
       }
@@ -47,6 +54,11 @@ export async function withLab(wishes: Partial<LabOptions>, work: (lab: Lab) => P
     },
     () => Lab.interrupt(),
   );
+}
+
+function lastWords(lab: Lab): string {
+  const said = lab.places().flatMap((place) => lastWarnings(place, WARNINGS_TOLD));
+  return said.length === 0 ? 'no smbpoold warned of anything' : `what each smbpoold warned of last:\n${said.join('\n')}`;
 }
 
 export function assertNoPanics(lab: Lab): void {
