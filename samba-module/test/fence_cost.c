@@ -1,8 +1,7 @@
 /*
  * What a look at the lease costs a write, in nanoseconds: what smbpool_fence_pass does while the lease is valid,
  * without smbd around it. As the module is compiled (-O2, position independent), with the word in a shared mapping that
- * another thread renews as smbpoold would. Built and run by scripts/test-module.sh; fails when it is not what is asked
- * for, with much room for busy machines: the figure is for docs/measurements.md.
+ * another thread renews as smbpoold would. Built and run by scripts/test-module.sh, for docs/measurements.md.
  *   fence_cost [LOOKS]
  */
 #ifndef _GNU_SOURCE
@@ -23,8 +22,6 @@
 #define LOOKS_DEFAULT 1000000ul
 #define RENEW_NS 40000000l
 #define LEASE_US 300000ull
-/* Asked for are 100; a machine whose clock needs a system call is beyond help and above this. */
-#define MEDIAN_NS_MAX 400.0
 
 static uint64_t now_ns(void) {
   struct timespec now;
@@ -74,7 +71,7 @@ static double measure(const struct smbpool_link *link, unsigned long looks, unsi
   return (double)(now_ns() - began) / (double)looks;
 }
 
-static double report(const char *what, const struct smbpool_link *link, unsigned long looks) {
+static void report(const char *what, const struct smbpool_link *link, unsigned long looks) {
   double took[ROUNDS];
   unsigned long refused = 0;
   unsigned int round;
@@ -83,7 +80,6 @@ static double report(const char *what, const struct smbpool_link *link, unsigned
   qsort(took, ROUNDS, sizeof(took[0]), compare);
   printf("fence_cost: %s: median %.1f ns, fastest %.1f, slowest %.1f (%d rounds of %lu looks), refused %lu\n", what,
          took[ROUNDS / 2], took[0], took[ROUNDS - 1], ROUNDS, looks, refused);
-  return took[ROUNDS / 2];
 }
 
 int main(int argc, char **argv) {
@@ -92,7 +88,6 @@ int main(int argc, char **argv) {
       mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   struct smbpool_link link;
   pthread_t renewer;
-  double median;
 
   if (page == MAP_FAILED || looks == 0) return 2;
   smbpool_link_init(&link);
@@ -100,12 +95,8 @@ int main(int argc, char **argv) {
   report("no lease in use", &link, looks);
   page->lease_deadline_us = now_us() + LEASE_US;
   if (pthread_create(&renewer, NULL, renew, page) != 0) return 2;
-  median = report("lease valid, renewed every 40 ms", &link, looks);
+  report("lease valid, renewed every 40 ms", &link, looks);
   __atomic_store_n(&over, true, __ATOMIC_RELAXED);
   pthread_join(renewer, NULL);
-  if (median > MEDIAN_NS_MAX) {
-    fprintf(stderr, "fence_cost: a look costs %.1f ns, more than %.0f\n", median, MEDIAN_NS_MAX);
-    return 1;
-  }
   return 0;
 }
