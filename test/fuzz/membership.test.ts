@@ -19,6 +19,7 @@ import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { decodeSaved, encodeSaved } from '../../src/wire/membership-state.js';
 import type { Run, View } from '../../src/wire/membership-views.js';
 import { FORMER_VIEWS_MAX, viewBytes } from '../../src/wire/membership-views.js';
+import { ANNOUNCEMENT } from '../support/announcement.js';
 import { SEED, fuzz, spoil } from '../support/fuzzing.js';
 
 console.log(`seed ${SEED}`);
@@ -49,7 +50,8 @@ function randomView(prng: Prng, term: number): View {
   });
   const past = randomRuns(prng).filter(({ node }) => !members.some((member) => member.node === node));
   const holders = [0, 1, 63].filter(() => prng.chance(0.3)).map(nodeId);
-  return { epoch: epochOf(term, n), leader: prng.pick(members).node, members, holders, former, past };
+  const protocol = prng.pick([1, 1, 1, 2, 0xffff]);
+  return { epoch: epochOf(term, n), leader: prng.pick(members).node, protocol, members, holders, former, past };
 }
 
 function randomMessage(prng: Prng): MembershipMessage {
@@ -135,7 +137,7 @@ class Victim {
       count: () => undefined,
     };
     const servers = [0, 1, 2].map((node) => ({ node: nodeId(node), role: 'server' as const }));
-    const options = { self: nodeId(0), incarnation: incarnation(5), servers, saved: null };
+    const options = { self: nodeId(0), incarnation: incarnation(5), announcement: ANNOUNCEMENT, servers, saved: null };
     const times = { heartbeatMicros: 40_000, leaseMicros: 300_000 };
     let epochBefore = 0;
     let leaseBefore = 0;

@@ -25,7 +25,7 @@ const ORIGIN = Date.UTC(2026, 10, 29, 10) * 1000;
 
 function view(term: number, number: number, leader: NodeId, runs: [NodeId, number][]): View {
   const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(1) }));
-  return { epoch: epochOf(term, number), leader, members, former: [], holders: [], past: [] };
+  return { epoch: epochOf(term, number), leader, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 /** The history of server A, in the middle of what the test tells. */

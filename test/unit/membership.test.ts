@@ -14,6 +14,8 @@ import type {
   MembershipContent, MembershipMessage, MembershipMessageOf,
 } from '../../src/wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage, epochOf } from '../../src/wire/membership-messages.js';
+import type { ProtocolRange } from '../../src/wire/protocol-version.js';
+import { PROTOCOL } from '../../src/wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../../src/wire/membership-state.js';
 
 const H = 40_000;
@@ -25,6 +27,7 @@ interface Setup {
   roles?: ServerRole[];
   saved?: SavedMembership | null;
   incarnation?: number;
+  speaks?: ProtocolRange;
 }
 
 /** One engine, in the middle of what the test plays. */
@@ -40,7 +43,9 @@ class Stage {
   diskAnswers = true;
   readonly engine: Membership;
 
-  constructor({ self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 }: Setup = {}) {
+  constructor(setup: Setup = {}) {
+    const { self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 } = setup;
+    const announcement = { speaks: setup.speaks ?? PROTOCOL, release: '0.1.0' };
     const context = {
       now: () => this.now,
       timers: this.timers,
@@ -49,14 +54,21 @@ class Stage {
       count: (name: string) => void this.counts.set(name, (this.counts.get(name) ?? 0) + 1),
     };
     const servers = roles.map((role, node) => ({ node: nodeId(node), role }));
-    const options = { self, incarnation: incarnation(run), servers, heartbeatMicros: H, leaseMicros: L, saved };
+    const options = {
+      self, incarnation: incarnation(run), announcement, servers, heartbeatMicros: H, leaseMicros: L, saved,
+    };
     this.engine = new Membership(context, options, {
       view: (view) => this.views.push(view),
       lease: (until) => (this.lease = until),
       removed: (view) => this.removals.push(view),
       send: (to, body) => this.sent.push({ to, message: decodeMembershipMessage(body) }),
     });
+    for (const node of [A, B, C]) if (node !== self) this.announce(node, PROTOCOL);
     this.pass(0);
+  }
+
+  announce(node: NodeId, speaks: ProtocolRange, run = 7): void {
+    this.engine.announced(node, incarnation(run), { speaks, release: '0.2.0' });
   }
 
   pass(micros: number): void {
@@ -117,7 +129,7 @@ function saved(term: number, accepted: View | null = null): SavedMembership {
 
 function view(number: number, leader: NodeId, runs: [NodeId, number][]): View {
   const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(number) }));
-  return { epoch: epoch(number), leader, members, former: [], holders: [], past: [] };
+  return { epoch: epoch(number), leader, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 const heartbeat = (term: number, change: Partial<MembershipMessageOf<'heartbeat'>> = {}) =>

@@ -15,7 +15,7 @@ function view(number: number, runs: [number, number]): View {
   const members = runs
     .map((run, node) => ({ node: nodeId(node), incarnation: incarnation(run), since: epoch(1) }))
     .filter((member) => Number(member.incarnation) !== 0);
-  return { epoch: number as Epoch, leader: members[0]!.node, members, former: [], holders: [], past: [] };
+  return { epoch: number as Epoch, leader: members[0]!.node, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 /** Two servers whose frames arrive at once while the wire is whole. */

@@ -15,6 +15,11 @@ export const SABOTAGES = [
   'old-term-counts',
   'no-pre-vote',
   'judge-asleep',
+  // the protocol
+  'take-everybody',
+  'ask-members-only',
+  'protocol-falls',
+  'foreign-stands',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -36,6 +41,8 @@ export interface Settings {
   slowSaveProbability: number;
   failedSaveProbability: number;
   faultMicros: Micros;
+  /** The servers' release at first; null: nobody upgrades anything, and all have the first. */
+  release: number | null;
 }
 
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
@@ -67,15 +74,18 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
     slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
+    // drawn from numbers of its own: seeds of before stay what they were
+    release: new Prng(seed ^ 0x7e1ea5e).pick([null, null, 1, 1, 1, 2]),
   };
 }
 
 export function describeSettings(settings: Settings): string {
-  const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage } = settings;
+  const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage, release } = settings;
   return [
     `${servers} servers${witness ? ' and a witness' : ''}`,
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
+    ...(release === null ? [] : [`upgrades from release ${release}`]),
     ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
   ].join(', ');
 }
