@@ -85,7 +85,7 @@ export interface NodeStatus {
   /** Of the view that we installed; 0 before the first. */
   epoch: Epoch;
   members: NodeId[];
-  /** The pool's, of the newest agreed view that we know, whether it names us or not; null: we know none. */
+  /** The pool's, of the newest view that we know, whether it names us or not; null: we know none. */
   protocol: number | null;
   /** What each server's newest run says of itself, as far as we heard it, ourselves included. */
   announcements: { node: NodeId; announcement: Announcement }[];
@@ -297,7 +297,7 @@ export class PoolNode {
       incarnation: this.options.incarnation,
       epoch: this.view?.epoch ?? toEpoch(0),
       members: [...this.members],
-      protocol: (this.membership?.status(now).view ?? this.view)?.protocol ?? null,
+      protocol: this.membership?.status(now).protocol ?? this.view?.protocol ?? null,
       announcements: this.announcements(),
       membership: this.membership?.status(now) ?? null,
       isFenced: now >= this.leaseUntil,

@@ -24,6 +24,7 @@ import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { loadNative } from './native.js';
 import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
+import type { Announcement } from '../wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
 import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
@@ -67,6 +68,8 @@ export interface HostOptions {
   membership: { heartbeatMicros: Micros; leaseMicros: Micros };
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
+  /** What this run tells the others of itself; absent: the protocols of this release, and no name. */
+  announcement?: Announcement;
   /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
   samba?: string;
   /** smbd's `ctdbd socket`. */
@@ -228,10 +231,11 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
-    const { self, members, incarnation, samba, membership, addresses } = this.options;
+    const { self, members, incarnation, samba, membership, addresses, announcement } = this.options;
     return new PoolNode({
       self,
       ...(addresses === undefined ? {} : { addresses }),
+      ...(announcement === undefined ? {} : { announcement }),
       servers: members.map(({ id }) => id),
       incarnation,
       membership: { ...membership, servers: members.map(({ id, role }) => ({ node: id, role })), saved },

@@ -67,6 +67,8 @@ export interface MembershipStatus {
   leader: NodeId | null;
   /** The newest agreed view that we know, whether it names us or not. */
   view: View | null;
+  /** Of the newest view that we know, agreed or on our disk; null: we know none. */
+  protocol: number | null;
   isOver: boolean;
   /** A leader's, by our clock; null: we do not lead. */
   authorityUntil: Micros | null;
@@ -212,6 +214,7 @@ export class Membership {
       term: saving.term,
       leader: this.hasLeader ? this.leader : null,
       view: this.installed,
+      protocol: (this.installed ?? saving.accepted)?.protocol ?? null,
       isOver: this.over,
       authorityUntil: leading?.authority.until ?? null,
       leaseUntil: this.ownLease.until,

@@ -45,7 +45,16 @@ export interface Settings {
   release: number | null;
 }
 
+const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'protocol-falls', 'foreign-stands']);
+
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
+
+/** Drawn from numbers of its own: whatever has nothing to do with releases stays what it was. */
+function releaseOf(seed: number, sabotage: Sabotage): number | null {
+  const prng = new Prng(seed ^ 0x7e1ea5e);
+  if (OF_PROTOCOL.has(sabotage)) return prng.pick([1, 1, 2]);
+  return sabotage === 'none' ? prng.pick([null, null, 1, 1, 1, 2]) : null;
+}
 
 export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings {
   const prng = new Prng(seed);
@@ -53,7 +62,7 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
-  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, ...CRASHES_AT_VOTES };
+  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, release: null, ...CRASHES_AT_VOTES };
   return {
     seed,
     sabotage,
@@ -74,8 +83,7 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
     slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
-    // drawn from numbers of its own: seeds of before stay what they were
-    release: new Prng(seed ^ 0x7e1ea5e).pick([null, null, 1, 1, 1, 2]),
+    release: releaseOf(seed, sabotage),
   };
 }
 
