@@ -143,7 +143,7 @@ function viewText({ membership, servers }: StatusReport): string {
   const { epoch, members, leader, leaderMicros, leaderLonger, quorum, lease, role } = membership;
   const view = epoch === 0 ? 'View: none yet' : `View ${epoch}: ${members.map(nameOf).join(', ')}`;
   const since = leaderMicros === null ? '' : ` for ${duration(leaderMicros)}${leaderLonger ? ' or longer' : ''}`;
-  const speaks = membership.protocol == null ? '' : `, protocol ${membership.protocol}`;
+  const speaks = membership.protocol == null ? '' : `; the pool speaks protocol ${membership.protocol}`;
   const led = leader === null ? 'nobody leads' : `${nameOf(leader)} leads${since}`;
   const { configured, needed, present } = quorum;
   return (

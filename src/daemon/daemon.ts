@@ -80,7 +80,8 @@ export class Daemon {
     health.start(host);
     const { self, pool, transport, servers } = config;
     log.log('info', 'serving', {
-      version: release, speaks: rangeText(announcement.speaks), pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
+      version: release, speaks: rangeText(announcement.speaks), pool: pool.name, id: self.id,
+      servers: servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
     return new Daemon(log, host, admin, priority, health, locks);

@@ -132,6 +132,14 @@ test('one line of the log for each change, when records have come back', () => {
   });
 });
 
+test('a view that only raises the protocol says so', () => {
+  const told = new Told();
+  told.begin(B);
+  told.at(5_000).installed({ ...view(1, 2, B, [[A, 5], [B, 7], [C, 9]]), protocol: 2 }, [], []);
+  assert.equal(told.last.causes.map(({ text }) => text).join('; '),
+    'all servers are upgraded: the pool speaks protocol 2 from now on');
+});
+
 test('a follower whose leader fell silent was fenced until another led', () => {
   const told = new Told();
   told.begin(C);

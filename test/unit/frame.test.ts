@@ -107,7 +107,10 @@ const announcementHex = '08' + '0200' + '0300' + '03' + '302e31';
 
 const table: [string, FrameContent][] = [
   [head('0101', none, '0000') + timesHex + announcementHex, { kind: 'hello', answerWanted: true, times, announcement }],
-  [head('0100', none, '0000') + timesHex + announcementHex, { kind: 'hello', answerWanted: false, times, announcement }],
+  [
+    head('0100', none, '0000') + timesHex + announcementHex,
+    { kind: 'hello', answerWanted: false, times, announcement },
+  ],
   [head('0200', none, '0000') + timesHex + announcementHex, { kind: 'heartbeat', times, announcement }],
   [head('0400', none, '0000'), { kind: 'ack' }],
   [

@@ -162,7 +162,8 @@ test('the timeline of a lost server tells its last frame by each interface, of t
 
 test('a bad cable does not make people forget the lost servers', () => {
   const told = new Told();
-  told.history.installed({ epoch: epochOf(1, 1), leader: A, members: [], protocol: 1, holders: [], former: [], past: [] }, [], []);
+  const lists = { members: [], holders: [], former: [], past: [] };
+  told.history.installed({ epoch: epochOf(1, 1), leader: A, protocol: 1, ...lists }, [], []);
   for (let round = 1; round <= 2 * EVENTS_MAX; round++) {
     told.until(10 * round, 'B1', 'C1', 'C2');
     told.until(10 * round + 1, 'B1', 'B2', 'C1', 'C2');

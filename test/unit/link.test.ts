@@ -161,7 +161,24 @@ test('two servers meet, tell each other once, and know the round trip', () => {
     assert.equal(status.up, true);
     assert.equal(status.rttMinMicros, 100);
     assert.equal(status.incarnation, 1);
+    assert.deepEqual(stations[self]!.announced, [`${peer} 1: test 1-1`]);
   }
+});
+
+test('what a run says of itself is told once, member or not, and again of its next run', () => {
+  const { time, wire, stations, ids } = world(1, 2);
+  stations[1]!.die();
+  time.advance(100_000);
+  stations[0]!.announced.length = 0;
+  const start = (run: number, release: string): Station => new Station(
+    time, wire, one, ids, run as Incarnation, 500, 256, null, { speaks: { min: 1, max: run }, release });
+  const second = start(2, '0.1.0');
+  time.advance(500_000);
+  second.die();
+  start(3, '0.2.0');
+  time.advance(500_000);
+  assert.deepEqual(stations[0]!.announced, ['1 2: 0.1.0 1-2', '1 3: 0.2.0 1-3']);
+  assert.equal(stations[0]!.links.status()[0]!.announcement!.release, '0.2.0');
 });
 
 test('messages of one turn share a frame; one that fits a frame is never cut', () => {

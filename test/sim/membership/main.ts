@@ -5,7 +5,7 @@
  */
 import { Command, InvalidArgumentError } from 'commander';
 import type { Measured } from './run.js';
-import { describeMeasured, simulate } from './run.js';
+import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
 import { SABOTAGES, describeSettings, settingsOf } from './settings.js';
 
@@ -25,7 +25,7 @@ const options = new Command('membership')
   .parse()
   .opts<{ seed: number; runs: number; sabotage: Sabotage; trace: number; keepGoing: boolean }>();
 
-const measured: Measured = { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [] };
+const measured = noMeasured();
 let failed = 0;
 let agreements = 0;
 let raises = 0;

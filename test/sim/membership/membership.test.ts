@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Measured } from './run.js';
-import { describeMeasured, simulate } from './run.js';
+import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
 import { describeSettings, settingsOf } from './settings.js';
 
@@ -51,7 +51,7 @@ function runOne(seed: number): Measured {
 }
 
 test(`${RUNS} simulated runs of the membership keep all rules`, (t) => {
-  const total: Measured = { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [] };
+  const total = noMeasured();
   for (let seed = seedBase; seed < seedBase + RUNS; seed++) {
     const measured = runOne(seed);
     for (const name of Object.keys(total) as (keyof Measured)[]) total[name].push(...measured[name]);

@@ -37,6 +37,11 @@ export interface Measured {
   foreign: Micros[];
 }
 
+/** Nothing measured yet. */
+export function noMeasured(): Measured {
+  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [] };
+}
+
 export interface RunResult {
   violations: Violation[];
   trace: Trace;
@@ -54,9 +59,7 @@ class Run {
   private readonly wire: SimulatedWire;
   private readonly stations: Station[];
   private readonly checker: MembershipChecker;
-  private readonly measured: Measured = {
-    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [],
-  };
+  private readonly measured = noMeasured();
   private troubled = false;
 
   constructor(private readonly settings: Settings) {
