@@ -22,6 +22,7 @@ import { DrainFile } from './drain-file.js';
 import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
+import { FOREIGN_FRAMES, FOREIGN_LOOK_MS, ForeignFrames } from './foreign-frames.js';
 import { loadNative } from './native.js';
 import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
 import type { Announcement } from '../wire/protocol-version.js';
@@ -116,6 +117,7 @@ export class PoolHost implements LockWitness {
   private readonly loop: CoreLoop;
   private readonly page: NodePageWriter;
   private readonly witness: WitnessDesk;
+  private readonly foreignTimer: NodeJS.Timeout;
   /** Null: there are none. */
   private readonly addresses: InterfaceAddresses | null;
   private readonly questions = new Map<number, Question>();
@@ -190,6 +192,9 @@ export class PoolHost implements LockWitness {
       left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
+    const foreign = new ForeignFrames(options.log);
+    const look = (): void => foreign.look(this.pump.counters()[FOREIGN_FRAMES] ?? 0, performance.now());
+    this.foreignTimer = setInterval(look, FOREIGN_LOOK_MS).unref();
     // nobody serves before a leader says so
     this.pump.setLease(0);
     this.pump.setServing(true);
@@ -295,6 +300,7 @@ export class PoolHost implements LockWitness {
     this.loop.stop();
     this.witness.stop();
     this.page.stop();
+    clearInterval(this.foreignTimer);
     if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
     this.pump.close();
     for (const token of [...this.questions.keys()]) {

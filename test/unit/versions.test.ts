@@ -8,6 +8,7 @@ import { Versions } from '../../src/core/membership/versions.js';
 import { announcementOf } from '../../src/daemon/announcement.js';
 import { versionProblems } from '../../src/daemon/version-report.js';
 import type { ServerStatus } from '../../src/ports/status.js';
+import { ForeignFrames } from '../../src/host/foreign-frames.js';
 import { decodeSaved, encodeSaved } from '../../src/wire/membership-state.js';
 import type { View } from '../../src/wire/membership-views.js';
 import type { ProtocolRange } from '../../src/wire/protocol-version.js';
@@ -139,4 +140,14 @@ test('the status names who holds an upgrade up, and who cannot take part', () =>
   const tooNew = problems(1, [range(1), range(2, 3), range(1)]);
   assert.match(tooNew[0]!, /^foreign-release: beta .* until alpha and gamma can speak 2/);
   assert.match(tooNew[1]!, /^upgrade-held: alpha .* and gamma .* hold the pool/);
+});
+
+test('frames of an unknown header are said once an hour, however many come', () => {
+  const said: unknown[] = [];
+  const foreign = new ForeignFrames({ log: (level, event, fields) => said.push([level, event, fields?.['frames']]) });
+  for (const [counted, now] of [[0, 0], [3, 10], [9, 20], [9, 4_000_000], [12, 4_000_010]] as const) {
+    foreign.look(counted, now);
+  }
+  const event = 'interconnect.foreign-frames';
+  assert.deepEqual(said, [['warn', event, 3], ['warn', event, 6]]);
 });
