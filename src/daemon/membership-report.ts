@@ -4,6 +4,7 @@
  */
 import type { NodeStatus } from '../core/node.js';
 import type { MembershipReport, ProblemReport, ServerStatus } from '../ports/status.js';
+import { isWithin } from '../wire/protocol-version.js';
 import type { Config } from './config.js';
 
 /** What is said here needs of the configuration. */
@@ -127,7 +128,7 @@ function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {
   ];
 }
 
-function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {
+function fencedWords({ leader, lease, protocol }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {
   const since = lease.state === 'fenced' && lease.micros !== null ? ` for ${Math.round(lease.micros / 1000)} ms` : '';
   const text = `this server has no lease${since}: its clients can neither open nor change files`;
   if (leader === null) {
@@ -135,6 +136,9 @@ function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): 
       text: `${text}; no server leads`,
       remedy: 'the servers elect a leader within a second; if none is, see status and log of the others',
     };
+  }
+  if (self?.speaks !== undefined && protocol != null && !isWithin(self.speaks, protocol)) {
+    return { text, remedy: 'it does not speak the protocol of the pool: what to install is said below' };
   }
   if (self?.state !== 'member') {
     return {

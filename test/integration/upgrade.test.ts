@@ -21,6 +21,8 @@ import { assertConsistent } from './settled.js';
 const CLIENTS = 9;
 /** The last server joined: its view, and one that raises the protocol. */
 const RAISE_MILLIS_MAX = 5_000;
+/** smbd and all its processes, on a busy machine. */
+const END_MILLIS_MAX = 20_000;
 
 async function statusOf(place: ServerPlace): Promise<StatusReport> {
   return JSON.parse(await smbpool(place, 'status', '--seconds', '0', '--json')) as StatusReport;
@@ -36,8 +38,18 @@ async function problemsOf(place: ServerPlace): Promise<string[]> {
   return problems.filter(({ what }) => what === 'upgrade-held' || what === 'foreign-release').map(({ text }) => text);
 }
 
-function end(lab: Lab, place: ServerPlace): Promise<void> {
-  return untilAllEnded(place, () => void process.kill(lab.process('smbpoold', place.id)?.pid ?? 0, 'SIGTERM'));
+/** In the order of the README: smbd first, so that no client is served when the daemon leaves the pool. */
+async function end(lab: Lab, place: ServerPlace): Promise<void> {
+  const terminate = (kind: 'smbd' | 'smbpoold'): void => {
+    const pid = lab.process(kind, place.id)?.pid ?? 0;
+    if (pid !== 0) process.kill(pid, 'SIGTERM');
+  };
+  if (lab.isRunning('smbd', place)) {
+    terminate('smbd');
+    const isServed = async () => (await statusOf(place)).clients > 0;
+    assert.ok(await waitUntil(async () => !(await isServed()), END_MILLIS_MAX, 100), `smbds of ${place.name} go on`);
+  }
+  await untilAllEnded(place, () => terminate('smbpoold'));
 }
 
 /** As if a release were installed that speaks these. */
@@ -63,7 +75,8 @@ async function upgradeAll(lab: Lab): Promise<void> {
   const isRaised = async () => (await protocolsOf(lab)).every((protocol) => protocol === 2);
   assert.ok(await waitUntil(isRaised, RAISE_MILLIS_MAX, 100), `the pool speaks ${String(await protocolsOf(lab))}`);
   assert.deepEqual(await problemsOf(servers[0]!), []);
-  process.stdout.write(await smbpool(servers[0]!, 'failovers', '--last', '1'));
+  // what a conflict that is found later may have to do with
+  for (const place of servers) process.stdout.write(await smbpool(place, 'failovers'));
 }
 
 async function underLoad(lab: Lab, seed: number): Promise<void> {

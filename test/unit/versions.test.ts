@@ -6,6 +6,7 @@ import { crc32c } from '../../src/base/crc32c.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import { Versions } from '../../src/core/membership/versions.js';
 import { announcementOf } from '../../src/daemon/announcement.js';
+import { problemsOf } from '../../src/daemon/membership-report.js';
 import { versionProblems } from '../../src/daemon/version-report.js';
 import type { ServerStatus } from '../../src/ports/status.js';
 import { ForeignFrames } from '../../src/host/foreign-frames.js';
@@ -140,6 +141,15 @@ test('the status names who holds an upgrade up, and who cannot take part', () =>
   const tooNew = problems(1, [range(1), range(2, 3), range(1)]);
   assert.match(tooNew[0]!, /^foreign-release: beta .* until alpha and gamma can speak 2/);
   assert.match(tooNew[1]!, /^upgrade-held: alpha .* and gamma .* hold the pool/);
+});
+
+test('a server that has no lease because of its release is not sent to look at its cables', () => {
+  const { servers, membership } = exampleStatus();
+  const lease = { state: 'none', micros: null } as const;
+  const own = servers.map((server) => (server.id === 0 ? { ...server, state: 'joining' as const } : server));
+  const [fenced] = problemsOf({ ...membership, protocol: 3, lease }, own, LEASE);
+  assert.equal(fenced!.what, 'fenced');
+  assert.match(fenced!.remedy, /does not speak the protocol of the pool/);
 });
 
 test('frames of an unknown header are said once an hour, however many come', () => {
