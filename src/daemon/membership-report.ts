@@ -128,7 +128,10 @@ function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {
   ];
 }
 
-function fencedWords({ leader, lease, protocol }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {
+function fencedWords(
+  { leader, lease, protocol }: MembershipReport,
+  self?: ServerStatus,
+): { text: string; remedy: string } {
   const since = lease.state === 'fenced' && lease.micros !== null ? ` for ${Math.round(lease.micros / 1000)} ms` : '';
   const text = `this server has no lease${since}: its clients can neither open nor change files`;
   if (leader === null) {
