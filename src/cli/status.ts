@@ -7,6 +7,7 @@ import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
 import type { ModulesReport, RealtimeReport, ServerStatus, StatusReport } from '../ports/status.js';
+import { rangeText } from '../wire/protocol-version.js';
 import { addAdminOptions, adminSocket, ask, nodePagePath } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
 import { CommandError } from './errors.js';
@@ -142,10 +143,11 @@ function viewText({ membership, servers }: StatusReport): string {
   const { epoch, members, leader, leaderMicros, leaderLonger, quorum, lease, role } = membership;
   const view = epoch === 0 ? 'View: none yet' : `View ${epoch}: ${members.map(nameOf).join(', ')}`;
   const since = leaderMicros === null ? '' : ` for ${duration(leaderMicros)}${leaderLonger ? ' or longer' : ''}`;
+  const speaks = membership.protocol == null ? '' : `; the pool speaks protocol ${membership.protocol}`;
   const led = leader === null ? 'nobody leads' : `${nameOf(leader)} leads${since}`;
   const { configured, needed, present } = quorum;
   return (
-    `${view}; ${led}\n` +
+    `${view}; ${led}${speaks}\n` +
     `Quorum: ${needed} of ${configured} servers must run, ${present} ${present === 1 ? 'does' : 'do'}; ` +
     `lease of this server: ${role === 'witness' ? 'a witness needs none' : leaseWords(lease)}\n`
   );
@@ -178,15 +180,16 @@ function section(title: string, content: string): string {
 
 function serverTable(report: StatusReport): string {
   const rows = report.servers.map((server) => {
-    const { id, name, address, silentMicros, fitness = 'unknown', clients } = server;
+    const { id, name, address, silentMicros, fitness = 'unknown', clients, release = '-', speaks } = server;
     const ago = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
     const heard = id === report.self ? 'this server' : ago;
     const fit = fitness === 'unknown' ? '-' : fitness === 'unfit' ? 'UNFIT' : fitness;
     // others tell it only while they drain
     const served = clients == null || (id !== report.self && fitness !== 'draining') ? '-' : clients.connections;
-    return [id, name, address, serverState(server, report.membership.leader), heard, fit, served];
+    const range = speaks === undefined ? '-' : rangeText(speaks);
+    return [id, name, address, serverState(server, report.membership.leader), heard, fit, served, release, range];
   });
-  return table(['id', 'name', 'address', 'state', 'heard', 'fitness', 'clients'], rows);
+  return table(['id', 'name', 'address', 'state', 'heard', 'fitness', 'clients', 'release', 'speaks'], rows);
 }
 
 function serverState({ id, state }: ServerStatus, leader: number | null): string {

@@ -34,6 +34,11 @@ export interface CoreContext {
   send(peer: NodeId, message: Uint8Array, mode?: SendMode): boolean;
   /** Whether the peer is a member and has been heard of lately; ourselves always. */
   isUp(peer: NodeId): boolean;
+  /**
+   * The gate of what came with a protocol after the first: whether all members may be sent it
+   * (docs/decisions/versions.md). What came with it is understood always.
+   */
+  speaks(protocol: number): boolean;
   /** Our lease ran out: nothing may be answered or given on which others rely. */
   isFenced(): boolean;
   log(level: LogLevel, event: string, fields?: Record<string, unknown>): void;

@@ -33,6 +33,8 @@ import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
+import type { Announcement } from '../wire/protocol-version.js';
+import { PROTOCOL } from '../wire/protocol-version.js';
 import type { PoolEventReport } from '../wire/failovers.js';
 import { ADDRESS_MESSAGE_TYPE_MAX, ADDRESS_MESSAGE_TYPE_MIN } from '../wire/address-messages.js';
 import type { Fitness as FitnessReport } from '../wire/fitness-messages.js';
@@ -55,6 +57,8 @@ export interface NodeOptions {
   /** All configured servers, ourselves included, in any order. */
   servers: readonly NodeId[];
   incarnation: Incarnation;
+  /** What this run tells all others of itself; absent: the protocols of this release, and no name. */
+  announcement?: Announcement;
   /** Largest frame body the interconnect carries. */
   frameBodyBytesMax: number;
   /** Frames the receive ring holds. */
@@ -73,7 +77,7 @@ export interface NodeOptions {
 }
 
 /** What the embedded engine needs besides who we are. */
-export type EmbeddedMembership = Omit<MembershipOptions, 'self' | 'incarnation'>;
+export type EmbeddedMembership = Omit<MembershipOptions, 'self' | 'incarnation' | 'announcement'>;
 
 export interface NodeStatus {
   self: NodeId;
@@ -81,6 +85,10 @@ export interface NodeStatus {
   /** Of the view that we installed; 0 before the first. */
   epoch: Epoch;
   members: NodeId[];
+  /** The pool's, of the newest view that we know, whether it names us or not; null: we know none. */
+  protocol: number | null;
+  /** What each server's newest run says of itself, as far as we heard it, ourselves included. */
+  announcements: { node: NodeId; announcement: Announcement }[];
   /** Of the embedded engine. */
   membership: MembershipStatus | null;
   /** Our lease ran out, or we never had one. */
@@ -129,6 +137,7 @@ export class PoolNode {
   private readonly incarnations = new Map<NodeId, Incarnation>();
   private readonly servers: readonly NodeId[];
   private readonly fileServers: readonly NodeId[];
+  private readonly announcement: Announcement;
   private view: View | null = null;
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
@@ -142,6 +151,7 @@ export class PoolNode {
   private started = false;
 
   constructor(private readonly options: NodeOptions) {
+    this.announcement = options.announcement ?? { speaks: PROTOCOL, release: '' };
     this.servers = [...options.servers].sort((a, b) => a - b);
     const isWitness = (server: NodeId): boolean =>
       options.membership?.servers.some(({ node, role }) => node === server && role === 'witness') ?? false;
@@ -153,6 +163,7 @@ export class PoolNode {
         self: options.self,
         peers: this.servers.filter((server) => server !== options.self),
         incarnation: options.incarnation,
+        announcement: this.announcement,
         frameBodyBytesMax: options.frameBodyBytesMax,
         receiveFramesMax: options.receiveFramesMax,
       },
@@ -163,6 +174,7 @@ export class PoolNode {
         peerDown: (peer, why) => this.peerDown(peer, why),
         givenUpBy: (peer) => this.givenUpBy(peer),
         peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
+        announced: (peer, of, announcement) => this.membership?.announced(peer, of, announcement),
         sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
       },
     );
@@ -285,6 +297,8 @@ export class PoolNode {
       incarnation: this.options.incarnation,
       epoch: this.view?.epoch ?? toEpoch(0),
       members: [...this.members],
+      protocol: this.membership?.status(now).protocol ?? this.view?.protocol ?? null,
+      announcements: this.announcements(),
       membership: this.membership?.status(now) ?? null,
       isFenced: now >= this.leaseUntil,
       leaseMicros: this.leaseUntil === 0 || this.leaseUntil === Infinity ? null : Math.abs(this.leaseUntil - now),
@@ -305,6 +319,14 @@ export class PoolNode {
         [...this.counters].map(([name, { value }]) => [name, value] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
       ),
     };
+  }
+
+  private announcements(): NodeStatus['announcements'] {
+    const own = { node: this.options.self, announcement: this.announcement };
+    const others = this.links.status().flatMap(({ peer, announcement }) => {
+      return announcement === null ? [] : [{ node: peer, announcement }];
+    });
+    return [own, ...others];
   }
 
   private take(input: Input): void {
@@ -412,7 +434,8 @@ export class PoolNode {
     const { left, joined } = changes(before, view.members);
     this.view = view;
     this.members = view.members.map(({ node }) => node).sort((a, b) => a - b);
-    this.log('info', 'view', { epoch: view.epoch, leader: view.leader, members: this.members, left, joined });
+    const { epoch, leader, protocol } = view;
+    this.log('info', 'view', { epoch, leader, members: this.members, left, joined, protocol });
     if (left.length > 0) {
       const remedy = 'smbpool failovers tells why; it joins again by itself when its smbpoold runs';
       this.log('warn', 'servers-lost', { why: `out of the pool: server ${left.join(', ')}`, remedy });
@@ -570,7 +593,8 @@ export class PoolNode {
   private makeMembership(): Membership | null {
     const { self, incarnation, membership } = this.options;
     if (membership === undefined) return null;
-    return new Membership(this.context, { self, incarnation, ...membership }, {
+    const { announcement } = this;
+    return new Membership(this.context, { self, incarnation, announcement, ...membership }, {
       view: (view) => this.install(view),
       lease: (until) => this.lease(until),
       removed: (view) => this.left(view),
@@ -599,6 +623,7 @@ export class PoolNode {
       emit: (effect) => this.effects.push(effect),
       send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => peer === self || this.links.isUp(peer),
+      speaks: (protocol) => (view()?.protocol ?? 0) >= protocol,
       isFenced: () => this.isFenced,
       log: (level, event, fields) => this.log(level, event, fields),
       count: (name, by = 1) => this.count(name, by),

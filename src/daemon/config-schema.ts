@@ -8,6 +8,7 @@ import { NODE_COUNT_MAX } from '../base/ids.js';
 import { canonicalAddress } from '../base/ip-address.js';
 import { ADMIN_SOCKET_DEFAULT } from '../ports/admin.js';
 import { ADDRESSES_MAX } from '../wire/address-messages.js';
+import { PROTOCOL } from '../wire/protocol-version.js';
 
 const SOCKET_DEFAULT = '/run/smbpool/ctdbd.socket';
 
@@ -187,6 +188,11 @@ export const configSchema = block(POOL_EXAMPLE, {
   }).prefault({}).refine(({ heartbeatMs, leaseMs }) => leaseMs >= 4 * heartbeatMs, {
     error: advice('a lease of at least four heartbeats, since frames may be lost', 'membership: { leaseMs: 300 }'),
   }),
+  /**
+   * The most that this server offers to speak with the others: holds the pool there during an upgrade that may have to
+   * be taken back (docs/decisions/versions.md).
+   */
+  protocolMax: whole(PROTOCOL.min, PROTOCOL.max, `protocolMax: ${PROTOCOL.max}`).optional(),
   /** Whether the loop comes before everything ordinary on the machine: docs/decisions/real-time.md. */
   realtime: z.boolean({ error: advice('true or false', 'realtime: true') }).default(true),
   /** What makes a server unfit for new clients: docs/decisions/health.md. */

@@ -12,6 +12,8 @@ import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
+import { rangeText } from '../wire/protocol-version.js';
+import { announcementOf } from './announcement.js';
 import { AdminServer } from './admin-server.js';
 import { parsePublicAddress } from './config-schema.js';
 import type { Config } from './config.js';
@@ -52,8 +54,9 @@ export class Daemon {
     warnOfConfiguration(config, log);
     const priority = await LoopPriority.start(config.realtime, thisProcess(loadNative()), log);
     const health = new Health(config, log);
-    const host = await startHost(hostOptions(config, poolKey, log, health));
     const release = version();
+    const announcement = announcementOf(release, config.protocolMax, process.env);
+    const host = await startHost({ ...hostOptions(config, poolKey, log, health), announcement });
     const startedAt = process.hrtime.bigint();
     const admin = await AdminServer.start({
       path: config.adminSocket,
@@ -77,7 +80,8 @@ export class Daemon {
     health.start(host);
     const { self, pool, transport, servers } = config;
     log.log('info', 'serving', {
-      version: release, pool: pool.name, id: self.id, servers: servers.length, transport: transport.kind,
+      version: release, speaks: rangeText(announcement.speaks), pool: pool.name, id: self.id,
+      servers: servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
     return new Daemon(log, host, admin, priority, health, locks);

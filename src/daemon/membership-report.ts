@@ -4,6 +4,7 @@
  */
 import type { NodeStatus } from '../core/node.js';
 import type { MembershipReport, ProblemReport, ServerStatus } from '../ports/status.js';
+import { isWithin } from '../wire/protocol-version.js';
 import type { Config } from './config.js';
 
 /** What is said here needs of the configuration. */
@@ -18,6 +19,7 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
   const state = isWitness || node.leaseMicros === null ? 'none' : node.isFenced ? 'fenced' : 'valid';
   return {
     role: own?.role ?? 'follower',
+    protocol: node.protocol,
     epoch: isWitness ? (view?.epoch ?? 0) : node.epoch,
     members: isWitness ? (view?.members ?? []).map(({ node: id }) => id) : node.members,
     leader: own?.leader ?? null,
@@ -40,7 +42,8 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const said = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id)?.fitness;
     const isUp = id === self.id || up.has(id);
     const fitness = fitnessWords(said);
-    return { id, name, address, up: isUp, role, state, ...fitness, silentMicros, ...interfacesOf(node, id) };
+    const more = { ...interfacesOf(node, id), ...versionFields(node, id) };
+    return { id, name, address, up: isUp, role, state, ...fitness, silentMicros, ...more };
   });
 }
 
@@ -61,6 +64,12 @@ function interfacesOf({ interfaces }: NodeStatus, id: number): Pick<ServerStatus
   };
 }
 
+/** The fields of a server's status that tell its release; none: it did not say. */
+function versionFields({ announcements }: NodeStatus, id: number): Pick<ServerStatus, 'release' | 'speaks'> {
+  const announcement = announcements.find(({ node }) => node === id)?.announcement;
+  return announcement === undefined ? {} : { release: announcement.release, speaks: { ...announcement.speaks } };
+}
+
 /** Lost redundancy: the pool does well, but somebody should know. */
 export function interfaceProblems({ interfaceProblems: problems }: NodeStatus): ProblemReport[] {
   return problems.map(({ text, remedy }) => ({ what: 'interface-silent', text, remedy }));
@@ -70,7 +79,8 @@ function silence(node: NodeStatus, id: number): number | null {
   return node.silent.find((server) => server.node === id)?.micros ?? null;
 }
 
-function isHeard(silentMicros: number | null, leaseMs: number): boolean {
+/** Within a lease. */
+export function isHeard(silentMicros: number | null, leaseMs: number): boolean {
   return silentMicros !== null && silentMicros < leaseMs * 1000;
 }
 
@@ -118,7 +128,10 @@ function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {
   ];
 }
 
-function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): { text: string; remedy: string } {
+function fencedWords(
+  { leader, lease, protocol }: MembershipReport,
+  self?: ServerStatus,
+): { text: string; remedy: string } {
   const since = lease.state === 'fenced' && lease.micros !== null ? ` for ${Math.round(lease.micros / 1000)} ms` : '';
   const text = `this server has no lease${since}: its clients can neither open nor change files`;
   if (leader === null) {
@@ -126,6 +139,9 @@ function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): 
       text: `${text}; no server leads`,
       remedy: 'the servers elect a leader within a second; if none is, see status and log of the others',
     };
+  }
+  if (self?.speaks !== undefined && protocol != null && !isWithin(self.speaks, protocol)) {
+    return { text, remedy: 'it does not speak the protocol of the pool: what to install is said below' };
   }
   if (self?.state !== 'member') {
     return {
@@ -140,7 +156,7 @@ function fencedWords({ leader, lease }: MembershipReport, self?: ServerStatus): 
 }
 
 /** 'alpha', 'alpha and beta', 'alpha, beta and gamma'. */
-function list(names: readonly string[]): string {
+export function list(names: readonly string[]): string {
   if (names.length < 2) return names.join('');
   return `${names.slice(0, -1).join(', ')} and ${names.at(-1) ?? ''}`;
 }

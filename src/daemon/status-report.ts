@@ -15,6 +15,7 @@ import type {
   WaitReport,
 } from '../ports/status.js';
 import type { Config } from './config.js';
+import { versionProblems } from './version-report.js';
 import { interfaceProblems, problemsOf, reportMembership, reportServers } from './membership-report.js';
 
 export interface ReportSources {
@@ -30,6 +31,7 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
   const { pool, self, transport } = config;
   const servers = reportServers(config, node);
   const membership = reportMembership(config, node);
+  const view = { self: self.id, leaseMs: config.membership.leaseMs };
   return {
     poolName: pool.name,
     self: self.id,
@@ -44,7 +46,8 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     servers,
     membership,
     problems: [
-      ...problemsOf(membership, servers, { self: self.id, leaseMs: config.membership.leaseMs }),
+      ...problemsOf(membership, servers, view),
+      ...versionProblems(membership, servers, view),
       ...interfaceProblems(node),
     ],
     awaiting: node.awaiting,

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { DecodeError } from '../base/bytes.js';
 import type { Log } from '../ports/log.js';
 import type { SavedMembership } from '../wire/membership-state.js';
-import { decodeSaved, encodeSaved } from '../wire/membership-state.js';
+import { STATE_VERSION, decodeSaved, encodeSaved } from '../wire/membership-state.js';
 import { PoolError, messageOf } from './errors.js';
 
 /** In the persistent directory. */
@@ -40,6 +40,12 @@ export class MembershipFile {
       return decodeSaved(bytes);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
+      if (error.reason === STATE_VERSION) {
+        const message =
+          `${this.path} has layout ${error.message}, which this release of smbpool does not know: a later release ` +
+          'wrote it. Install that one again; what the file says of votes must not be lost';
+        throw new PoolError('ERR_POOL_MEMBERSHIP', message);
+      }
       const message =
         `${this.path} is damaged (${error.reason}): this server does not know any more how it voted. Remove the file ` +
         'while all other servers of the pool run, and start smbpoold half a minute later';

@@ -22,8 +22,10 @@ import { DrainFile } from './drain-file.js';
 import { PoolError } from './errors.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
+import { FOREIGN_FRAMES, FOREIGN_LOOK_MS, ForeignFrames } from './foreign-frames.js';
 import { loadNative } from './native.js';
 import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
+import type { Announcement } from '../wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
 import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
@@ -67,6 +69,8 @@ export interface HostOptions {
   membership: { heartbeatMicros: Micros; leaseMicros: Micros };
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
+  /** What this run tells the others of itself; absent: the protocols of this release, and no name. */
+  announcement?: Announcement;
   /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
   samba?: string;
   /** smbd's `ctdbd socket`. */
@@ -113,6 +117,7 @@ export class PoolHost implements LockWitness {
   private readonly loop: CoreLoop;
   private readonly page: NodePageWriter;
   private readonly witness: WitnessDesk;
+  private readonly foreignTimer: NodeJS.Timeout;
   /** Null: there are none. */
   private readonly addresses: InterfaceAddresses | null;
   private readonly questions = new Map<number, Question>();
@@ -187,6 +192,9 @@ export class PoolHost implements LockWitness {
       left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
+    const foreign = new ForeignFrames(options.log);
+    const look = (): void => foreign.look(this.pump.counters()[FOREIGN_FRAMES] ?? 0, performance.now());
+    this.foreignTimer = setInterval(look, FOREIGN_LOOK_MS).unref();
     // nobody serves before a leader says so
     this.pump.setLease(0);
     this.pump.setServing(true);
@@ -228,10 +236,11 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
-    const { self, members, incarnation, samba, membership, addresses } = this.options;
+    const { self, members, incarnation, samba, membership, addresses, announcement } = this.options;
     return new PoolNode({
       self,
       ...(addresses === undefined ? {} : { addresses }),
+      ...(announcement === undefined ? {} : { announcement }),
       servers: members.map(({ id }) => id),
       incarnation,
       membership: { ...membership, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
@@ -291,6 +300,7 @@ export class PoolHost implements LockWitness {
     this.loop.stop();
     this.witness.stop();
     this.page.stop();
+    clearInterval(this.foreignTimer);
     if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
     this.pump.close();
     for (const token of [...this.questions.keys()]) {

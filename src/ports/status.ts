@@ -28,6 +28,9 @@ export interface ServerStatus {
   clients?: { connections: number; named: string[] } | null;
   /** Since its last frame; null: never heard, or the reporting server itself. */
   silentMicros: number | null;
+  /** The release of smbpool there, and the protocols between servers that it speaks; absent: it did not say. */
+  release?: string;
+  speaks?: { min: number; max: number };
   /** By each of two interfaces; absent: the server or the reporting one has one. */
   interfaces?: InterfaceHeard[];
 }
@@ -46,6 +49,11 @@ export interface InterfaceHeard {
 export interface MembershipReport {
   /** What this server is in the pool's membership. */
   role: 'leader' | 'follower' | 'candidate' | 'witness';
+  /**
+   * What the servers speak with each other (docs/decisions/versions.md); null: this server knows no view yet. Absent: a
+   * daemon that knows of no such thing.
+   */
+  protocol?: number | null;
   /** Of the view that this server goes by, a witness of the newest that it knows; 0: none yet. */
   epoch: number;
   members: number[];
@@ -63,7 +71,17 @@ export interface MembershipReport {
 
 /** Something that a person should know, and what to do about it. */
 export interface ProblemReport {
-  what: 'no-quorum' | 'fenced' | 'servers-out' | 'unfit' | 'draining' | 'interface-silent';
+  what:
+    | 'no-quorum'
+    | 'fenced'
+    | 'servers-out'
+    | 'unfit'
+    | 'draining'
+    | 'interface-silent'
+    /** A server speaks other protocols than the pool's. */
+    | 'foreign-release'
+    /** The pool could use a later protocol, but for this. */
+    | 'upgrade-held';
   text: string;
   remedy: string;
 }

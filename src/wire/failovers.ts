@@ -43,7 +43,9 @@ export type CauseKind =
   /** Somebody else left it out, and this server does not know why. */
   | 'left-out'
   /** Another server leads, or the same one anew. */
-  | 'leader';
+  | 'leader'
+  /** All servers can use a later protocol with each other, and do. */
+  | 'protocol';
 
 export interface CauseReport {
   what: CauseKind;

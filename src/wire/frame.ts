@@ -15,10 +15,14 @@
  *  40 u53 ack           every data frame up to here was received
  *  48 u64 ackMap        bit i: data frame ack + 1 + i was received too (bit 0 is therefore never set)
  *  56 data:  records {u32 word, bytes}; word: bits 0-23 length, bit 30 last part of a message, bit 31 first part
- *     hello, heartbeat: u53 sentAt, u53 echoOf, u32 echoHeldMicros
+ *     hello, heartbeat: u53 sentAt, u53 echoOf, u32 echoHeldMicros, announcement (protocol-version.ts)
+ *
+ * All four kinds are fixed for ever: releases of all protocols exchange them before they know each other.
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import type { Epoch, Incarnation } from '../base/ids.js';
+import type { Announcement } from './protocol-version.js';
+import { announcementBytes, readAnnouncement, writeAnnouncement } from './protocol-version.js';
 
 /** Bytes before the records of a data frame. */
 export const FRAME_HEADER_BYTES = 56;
@@ -65,14 +69,16 @@ export interface FrameHeader {
 }
 
 export type FrameContent =
-  | { kind: 'hello'; answerWanted: boolean; times: FrameTimes }
-  | { kind: 'heartbeat'; times: FrameTimes }
+  | { kind: 'hello'; answerWanted: boolean; times: FrameTimes; announcement: Announcement }
+  | { kind: 'heartbeat'; times: FrameTimes; announcement: Announcement }
   | { kind: 'data'; sequence: number; records: readonly FrameRecord[] }
   | { kind: 'ack' };
 
 export type Frame = FrameHeader & FrameContent;
 
 const kindNumbers = { hello: KIND_HELLO, heartbeat: KIND_HEARTBEAT, data: KIND_DATA, ack: KIND_ACK } as const;
+
+const TIMES_BYTES = 20;
 
 /** The bytes that a data frame with these records has. */
 export function dataFrameBytes(records: readonly FrameRecord[]): number {
@@ -84,7 +90,9 @@ export function dataFrameBytes(records: readonly FrameRecord[]): number {
 /** The frame as bytes of its own; record bytes are copied. */
 export function encodeFrame(header: FrameHeader, content: FrameContent): Uint8Array {
   const records = content.kind === 'data' ? content.records : [];
-  const writer = new ByteWriter(content.kind === 'data' ? dataFrameBytes(records) : 80);
+  const tells = content.kind === 'hello' || content.kind === 'heartbeat' ? content : null;
+  const tellsBytes = tells === null ? 0 : TIMES_BYTES + announcementBytes(tells.announcement);
+  const writer = new ByteWriter(dataFrameBytes(records) + tellsBytes);
   writer.u8(kindNumbers[content.kind]);
   writer.u8(content.kind === 'hello' && content.answerWanted ? FLAG_ANSWER_WANTED : 0);
   writer.u16(header.window).u32(header.stream).u53(header.epoch).u53(header.toIncarnation);
@@ -95,15 +103,16 @@ export function encodeFrame(header: FrameHeader, content: FrameContent): Uint8Ar
     const word = record.bytes.length + (record.first ? RECORD_FIRST : 0) + (record.last ? RECORD_LAST : 0);
     writer.u32(word).raw(record.bytes);
   }
-  if (content.kind === 'hello' || content.kind === 'heartbeat') {
-    writer.u53(content.times.sentAt).u53(content.times.echoOf).u32(content.times.echoHeldMicros);
+  if (tells !== null) {
+    writer.u53(tells.times.sentAt).u53(tells.times.echoOf).u32(tells.times.echoHeldMicros);
+    writeAnnouncement(writer, tells.announcement);
   }
   return writer.finish();
 }
 
 /**
  * Reads a frame. Record bytes are views of `body`, valid only as long as it is. Throws DecodeError for anything that
- * encodeFrame would not have made.
+ * encodeFrame would not have made, but for announcements that say more than we know.
  */
 export function decodeFrame(body: Uint8Array): Frame {
   const reader = new ByteReader(body);
@@ -139,10 +148,11 @@ export function decodeFrame(body: Uint8Array): Frame {
     frame = { epoch, toIncarnation, window, stream, ackStream, ack, ackMapLow, ackMapHigh, kind: 'ack' };
   } else {
     const times = decodeTimes(reader);
+    const announcement = readAnnouncement(reader);
     const header = { epoch, toIncarnation, window, stream, ackStream, ack, ackMapLow, ackMapHigh };
     const answerWanted = (flags & FLAG_ANSWER_WANTED) !== 0;
-    if (kind === KIND_HEARTBEAT) frame = { ...header, kind: 'heartbeat', times };
-    else frame = { ...header, kind: 'hello', answerWanted, times };
+    if (kind === KIND_HEARTBEAT) frame = { ...header, kind: 'heartbeat', times, announcement };
+    else frame = { ...header, kind: 'hello', answerWanted, times, announcement };
   }
   reader.end();
   return frame;

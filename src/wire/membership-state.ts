@@ -4,7 +4,7 @@
  * server: one that forgot its vote could vote twice. Layout (little endian):
  *
  *   0 u32 magic    0x4d504d53, "SMPM"
- *   4 u16 version  1
+ *   4 u16 version  2; in 1 the view has no protocol, and means 1
  *   6 u16 length   of the whole
  *   8 u53 term
  *  16 u8  votedFor  255: nobody
@@ -38,8 +38,12 @@ export interface SavedMembership {
   servers: readonly ConfiguredServer[];
 }
 
+/** The reason of a DecodeError: the layout is of another release. */
+export const STATE_VERSION = 'state-version';
+
 const MAGIC = 0x4d50_4d53;
-const VERSION = 1;
+const VERSION = 2;
+const VERSION_WITHOUT_PROTOCOL = 1;
 const HEAD_BYTES = 8;
 const CHECKSUM_BYTES = 4;
 const NOBODY = 255;
@@ -63,7 +67,8 @@ export function encodeSaved(state: SavedMembership): Uint8Array {
 export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const head = new ByteReader(bytes);
   if (head.u32() !== MAGIC) throw new DecodeError('state-magic');
-  if (head.u16() !== VERSION) throw new DecodeError('state-version');
+  const version = head.u16();
+  if (version !== VERSION && version !== VERSION_WITHOUT_PROTOCOL) throw new DecodeError(STATE_VERSION, `${version}`);
   if (head.u16() !== bytes.length || bytes.length < HEAD_BYTES + CHECKSUM_BYTES) throw new DecodeError('state-length');
   const content = bytes.subarray(0, bytes.length - CHECKSUM_BYTES);
   if (new ByteReader(bytes.subarray(content.length)).u32() !== crc32c(content)) throw new DecodeError('state-checksum');
@@ -75,7 +80,7 @@ export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const servers = readServers(reader);
   const hasView = reader.u8();
   if (hasView > 1) throw new DecodeError('state-accepted');
-  const accepted = hasView === 1 ? readView(reader) : null;
+  const accepted = hasView === 1 ? readView(reader, version !== VERSION_WITHOUT_PROTOCOL) : null;
   reader.end();
   return { term, votedFor: votedFor === NOBODY ? null : nodeId(votedFor), accepted, servers };
 }

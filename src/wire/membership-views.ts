@@ -3,7 +3,7 @@
  * A run is named once and the former views refer to it by bits, so that a view fits into one frame. Layout (little
  * endian):
  *
- *   u53 epoch, u8 leader, u8 holders, u8 epochs, u8 runs, u8 former
+ *   u53 epoch, u8 leader, u16 protocol, u8 holders, u8 epochs, u8 runs, u8 former
  *   holders: u8 node each, ascending
  *   epochs: u53 each, ascending: the views in which members joined
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
@@ -35,6 +35,8 @@ export interface FormerView {
 export interface View {
   epoch: Epoch;
   leader: NodeId;
+  /** What the members may use with each other (docs/decisions/versions.md); each of them speaks it. */
+  protocol: number;
   members: Member[];
   /**
    * In a pool of two servers, where a majority of them is both: those that certainly have every answered commit of the
@@ -57,7 +59,9 @@ export const FORMER_VIEWS_MAX = 16;
 const RUNS_MAX = 253;
 const SINCE_PAST = 255;
 const SINCE_FORMER = 254;
-const HEAD_BYTES = 13;
+const HEAD_BYTES = 15;
+/** Of views that were saved before there was the field. */
+const PROTOCOL_UNTOLD = 1;
 
 const runOrder = (a: Run, b: Run): number => a.node - b.node || a.incarnation - b.incarnation;
 const keyOfRun = (run: Run): string => `${run.node}/${run.incarnation}`;
@@ -92,7 +96,7 @@ export function viewBytes(view: View): number {
 
 export function writeView(writer: ByteWriter, view: View): void {
   const { epochs, runs, places } = tablesOf(view);
-  writer.u53(view.epoch).u8(view.leader).u8(view.holders.length);
+  writer.u53(view.epoch).u8(view.leader).u16(view.protocol).u8(view.holders.length);
   writer.u8(epochs.length).u8(runs.length).u8(view.former.length);
   for (const node of view.holders) writer.u8(node);
   for (const epoch of epochs) writer.u53(epoch);
@@ -107,10 +111,12 @@ export function writeView(writer: ByteWriter, view: View): void {
   }
 }
 
-/** Throws DecodeError for anything that is no sound view. */
-export function readView(reader: ByteReader): View {
+/** Throws DecodeError for anything that is no sound view. Old files lack the protocol. */
+export function readView(reader: ByteReader, hasProtocol = true): View {
   const epoch = readEpoch(reader);
   const leader = readNode(reader);
+  const protocol = hasProtocol ? reader.u16() : PROTOCOL_UNTOLD;
+  if (protocol === 0) throw new DecodeError('view-protocol');
   const holderCount = reader.u8();
   const epochCount = reader.u8();
   const runCount = reader.u8();
@@ -145,7 +151,7 @@ export function readView(reader: ByteReader): View {
   const nodes = new Set(members.map(({ node }) => node));
   if (!nodes.has(leader)) throw new DecodeError('view-leader');
   if (past.some(({ node }) => nodes.has(node))) throw new DecodeError('view-past');
-  return { epoch, leader, members, holders, former, past };
+  return { epoch, leader, members, holders, protocol, former, past };
 }
 
 function readRun(reader: ByteReader, into: { epochs: Epoch[]; runs: Run[]; members: Member[]; past: Run[] }): void {

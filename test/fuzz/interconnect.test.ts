@@ -18,6 +18,7 @@ import { decodeFrame, encodeFrame } from '../../src/wire/frame.js';
 import { encodeGateMessage } from '../../src/wire/gate-messages.js';
 import { decodeRecordMessage, encodeRecordMessage } from '../../src/wire/record-messages.js';
 import type { RecordMessage } from '../../src/wire/record-messages.js';
+import { ANNOUNCEMENT } from '../support/announcement.js';
 import { SEED, fuzz, spoil } from '../support/fuzzing.js';
 
 console.log(`seed ${SEED}`);
@@ -68,14 +69,16 @@ function randomFrame(prng: Prng): Uint8Array {
     ackMapHigh: prng.u32(),
   };
   const times = { sentAt: prng.u32(), echoOf: prng.u32(), echoHeldMicros: prng.u32() };
+  const min = 1 + prng.below(3);
+  const announcement = { speaks: { min, max: min + prng.below(3) }, release: prng.pick(['', '0.1.0', '~'.repeat(32)]) };
   const records = Array.from({ length: 1 + prng.below(4) }, () => {
     return { first: prng.chance(0.5), last: prng.chance(0.5), bytes: prng.bytes(prng.below(40)) };
   });
   return encodeFrame(
     header,
     prng.pick<FrameContent>([
-      { kind: 'hello', answerWanted: prng.chance(0.5), times },
-      { kind: 'heartbeat', times },
+      { kind: 'hello', answerWanted: prng.chance(0.5), times, announcement },
+      { kind: 'heartbeat', times, announcement },
       { kind: 'data', sequence: 1 + prng.below(100), records },
       { kind: 'ack' },
     ]),
@@ -151,10 +154,11 @@ class Victim {
     const members = [0, 1, 2].map((node) => {
       return { node: nodeId(node), incarnation: incarnation(node === 0 ? 5 : 3), since: epoch(1) };
     });
-    const view = { epoch: epoch(1), leader: nodeId(1), members, holders: [], former: [], past: [] };
+    const view = { epoch: epoch(1), leader: nodeId(1), members, protocol: 1, holders: [], former: [], past: [] };
     this.step({ kind: 'view', view });
     for (const peer of PEERS) {
-      this.frame(peer, { kind: 'hello', answerWanted: true, times: { sentAt: 1, echoOf: 0, echoHeldMicros: 0 } });
+      const times = { sentAt: 1, echoOf: 0, echoHeldMicros: 0 };
+      this.frame(peer, { kind: 'hello', answerWanted: true, times, announcement: ANNOUNCEMENT });
       this.message(peer, encodeRecordMessage({ kind: 'view', epoch: epoch(1) }));
     }
     for (const name of ['locking.tdb', 'smbXsrv_open_global.tdb']) {

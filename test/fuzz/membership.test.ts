@@ -17,6 +17,7 @@ import {
 } from '../../src/wire/membership-messages.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { decodeSaved, encodeSaved } from '../../src/wire/membership-state.js';
+import { isWithin } from '../../src/wire/protocol-version.js';
 import type { Run, View } from '../../src/wire/membership-views.js';
 import { FORMER_VIEWS_MAX, viewBytes } from '../../src/wire/membership-views.js';
 import { SEED, fuzz, spoil } from '../support/fuzzing.js';
@@ -49,7 +50,8 @@ function randomView(prng: Prng, term: number): View {
   });
   const past = randomRuns(prng).filter(({ node }) => !members.some((member) => member.node === node));
   const holders = [0, 1, 63].filter(() => prng.chance(0.3)).map(nodeId);
-  return { epoch: epochOf(term, n), leader: prng.pick(members).node, members, holders, former, past };
+  const protocol = prng.pick([1, 1, 1, 2, 0xffff]);
+  return { epoch: epochOf(term, n), leader: prng.pick(members).node, protocol, members, holders, former, past };
 }
 
 function randomMessage(prng: Prng): MembershipMessage {
@@ -135,13 +137,16 @@ class Victim {
       count: () => undefined,
     };
     const servers = [0, 1, 2].map((node) => ({ node: nodeId(node), role: 'server' as const }));
-    const options = { self: nodeId(0), incarnation: incarnation(5), servers, saved: null };
+    const speaks = prng.pick([{ min: 1, max: 1 }, { min: 1, max: 2 }, { min: 2, max: 2 }]);
+    const announcement = { speaks, release: '' };
+    const options = { self: nodeId(0), incarnation: incarnation(5), announcement, servers, saved: null };
     const times = { heartbeatMicros: 40_000, leaseMicros: 300_000 };
     let epochBefore = 0;
     let leaseBefore = 0;
     this.engine = new Membership(context, { ...options, ...times }, {
       view: (view) => {
         assert.ok(view.epoch > epochBefore, 'views ascend');
+        assert.ok(isWithin(speaks, view.protocol), 'views speak what we speak');
         epochBefore = view.epoch;
       },
       lease: (until) => {
@@ -159,6 +164,12 @@ class Victim {
     this.engine.onFrame(nodeId(1 + this.prng.below(3)), incarnation(this.prng.pick([3, 3, 3, 4])), body);
     while (this.tokens.length > 0 && this.prng.chance(0.8)) {
       this.engine.onSaved(this.tokens.shift()!, this.prng.chance(0.9));
+    }
+    if (this.prng.chance(0.1)) {
+      const peer = nodeId(1 + this.prng.below(3));
+      const min = 1 + this.prng.below(2);
+      const announcement = { speaks: { min, max: min + this.prng.below(2) }, release: '' };
+      this.engine.announced(peer, incarnation(this.prng.pick([3, 4])), announcement);
     }
     this.engine.status();
   }

@@ -14,6 +14,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { writeKey } from '../../src/cli/keygen.js';
 import type { StatusReport } from '../../src/ports/status.js';
+import { version } from '../../src/ports/version.js';
+import { PROTOCOL } from '../../src/wire/protocol-version.js';
 
 const MAIN = fileURLToPath(new URL('../../src/daemon/main.js', import.meta.url));
 const WAIT_MS_MAX = 20_000;
@@ -147,6 +149,7 @@ test('it starts, tells systemd, serves, opens its log again, refuses a second da
   const only = {
     id: 0, name: 'only', address: '127.0.0.1', up: true, role: 'server', silentMicros: null,
     fitness: 'unfit', reasons: ['no smbd runs on this server'], clients: { connections: 0, named: [] },
+    release: version(), speaks: PROTOCOL,
   };
   const [{ state, ...itself }] = report.servers as [(typeof report.servers)[0]];
   assert.deepEqual(itself, only);

@@ -15,6 +15,7 @@ import type { CtdbBody } from '../../src/wire/ctdb.js';
 import { CALL_ID, decodeCtdbPacket, encodeCtdbPacket, textOf } from '../../src/wire/ctdb.js';
 import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import { decodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
+import { ANNOUNCEMENT } from '../support/announcement.js';
 import type { NodeOptions, SteppedNode } from './server.js';
 
 export class BareNode implements SteppedNode {
@@ -43,13 +44,14 @@ export class BareNode implements SteppedNode {
       emit: (effect) => void this.effects.push(effect),
       send: (peer, message, mode) => this.links.send(peer, message, mode),
       isUp: (peer) => this.links.isUp(peer),
+      speaks: (protocol) => protocol === 1,
       isFenced: () => false,
       log: (level, event, fields = {}) => void this.effects.push({ kind: 'log', level, event, fields }),
       count: () => undefined,
     };
     const peers = servers.filter((server) => server !== self);
     this.links = new Links(
-      { self, peers, incarnation, frameBodyBytesMax: 1400, receiveFramesMax: 512 },
+      { self, peers, incarnation, announcement: ANNOUNCEMENT, frameBodyBytesMax: 1400, receiveFramesMax: 512 },
       context,
       {
         deliver: (peer, message) => this.records.onMessage(peer, message),

@@ -28,6 +28,7 @@ import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/
 import type { View } from '../../src/core/views.js';
 import type { EmbeddedMembership } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
+import { announcementOf } from './membership/releases.js';
 import { ViewOracle } from './view-oracle.js';
 import { WatchChecker } from './watch-checker.js';
 import { WatchWorld, watch } from './watches.js';
@@ -87,6 +88,10 @@ class Run {
   private readonly runs = new Map<Incarnation, SimulatedServer>();
   /** Runs that were members of a view, and those that are out. */
   private newestEpoch = 0;
+  private protocol = 0;
+  /** Servers that have the next release; each new run of a server that had not gets it. */
+  private readonly upgraded = new Set<NodeId>();
+  private readonly releasePrng: Prng;
   private readonly buried = new Set<SimulatedServer>();
   private readonly members = new Set<Incarnation>();
   private readonly out = new Set<Incarnation>();
@@ -100,6 +105,7 @@ class Run {
     private readonly makeNode: NodeFactory,
   ) {
     this.prng = new Prng(settings.seed ^ 0x5eed);
+    this.releasePrng = new Prng(settings.seed ^ 0x7e1ea5e);
     this.wire = new SimulatedWire(this.time, this.prng, settings.wire);
     this.checker = new Checker(
       () => this.time.now,
@@ -162,7 +168,8 @@ class Run {
   private makeServer(self: NodeId, members: readonly NodeId[]): void {
     const { settings } = this;
     const incarnation = (this.nextIncarnation++) as Incarnation;
-    const options = { self, servers: members, incarnation, ...this.membershipOf(self, members) };
+    const announcement = announcementOf(this.releaseOf(self));
+    const options = { self, servers: members, incarnation, announcement, ...this.membershipOf(self, members) };
     const server = new SimulatedServer(options, this.world, this.makeNode);
     server.onView = (view) => this.viewInstalled(view);
     server.onSaved = (state) => void this.disks.set(self, state);
@@ -186,6 +193,28 @@ class Run {
     }
   }
 
+  /** Some begin with the next release, the others get it when they start anew. */
+  private releaseOf(self: NodeId): number {
+    if (!this.settings.membership) return 1;
+    const isFirst = this.servers[self] === undefined;
+    if (!isFirst || this.releasePrng.chance(0.6)) this.upgraded.add(self);
+    return this.upgraded.has(self) ? 2 : 1;
+  }
+
+  private checkProtocol(protocol: number): void {
+    if (protocol < this.protocol) this.checker.fail('protocol-never-falls', `${this.protocol}, then ${protocol}`);
+    this.protocol = protocol;
+    if (protocol === 1 || this.upgraded.size === this.settings.servers) return;
+    this.checker.fail('rises-when-all-can', `${protocol}, and only ${this.upgraded.size} servers speak it`);
+  }
+
+  /** It has risen when nothing keeps it from that. */
+  private checkUpgraded(): void {
+    const { membership, servers } = this.settings;
+    const isHeld = this.upgraded.size < servers || this.servers.some(({ dead }) => dead);
+    if (membership && !isHeld && this.protocol !== 2) this.checker.fail('upgrade-ends', `protocol ${this.protocol}`);
+  }
+
   private membershipOf(self: NodeId, members: readonly NodeId[]): { membership?: EmbeddedMembership } {
     if (!this.settings.membership) return {};
     const servers = members.map((node) => ({ node, role: 'server' as const }));
@@ -200,10 +229,11 @@ class Run {
   }
 
   /** Some server has installed the view. Whoever it leaves out must not serve any more: its records are taken over. */
-  private viewInstalled({ epoch, members, former }: View): void {
+  private viewInstalled({ epoch, members, former, protocol }: View): void {
     // one that was stuck installs what others have left behind
     if (epoch <= this.newestEpoch) return;
     this.newestEpoch = epoch;
+    this.checkProtocol(protocol);
     const text = (): string => members.map(({ node, incarnation }) => `${node}#${incarnation}`).join(' ');
     for (const list of [...former.map((view) => view.members), members]) {
       for (const { incarnation } of list) this.members.add(incarnation);
@@ -477,6 +507,7 @@ class Run {
     this.advance(LOOKS_AGAIN_MICROS);
     const before = this.servers.map((server) => server.counters.ticks);
     this.advance(1_000_000);
+    this.checkUpgraded();
     this.servers.forEach((server, i) => {
       const ticks = server.counters.ticks - before[i]!;
       const most = QUIET_TICKS_MAX + (this.settings.membership ? MEMBERSHIP_TICKS_MAX : 0);
@@ -521,6 +552,7 @@ class Run {
       ...this.watchSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,
+      ...(this.settings.membership ? [`protocol ${this.protocol}`] : []),
       `${this.wire.totals.sent} frames`,
       ...this.pinSummary(),
     ].join(', ');

@@ -205,7 +205,7 @@ export class Scenario {
     const members = before.members.filter(({ node }) => this.stores.has(node));
     const former = [{ epoch: before.epoch, members: before.members }];
     const epoch = (before.epoch + 1) as Epoch;
-    const view: View = { epoch, leader: members[0]!.node, members, holders: [], former, past: [] };
+    const view: View = { epoch, leader: members[0]!.node, members, protocol: 1, holders: [], former, past: [] };
     this.view = view;
     for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view });
     this.time.advance(10 * TRIP_MICROS);

@@ -9,6 +9,7 @@ import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import type { View } from '../../src/core/views.js';
+import type { Announcement } from '../../src/wire/protocol-version.js';
 import type { EmbeddedMembership } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';
@@ -39,6 +40,8 @@ export interface NodeOptions {
   incarnation: Incarnation;
   /** The engine in the core agrees on views; absent: they come from an oracle. */
   membership?: EmbeddedMembership;
+  /** What it tells the others of itself; absent: as this release does. */
+  announcement?: Announcement;
 }
 
 export type NodeFactory = (options: NodeOptions) => SteppedNode;

@@ -69,8 +69,10 @@ export class ViewOracle {
     const behind = Math.min(...members.map((member) => this.recovered.get(member.incarnation) ?? member.since));
     const former: FormerView[] = [...(before?.former ?? [])];
     if (before !== null) former.push({ epoch: before.epoch, members: before.members });
-    this.view = { epoch, leader, members, former: former.filter((one) => one.epoch >= behind), holders: [], past: [] };
-    this.issued(this.view);
+    const needed = former.filter((one) => one.epoch >= behind);
+    const view: View = { epoch, leader, members, protocol: 1, former: needed, holders: [], past: [] };
+    this.view = view;
+    this.issued(view);
     for (const server of this.servers.values()) {
       this.time.after(this.prng.below(this.prng.chance(0.2) ? 8 * LEARNT_MICROS_MAX : LEARNT_MICROS_MAX), () => {
         // what is newest by then: one may be skipped
@@ -89,5 +91,5 @@ export class ViewOracle {
 export function fixedView(servers: readonly { self: NodeId; options: { incarnation: Incarnation } }[]): View {
   const epoch = (EPOCHS_PER_TERM + 1) as Epoch;
   const members = servers.map(({ self, options }) => ({ node: self, incarnation: options.incarnation, since: epoch }));
-  return { epoch, leader: members[0]!.node, members, former: [], holders: [], past: [] };
+  return { epoch, leader: members[0]!.node, members, protocol: 1, former: [], holders: [], past: [] };
 }

@@ -142,6 +142,7 @@ export class AddressServer {
       emit: (effect) => this.perform(effect),
       send: (peer, message) => this.pool.send(this, peer, message),
       isUp: () => true,
+      speaks: (protocol) => protocol === 1,
       isFenced: () => this.isFenced,
       log: () => undefined,
       count: () => undefined,

@@ -15,11 +15,13 @@ export function exampleStatus(): StatusReport {
     servers: [
       {
         id: 0, name: 'alpha', address: '10.0.0.1', up: true, role: 'server', state: 'member', silentMicros: null,
+        release: '0.1.0', speaks: { min: 1, max: 2 },
         fitness: 'unfit', reasons: ['the file system of /srv/pool does not answer within 10 s'],
         clients: { connections: 12, named: ['10.0.0.51', '10.0.0.52'] },
       },
       {
         id: 1, name: 'beta', address: '10.0.0.2', up: true, role: 'server', state: 'member', silentMicros: 21_000,
+        release: '0.1.0', speaks: { min: 1, max: 1 },
         fitness: 'draining', reasons: [], clients: { connections: 1, named: ['10.0.0.53'] },
       },
       {
@@ -28,7 +30,8 @@ export function exampleStatus(): StatusReport {
       },
     ],
     membership: {
-      role: 'follower', epoch: 3_145_730, members: [0, 1], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
+      role: 'follower', protocol: 1,
+      epoch: 3_145_730, members: [0, 1], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
       quorum: { configured: 3, needed: 2, present: 2 },
       lease: { state: 'valid', micros: 271_000 },
     },

@@ -330,6 +330,7 @@ export class TestGate {
         return this.pool.send(this, peer, Uint8Array.from(message));
       },
       isUp: (peer) => peer === this.id || (this.up.has(peer) && this.members.includes(peer)),
+      speaks: (protocol) => protocol === 1,
       isFenced: () => false,
       log: (level, event, fields = {}) => this.effects.push({ kind: 'log', level, event, fields }),
       count: (name, by = 1) => this.counters.set(name, (this.counters.get(name) ?? 0) + by),
@@ -439,7 +440,7 @@ export class GatePool {
     const blank = new Set(members.filter(({ wasBlank }) => wasBlank).map(({ id }) => id));
     const facts = { servers: this.ids, allHold: isSame && leads.allHold, blank };
     const holders = nextHolders(before, named, facts);
-    this.view = { epoch: next, leader: leads.id, members: named, holders, former: [], past: [] };
+    this.view = { epoch: next, leader: leads.id, members: named, protocol: 1, holders, former: [], past: [] };
     for (const id of installing) this.install(id);
   }
 

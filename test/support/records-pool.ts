@@ -149,6 +149,7 @@ export class TestServer {
       emit: (effect) => this.effects.push(effect),
       send: (peer, message) => this.pool.send(this, peer, message),
       isUp: (peer) => peer === this.id || this.members.includes(peer),
+      speaks: (protocol) => protocol === 1,
       isFenced: () => this.isFenced,
       log: (level, event, fields) => {
         if (level === 'error') this.pool.errors.push(`server ${this.id}: ${event} ${JSON.stringify(fields)}`);
@@ -278,7 +279,7 @@ export class RecordsPool {
     const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
     const former: FormerView[] = before === null ? [] : [...before.former, before];
     const needed = former.filter((view) => view.epoch >= behind);
-    return { epoch: next, leader: members[0]!.node, members, former: needed, holders: [], past: [] };
+    return { epoch: next, leader: members[0]!.node, members, protocol: 1, former: needed, holders: [], past: [] };
   }
 
   /** Servers that have not installed the newest view. */

@@ -43,6 +43,7 @@ class Bench {
       emit: () => undefined,
       send: () => true,
       isUp: () => true,
+      speaks: (protocol) => protocol === 1,
       isFenced: () => false,
       log: () => undefined,
       count: (name, by = 1) => void this.counts.set(name, (this.counts.get(name) ?? 0) + by),

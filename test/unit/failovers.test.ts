@@ -25,7 +25,7 @@ const ORIGIN = Date.UTC(2026, 10, 29, 10) * 1000;
 
 function view(term: number, number: number, leader: NodeId, runs: [NodeId, number][]): View {
   const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(1) }));
-  return { epoch: epochOf(term, number), leader, members, former: [], holders: [], past: [] };
+  return { epoch: epochOf(term, number), leader, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 /** The history of server A, in the middle of what the test tells. */
@@ -130,6 +130,14 @@ test('one line of the log for each change, when records have come back', () => {
     members: ['server-0', 'server-2'], ms: 320, msFrom: 'last frame',
     newHomes: 12, claimsSent: 7, claimsReceived: 9, restored: 4, lost: 1,
   });
+});
+
+test('a view that only raises the protocol says so', () => {
+  const told = new Told();
+  told.begin(B);
+  told.at(5_000).installed({ ...view(1, 2, B, [[A, 5], [B, 7], [C, 9]]), protocol: 2 }, [], []);
+  assert.equal(told.last.causes.map(({ text }) => text).join('; '),
+    'all servers are upgraded: the pool speaks protocol 2 from now on');
 });
 
 test('a follower whose leader fell silent was fenced until another led', () => {

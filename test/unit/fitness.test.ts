@@ -71,7 +71,8 @@ class Rooms {
         if (!this.deaf.has(peer)) this.room(peer).onMessage(self, message);
         return true;
       },
-      isUp: () => true, isFenced: () => false, log: () => undefined, count: () => undefined,
+      isUp: () => true, speaks: (protocol) => protocol === 1,
+      isFenced: () => false, log: () => undefined, count: () => undefined,
     };
     return new Fitness(context, (node) => NAMES[node]!, {
       changed: (isFit, draining) => {

@@ -21,11 +21,14 @@ function randomFrame(prng: Prng): [FrameHeader, FrameContent] {
     ackMapHigh: prng.u32(),
   };
   const times = { sentAt: u53(prng), echoOf: u53(prng), echoHeldMicros: prng.u32() };
+  const min = 1 + prng.below(0xffff);
+  const release = Array.from({ length: prng.below(33) }, () => prng.pick(['1', '.', '~', '!'])).join('');
+  const announcement = { speaks: { min, max: min + prng.below(0x10000 - min) }, release };
   switch (prng.below(4)) {
     case 0:
-      return [header, { kind: 'hello', answerWanted: prng.chance(0.5), times }];
+      return [header, { kind: 'hello', answerWanted: prng.chance(0.5), times, announcement }];
     case 1:
-      return [header, { kind: 'heartbeat', times }];
+      return [header, { kind: 'heartbeat', times, announcement }];
     case 2:
       return [header, { kind: 'ack' }];
     default: {
@@ -99,11 +102,16 @@ const head = (kind: string, sequence: string, count: string): string =>
 const none = '0000000000000000';
 const times = { sentAt: 5, echoOf: 4, echoHeldMicros: 3 };
 const timesHex = '0500000000000000' + '0400000000000000' + '03000000';
+const announcement = { speaks: { min: 2, max: 3 }, release: '0.1' };
+const announcementHex = '08' + '0200' + '0300' + '03' + '302e31';
 
 const table: [string, FrameContent][] = [
-  [head('0101', none, '0000') + timesHex, { kind: 'hello', answerWanted: true, times }],
-  [head('0100', none, '0000') + timesHex, { kind: 'hello', answerWanted: false, times }],
-  [head('0200', none, '0000') + timesHex, { kind: 'heartbeat', times }],
+  [head('0101', none, '0000') + timesHex + announcementHex, { kind: 'hello', answerWanted: true, times, announcement }],
+  [
+    head('0100', none, '0000') + timesHex + announcementHex,
+    { kind: 'hello', answerWanted: false, times, announcement },
+  ],
+  [head('0200', none, '0000') + timesHex + announcementHex, { kind: 'heartbeat', times, announcement }],
   [head('0400', none, '0000'), { kind: 'ack' }],
   [
     head('0300', '1200000000000000', '0200') + '020000c0' + 'aabb' + '01000080' + 'cc',

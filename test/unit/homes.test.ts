@@ -21,7 +21,8 @@ function former(number: number, runs: string): FormerView {
 function view(number: number, runs: string, before: FormerView[] = []): View {
   const { members } = former(number, runs);
   const joined = members.map((member) => ({ ...member, since: epoch(number) }));
-  return { epoch: epoch(number), leader: members[0]!.node, members: joined, former: before, holders: [], past: [] };
+  const { node: leader } = members[0]!;
+  return { epoch: epoch(number), leader, protocol: 1, members: joined, former: before, holders: [], past: [] };
 }
 
 /** The first key that has these homes among these servers. */

@@ -140,7 +140,7 @@ test('the timeline of a lost server tells its last frame by each interface, of t
   const told = new Told();
   const run = (node: NodeId, number: number) => ({ node, incarnation: incarnation(number), since: epoch(1) });
   const view = (number: number, ...members: ReturnType<typeof run>[]) =>
-    ({ epoch: epochOf(1, number), leader: A, members, holders: [], former: [], past: [] });
+    ({ epoch: epochOf(1, number), leader: A, members, protocol: 1, holders: [], former: [], past: [] });
   told.history.installed(view(1, run(A, 5), run(B, 7), run(C, 7)), [], [A, B, C]);
   told.until(1, 'B1', 'B2', 'C1', 'C2');
   told.until(2, 'B1', 'C1', 'C2');
@@ -162,7 +162,8 @@ test('the timeline of a lost server tells its last frame by each interface, of t
 
 test('a bad cable does not make people forget the lost servers', () => {
   const told = new Told();
-  told.history.installed({ epoch: epochOf(1, 1), leader: A, members: [], holders: [], former: [], past: [] }, [], []);
+  const lists = { members: [], holders: [], former: [], past: [] };
+  told.history.installed({ epoch: epochOf(1, 1), leader: A, protocol: 1, ...lists }, [], []);
   for (let round = 1; round <= 2 * EVENTS_MAX; round++) {
     told.until(10 * round, 'B1', 'C1', 'C2');
     told.until(10 * round + 1, 'B1', 'B2', 'C1', 'C2');

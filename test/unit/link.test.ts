@@ -15,6 +15,8 @@ import {
 } from '../../src/core/link/limits.js';
 import { Timers } from '../../src/core/timers.js';
 import { decodeFrame } from '../../src/wire/frame.js';
+import type { Announcement } from '../../src/wire/protocol-version.js';
+import { ANNOUNCEMENT } from '../support/announcement.js';
 import { SimulatedTime } from '../support/simulated-time.js';
 import type { WireFaults } from '../support/simulated-wire.js';
 import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
@@ -29,6 +31,7 @@ class Station {
   readonly timers = new Timers();
   readonly counts = new Map<string, number>();
   readonly heard: string[] = [];
+  readonly announced: string[] = [];
   /** Messages per (peer, incarnation of ours): what arrived, by peer. */
   readonly messages = new Map<NodeId, Uint8Array[]>();
   readonly links: Links;
@@ -45,10 +48,11 @@ class Station {
     bodyBytesMax = 500,
     receiveFramesMax = 256,
     members: ReadonlyMap<NodeId, Incarnation> | null = new Map(all.map((node) => [node, FIRST_RUN])),
+    announcement: Announcement = ANNOUNCEMENT,
   ) {
     const peers = all.filter((node) => node !== self);
     this.links = new Links(
-      { self, peers, incarnation, frameBodyBytesMax: bodyBytesMax, receiveFramesMax },
+      { self, peers, incarnation, announcement, frameBodyBytesMax: bodyBytesMax, receiveFramesMax },
       {
         now: () => time.now,
         timers: this.timers,
@@ -65,6 +69,8 @@ class Station {
         peerUp: (peer, of) => void this.heard.push(`up ${peer} ${of}`),
         peerDown: (peer, why) => void this.heard.push(`down ${peer}: ${why}`),
         givenUpBy: (peer) => void this.heard.push(`given up by ${peer}`),
+        announced: (peer, of, { speaks, release }) =>
+          void this.announced.push(`${peer} ${of}: ${release} ${speaks.min}-${speaks.max}`),
         peerReturned: (peer, of) => void this.heard.push(`returned ${peer} ${of}`),
         sendFrame: (peer, body) => {
           assert.ok(body.length <= bodyBytesMax, `frame of ${body.length} bytes`);
@@ -155,7 +161,24 @@ test('two servers meet, tell each other once, and know the round trip', () => {
     assert.equal(status.up, true);
     assert.equal(status.rttMinMicros, 100);
     assert.equal(status.incarnation, 1);
+    assert.deepEqual(stations[self]!.announced, [`${peer} 1: test 1-1`]);
   }
+});
+
+test('what a run says of itself is told once, member or not, and again of its next run', () => {
+  const { time, wire, stations, ids } = world(1, 2);
+  stations[1]!.die();
+  time.advance(100_000);
+  stations[0]!.announced.length = 0;
+  const start = (run: number, release: string): Station => new Station(
+    time, wire, one, ids, run as Incarnation, 500, 256, null, { speaks: { min: 1, max: run }, release });
+  const second = start(2, '0.1.0');
+  time.advance(500_000);
+  second.die();
+  start(3, '0.2.0');
+  time.advance(500_000);
+  assert.deepEqual(stations[0]!.announced, ['1 2: 0.1.0 1-2', '1 3: 0.2.0 1-3']);
+  assert.equal(stations[0]!.links.status()[0]!.announcement!.release, '0.2.0');
 });
 
 test('messages of one turn share a frame; one that fits a frame is never cut', () => {

@@ -26,22 +26,29 @@ const [A, B, C, D] = [0, 1, 2, 3].map(nodeId) as [NodeId, NodeId, NodeId, NodeId
 function fact(node: NodeId, change: Partial<ServerFacts> = {}): ServerFacts {
   return {
     node, incarnation: incarnation(1), isSilent: false, isHeard: true, willing: true, unheard: new Set(), recovered: 0,
-    leaseOverAt: -Infinity, ...change,
+    speaks: { min: 1, max: 1 }, leaseOverAt: -Infinity, ...change,
   };
 }
 
 function view(number: number, nodes: readonly NodeId[], change: Partial<View> = {}): View {
   const members = nodes.map((node) => ({ node, incarnation: incarnation(1), since: epoch(1) }));
-  return { epoch: epoch(number), leader: A, members, former: [], holders: [], past: [], ...change };
+  return { epoch: epoch(number), leader: A, members, protocol: 1, former: [], holders: [], past: [], ...change };
 }
 
 function next(base: View | null, number: Epoch, members: Member[], recovered: (node: NodeId) => number): View {
-  return nextView(base, { epoch: number, leader: A, members, holders: [] }, recovered);
+  return nextView(base, { epoch: number, leader: A, members, holders: [], protocol: 1 }, recovered);
 }
 
-function composed(base: View | null, facts: ServerFacts[], mayJoin = true): { in: string; leaving: number[] } {
+function composed(
+  base: View | null,
+  facts: ServerFacts[],
+  mayJoin = true,
+  protocol = 1,
+): { in: string; leaving: number[] } {
   const known = new Map(facts.map((one) => [one.node, one]));
-  const options = { leader: A, epoch: epoch(9), now: 1_000, behind: new Set<NodeId>(), mayJoin, judgesUnheard: true };
+  const options = {
+    leader: A, epoch: epoch(9), now: 1_000, behind: new Set<NodeId>(), mayJoin, judgesUnheard: true, protocol,
+  };
   const { members, leaving } = compose(base, known, options);
   return { in: members.map((run) => `${run.node}/${run.incarnation}`).join(' '), leaving: [...leaving] };
 }

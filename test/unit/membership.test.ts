@@ -14,6 +14,8 @@ import type {
   MembershipContent, MembershipMessage, MembershipMessageOf,
 } from '../../src/wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage, epochOf } from '../../src/wire/membership-messages.js';
+import type { ProtocolRange } from '../../src/wire/protocol-version.js';
+import { PROTOCOL } from '../../src/wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../../src/wire/membership-state.js';
 
 const H = 40_000;
@@ -25,6 +27,7 @@ interface Setup {
   roles?: ServerRole[];
   saved?: SavedMembership | null;
   incarnation?: number;
+  speaks?: ProtocolRange;
 }
 
 /** One engine, in the middle of what the test plays. */
@@ -36,20 +39,27 @@ class Stage {
   readonly sent: { to: NodeId; message: MembershipMessage }[] = [];
   readonly saves: { token: number; state: SavedMembership }[] = [];
   readonly counts = new Map<string, number>();
+  /** What others announce before their frames; null: nothing yet. */
+  readonly othersSpeak = new Map<NodeId, ProtocolRange | null>();
+  readonly logs: string[] = [];
   lease = 0;
   diskAnswers = true;
   readonly engine: Membership;
 
-  constructor({ self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 }: Setup = {}) {
+  constructor(setup: Setup = {}) {
+    const { self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 } = setup;
+    const announcement = { speaks: setup.speaks ?? PROTOCOL, release: '0.1.0' };
     const context = {
       now: () => this.now,
       timers: this.timers,
       emit: (effect: Effect) => void (effect.kind === 'membership-save' && this.saves.push(effect)),
-      log: () => undefined,
+      log: (_: string, event: string, fields = {}) => void this.logs.push(`${event} ${JSON.stringify(fields)}`),
       count: (name: string) => void this.counts.set(name, (this.counts.get(name) ?? 0) + 1),
     };
     const servers = roles.map((role, node) => ({ node: nodeId(node), role }));
-    const options = { self, incarnation: incarnation(run), servers, heartbeatMicros: H, leaseMicros: L, saved };
+    const options = {
+      self, incarnation: incarnation(run), announcement, servers, heartbeatMicros: H, leaseMicros: L, saved,
+    };
     this.engine = new Membership(context, options, {
       view: (view) => this.views.push(view),
       lease: (until) => (this.lease = until),
@@ -57,6 +67,10 @@ class Stage {
       send: (to, body) => this.sent.push({ to, message: decodeMembershipMessage(body) }),
     });
     this.pass(0);
+  }
+
+  announce(node: NodeId, speaks: ProtocolRange, run = 7): void {
+    this.engine.announced(node, incarnation(run), { speaks, release: '0.2.0' });
   }
 
   pass(micros: number): void {
@@ -78,6 +92,8 @@ class Stage {
   frame(from: NodeId, content: MembershipContent & { term?: number; to?: number; run?: number }): void {
     const { term = 0, to = 5, run = 7, ...rest } = content;
     const message = { ...rest, term, to: incarnation(to) };
+    const speaks = this.othersSpeak.get(from);
+    if (speaks !== null) this.announce(from, speaks ?? PROTOCOL, run);
     this.engine.onFrame(from, incarnation(run), encodeMembershipMessage(message));
     this.disk();
   }
@@ -117,7 +133,7 @@ function saved(term: number, accepted: View | null = null): SavedMembership {
 
 function view(number: number, leader: NodeId, runs: [NodeId, number][]): View {
   const members = runs.map(([node, run]) => ({ node, incarnation: incarnation(run), since: epoch(number) }));
-  return { epoch: epoch(number), leader, members, former: [], holders: [], past: [] };
+  return { epoch: epoch(number), leader, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 const heartbeat = (term: number, change: Partial<MembershipMessageOf<'heartbeat'>> = {}) =>
@@ -369,4 +385,67 @@ test('a leader leaves out at once who gave its lease back, but not the lease of 
     stage.answer(B);
     assert.deepEqual(proposed(), run === 7 ? [A, B] : [A, B, C], 'its lease is not over');
   }
+});
+
+// --- the pool's protocol (docs/decisions/versions.md)
+
+const UPGRADED = { min: 1, max: 2 };
+
+/** A, upgraded, leads; B and C speak this, if they are heard. */
+function upgradedLeader(ofB: ProtocolRange | null, ofC?: ProtocolRange): Stage {
+  const stage = new Stage({ speaks: UPGRADED });
+  stage.othersSpeak.set(B, ofB);
+  if (ofC !== undefined) stage.othersSpeak.set(C, ofC);
+  stage.frame(B, { kind: 'hello', answerWanted: false, accepted: 0 });
+  stage.elect(B);
+  for (let i = 0; i < 12; i++) {
+    stage.pass(H);
+    stage.answer(B);
+    if (ofC !== undefined && stage.last(C, 'heartbeat') !== undefined) stage.answer(C);
+  }
+  return stage;
+}
+
+const shown = ({ views }: Stage): string =>
+  views.map(({ members, protocol }) => `${protocol}: ${members.map(({ node }) => node).join('')}`).join(', ');
+
+test('the protocol rises when every configured server is heard and speaks it, and not before', () => {
+  assert.match(shown(upgradedLeader(UPGRADED, UPGRADED)), /2: 012$/);
+  assert.match(shown(upgradedLeader(UPGRADED, PROTOCOL)), /^(1: 0, )?1: 012$/, 'C is not upgraded');
+  assert.match(shown(upgradedLeader(UPGRADED)), /^(1: 0, )?1: 01$/, 'C is away');
+});
+
+test('a run whose range is not known, or has not the protocol of the pool, is not taken in', () => {
+  assert.match(shown(upgradedLeader(null)), /^1: 0$/);
+  const stage = upgradedLeader(UPGRADED, { min: 2, max: 3 });
+  assert.match(shown(stage), /2: 012$/, 'it joins with the raise that all can take');
+  const newer = upgradedLeader(PROTOCOL, { min: 2, max: 3 });
+  assert.match(shown(newer), /1: 01$/);
+  const told = newer.logs.filter((line) => line.startsWith('membership.protocol.foreign'));
+  assert.equal(told.length, 1, 'once');
+  assert.match(told[0]!, /"peer":2,"release":"0.2.0","speaks":"2 to 3","pool":1/);
+  assert.match(told[0]!, /upgrade smbpool on the others/);
+});
+
+test('who went back a release votes and accepts views, neither stands nor serves, and says why', () => {
+  const raised = { ...view(epochOf(1, 1), B, [[A, 4], [B, 7]]), protocol: 2 };
+  const stage = new Stage({ saved: saved(1, raised) });
+  stage.pass(9 * L);
+  assert.equal(stage.last(B, 'pre-vote'), undefined);
+  assert.match(stage.logs.join(), /membership.protocol.foreign .*"speaks":"1","pool":2.*install a later release/);
+  assert.equal(stage.engine.status().protocol, 2);
+  stage.frame(B, { kind: 'vote', accepted: raised.epoch, sentAt: 3, term: 2 });
+  assert.equal(stage.last(B, 'vote-answer')!.granted, true);
+  const next = { ...view(epochOf(2, 1), B, [[B, 7]]), protocol: 2 };
+  stage.frame(B, heartbeat(2, { view: next, agreed: next.epoch }));
+  assert.equal(stage.last(B, 'answer')!.accepted, next.epoch);
+  assert.deepEqual([stage.views.length, stage.lease], [0, 0]);
+});
+
+test('a view that makes us a member of what we cannot speak is refused', () => {
+  const stage = new Stage({ saved: saved(1) });
+  const wrong = { ...view(epochOf(2, 1), B, [[A, 5], [B, 7]]), protocol: 2 };
+  stage.frame(B, heartbeat(2, { view: wrong, agreed: wrong.epoch }));
+  assert.equal(stage.counts.get('membership.frame.refused.protocol'), 1);
+  assert.deepEqual([stage.views.length, stage.last(B, 'answer')], [0, undefined]);
 });

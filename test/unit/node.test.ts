@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Epoch, NodeId } from '../../src/base/ids.js';
 import type { Effect, Input } from '../../src/core/effects.js';
+import type { CoreContext } from '../../src/core/context.js';
 import type { View } from '../../src/core/views.js';
 import { PoolNode } from '../../src/core/node.js';
 
@@ -15,7 +16,7 @@ function view(number: number, runs: [number, number]): View {
   const members = runs
     .map((run, node) => ({ node: nodeId(node), incarnation: incarnation(run), since: epoch(1) }))
     .filter((member) => Number(member.incarnation) !== 0);
-  return { epoch: number as Epoch, leader: members[0]!.node, members, former: [], holders: [], past: [] };
+  return { epoch: number as Epoch, leader: members[0]!.node, members, protocol: 1, former: [], holders: [], past: [] };
 }
 
 /** Two servers whose frames arrive at once while the wire is whole. */
@@ -110,4 +111,21 @@ test('a server whose lease ran out says so once, and once when it is renewed', (
   pair.step(ALPHA, { kind: 'lease', until: pair.time + 300_000 });
   pair.advance(100_000);
   assert.deepEqual(pair.said, ['warn fenced', 'info lease-renewed']);
+});
+
+test('new code may use what the installed view says that all members speak', () => {
+  const announcement = { speaks: { min: 1, max: 3 }, release: '0.3.0' };
+  const node = new PoolNode({
+    self: ALPHA, servers: [ALPHA, BETA], incarnation: incarnation(1), announcement, frameBodyBytesMax: 1400,
+    receiveFramesMax: 512, gate: { addresses: new Map(), pid: 1, wallClockOriginMicros: 0 },
+  });
+  // what the rooms of the core are given
+  const { speaks } = Reflect.get(node, 'context') as CoreContext;
+  const gates = (): boolean[] => [1, 2, 3].map((protocol) => speaks(protocol));
+  assert.deepEqual(gates(), [false, false, false], 'no view yet');
+  node.step({ kind: 'view', view: view(1, [1, 1]) }, 1);
+  assert.deepEqual(gates(), [true, false, false], 'whatever we speak ourselves');
+  node.step({ kind: 'view', view: { ...view(2, [1, 1]), protocol: 2 } }, 2);
+  assert.deepEqual(gates(), [true, true, false]);
+  assert.deepEqual([node.status().protocol, node.status().announcements], [2, [{ node: ALPHA, announcement }]]);
 });

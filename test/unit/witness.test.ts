@@ -51,6 +51,7 @@ class Scene {
       emit: (effect) => void this.effects.push(effect),
       send: (_peer, message) => this.sent.push(message) > 0,
       isUp: () => true,
+      speaks: (protocol) => protocol === 1,
       isFenced: () => false,
       log: () => undefined,
       count: () => undefined,

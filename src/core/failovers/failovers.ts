@@ -299,6 +299,8 @@ export class Failovers {
     for (const server of joined) if (isNews(server)) causes.push({ what: 'joined', server });
     const isOtherLead = former !== null && termOf(former.epoch) !== termOf(view.epoch);
     if (isOtherLead) causes.push({ what: 'leader', server: view.leader });
+    const { leader: server, protocol } = view;
+    if (former !== null && former.protocol !== protocol) causes.push({ what: 'protocol', server, protocol });
     return causes;
   }
 

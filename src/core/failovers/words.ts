@@ -10,6 +10,8 @@ export interface Cause {
   micros?: Micros | null;
   /** unheard: who does not hear it, or is not heard by it. */
   by?: readonly NodeId[];
+  /** protocol: which one. */
+  protocol?: number;
   /** Who leads: knows more. */
   leader?: NodeId;
 }
@@ -21,7 +23,7 @@ export function describeCause(cause: Cause, nameOf: NameOf): CauseReport {
   return { what, server, text: causeText(cause, nameOf), remedy: causeRemedy(cause, nameOf) };
 }
 
-function causeText({ what, server, micros, by }: Cause, nameOf: NameOf): string {
+function causeText({ what, server, micros, by, protocol }: Cause, nameOf: NameOf): string {
   const name = nameOf(server);
   switch (what) {
     case 'silent':
@@ -42,6 +44,8 @@ function causeText({ what, server, micros, by }: Cause, nameOf: NameOf): string 
       return `${name} was left out, although it was heard here`;
     case 'leader':
       return `${name} leads from now on`;
+    case 'protocol':
+      return `all servers are upgraded: the pool speaks protocol ${protocol} from now on`;
   }
 }
 

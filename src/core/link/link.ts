@@ -10,6 +10,7 @@ import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import { epoch as toEpoch, incarnation as toIncarnation } from '../../base/ids.js';
 import type { Frame } from '../../wire/frame.js';
 import { decodeFrame } from '../../wire/frame.js';
+import type { Announcement } from '../../wire/protocol-version.js';
 import type { SendMode } from '../context.js';
 import type { Micros } from '../effects.js';
 import {
@@ -29,6 +30,8 @@ export interface LinkOptions {
   peers: readonly NodeId[];
   /** Of this run of ours; above 0 and higher than in every earlier run. */
   incarnation: Incarnation;
+  /** What we tell every peer of ourselves. */
+  announcement: Announcement;
   /** Largest body of one frame, before sealing. */
   frameBodyBytesMax: number;
   /** Frames the receive ring holds; the windows of all peers together take at most half of it. */
@@ -50,11 +53,12 @@ export class Links {
     assert(options.incarnation > 0, 'an incarnation is above 0');
     const share = Math.floor(options.receiveFramesMax / 2 / Math.max(1, options.peers.length));
     const window = Math.max(1, Math.min(WINDOW_FRAMES_MAX, share));
-    const { incarnation, frameBodyBytesMax } = options;
+    const { incarnation, announcement, frameBodyBytesMax } = options;
     const epoch = (): Epoch => this.epoch;
     for (const peer of options.peers) {
       assert(peer !== options.self, 'no link to ourselves');
-      this.peers.set(peer, new PeerLink({ peer, incarnation, epoch, frameBodyBytesMax, window }, context, events));
+      const about = { peer, incarnation, announcement, epoch, frameBodyBytesMax, window };
+      this.peers.set(peer, new PeerLink(about, context, events));
     }
     this.links = [...this.peers.values()];
     context.timers.at(0, () => this.onTick());
@@ -102,7 +106,7 @@ export class Links {
       frame = decodeFrame(body);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
-      link.refuse(error.reason);
+      link.refuse(error.reason, true);
       return;
     }
     link.onFrame(incarnation, frame);

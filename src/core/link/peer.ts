@@ -14,6 +14,8 @@ import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import { incarnation as toIncarnation } from '../../base/ids.js';
 import type { Frame, FrameContent, FrameTimes } from '../../wire/frame.js';
 import { encodeFrame } from '../../wire/frame.js';
+import type { Announcement } from '../../wire/protocol-version.js';
+import { rangeText } from '../../wire/protocol-version.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
 import {
@@ -54,6 +56,8 @@ export interface LinkEvents {
   givenUpBy(peer: NodeId): void;
   /** The same incarnation is heard again after peerDown; nothing was lost. */
   peerReturned?(peer: NodeId, incarnation: Incarnation): void;
+  /** What this run of the peer, member or not, says of itself; once, as soon as it is heard. */
+  announced?(peer: NodeId, incarnation: Incarnation, announcement: Announcement): void;
   sendFrame(peer: NodeId, body: Uint8Array): void;
 }
 
@@ -63,6 +67,8 @@ export interface LinkStatus {
   up: boolean;
   /** The peer's; null before the first contact. */
   incarnation: Incarnation | null;
+  /** What that run says of itself; null before its first hello. */
+  announcement: Announcement | null;
   /** Smoothed round trip; null before the first measurement. */
   rttMicros: number | null;
   rttMinMicros: number | null;
@@ -94,6 +100,7 @@ const SENT = {
 export interface PeerLinkOptions {
   peer: NodeId;
   incarnation: Incarnation;
+  announcement: Announcement;
   frameBodyBytesMax: number;
   /** Of the view that we installed. */
   epoch: () => Epoch;
@@ -109,6 +116,8 @@ export class PeerLink {
   lastHeardAt: Micros = 0;
   lastHelloAt: Micros = -Infinity;
   private remote = toIncarnation(0);
+  /** Of that run; null: not heard yet. */
+  private announcement: Announcement | null = null;
   /** The run of the peer that is a member; 0 if none is. */
   private member = toIncarnation(0);
   /** The run that we had contact with last; 0 before the first. */
@@ -163,6 +172,7 @@ export class PeerLink {
       peer: this.options.peer,
       up: this.up,
       incarnation: this.remote === 0 ? null : this.remote,
+      announcement: this.announcement,
       rttMicros: this.rttMicros === null ? null : Math.round(this.rttMicros),
       rttMinMicros: this.rttMinMicros,
       ...this.totals,
@@ -255,7 +265,10 @@ export class PeerLink {
     if (incarnation < this.remote) return this.refuse('incarnation-old');
     if (incarnation > this.remote) this.switchTo(incarnation);
     this.totals.framesReceived++;
-    if (frame.kind === 'hello' || frame.kind === 'heartbeat') this.noteTimes(frame.times, frame.toIncarnation);
+    if (frame.kind === 'hello' || frame.kind === 'heartbeat') {
+      this.noteTimes(frame.times, frame.toIncarnation);
+      this.noteAnnouncement(frame.announcement);
+    }
     this.remoteWindow = frame.window;
     if (frame.toIncarnation !== this.options.incarnation) {
       if (frame.kind === 'hello') this.sendHello();
@@ -275,14 +288,22 @@ export class PeerLink {
     this.takeData(frame);
   }
 
-  /** Counts a frame or part that must not be applied; logs each cause once. */
-  refuse(reason: string): void {
+  /** Counts a frame or part that must not be applied; logs each cause once. `isUnknown`: nothing that we know. */
+  refuse(reason: string, isUnknown = false): void {
     this.totals.refused++;
     this.context.count(`link.frame.refused.${reason}`);
     if (this.refusalsLogged.has(reason)) return;
     this.refusalsLogged.add(reason);
     const level = ORDINARY_REFUSALS.some((one) => reason.startsWith(one)) ? 'debug' : 'warn';
-    this.context.log(level, 'link.frame.refused', { peer: this.options.peer, reason, note: 'logged once per cause' });
+    const fields = { peer: this.options.peer, reason, note: 'logged once per cause' };
+    this.context.log(level, 'link.frame.refused', isUnknown ? { ...fields, remedy: this.remedy() } : fields);
+  }
+
+  private remedy(): string {
+    const { speaks, release } = this.announcement ?? { speaks: null, release: 'not told' };
+    const range = speaks === null ? '' : `, which speaks protocol ${rangeText(speaks)}`;
+    const there = `release ${release}${range}`;
+    return `this server does not know such frames: smbpool there is ${there}; run releases that belong together`;
   }
 
   /** From here on the link is one with this later run of the peer. */
@@ -291,6 +312,7 @@ export class PeerLink {
     this.goDown('started anew');
     this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
     this.remote = incarnation;
+    this.announcement = null;
     this.sending.restart(1);
     this.receiving.restart(0);
     this.waitingSince = null;
@@ -328,6 +350,12 @@ export class PeerLink {
     this.met = this.remote;
     if (this.announced === this.remote) this.events.peerReturned?.(peer, this.remote);
     else this.announceMember();
+  }
+
+  private noteAnnouncement(announcement: Announcement): void {
+    if (this.announcement !== null) return;
+    this.announcement = announcement;
+    this.events.announced?.(this.options.peer, this.remote, announcement);
   }
 
   private noteTimes(times: FrameTimes, echoedIncarnation: Incarnation): void {
@@ -446,11 +474,12 @@ export class PeerLink {
 
   sendHello(): void {
     this.lastHelloAt = this.context.now();
-    this.emit({ kind: 'hello', answerWanted: !this.up, times: this.times() });
+    const { announcement } = this.options;
+    this.emit({ kind: 'hello', answerWanted: !this.up, times: this.times(), announcement });
   }
 
   sendHeartbeat(): void {
-    this.emit({ kind: 'heartbeat', times: this.times() });
+    this.emit({ kind: 'heartbeat', times: this.times(), announcement: this.options.announcement });
   }
 
   private times(): FrameTimes {

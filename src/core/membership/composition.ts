@@ -6,6 +6,8 @@ import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import { VIEW_BYTES_MAX } from '../../wire/membership-messages.js';
 import type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
 import { FORMER_VIEWS_MAX, viewBytes } from '../../wire/membership-views.js';
+import { isWithin } from '../../wire/protocol-version.js';
+import type { ProtocolRange } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 
 export type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
@@ -40,6 +42,8 @@ export interface ServerFacts {
   unheard: ReadonlySet<NodeId>;
   /** The newest view whose consequences its present run has behind it; 0: none. */
   recovered: number;
+  /** The protocols of its present run; null: it did not say yet. */
+  speaks: ProtocolRange | null;
   /** When the lease of the member of this number is over by any clock. */
   leaseOverAt: Micros;
 }
@@ -52,6 +56,7 @@ export interface LeaveReason {
 
 export interface Composition {
   members: Member[];
+  protocol: number;
   /** Members that shall leave, also those whose lease is not over yet: they get no lease any more. */
   leaving: ReadonlySet<NodeId>;
   /** Of each that is leaving; for people. */
@@ -72,9 +77,11 @@ export function compose(
     mayJoin: boolean;
     /** Whether members may be left out because links are silent. */
     judgesUnheard: boolean;
+    /** All members of the base speak it. */
+    protocol: number;
   },
 ): Composition {
-  const { leader, epoch, now, behind, mayJoin, judgesUnheard } = options;
+  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol } = options;
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
@@ -98,9 +105,10 @@ export function compose(
   // whoever still has a lease that must run out will leave soon: one view for both
   if (left.length === leaving.size) {
     const nodes = members.map(({ node }) => node);
-    for (const { node, incarnation, isHeard, willing } of facts.values()) {
+    for (const { node, incarnation, isHeard, willing, speaks } of facts.values()) {
       const run = { node, incarnation };
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
+      if (speaks === null || !isWithin(speaks, protocol)) continue;
       if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
       nodes.push(node);
@@ -108,7 +116,7 @@ export function compose(
       members.push({ ...run, since: epoch });
     }
   }
-  return { members: members.sort((a, b) => a.node - b.node), leaving, reasons, joined, left };
+  return { members: members.sort((a, b) => a.node - b.node), protocol, leaving, reasons, joined, left };
 }
 
 function whyLeaving({ incarnation }: Run, known: ServerFacts | undefined): LeaveReason['why'] | null {
@@ -180,7 +188,7 @@ export function nextHolders(base: View | null, members: readonly Run[], facts: H
 /** The view of these members that follows `base`; `recovered` is what each member's run has behind it. */
 export function nextView(
   base: View | null,
-  next: { epoch: Epoch; leader: NodeId; members: Member[]; holders: NodeId[] },
+  next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol'>,
   recovered: (node: NodeId) => number,
 ): View {
   const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));

@@ -5,6 +5,7 @@
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessageOf } from '../../wire/membership-messages.js';
 import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
+import { isWithin } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
@@ -14,6 +15,7 @@ import {
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext, Saving } from './saving.js';
+import type { KnownServer, Versions } from './versions.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
 import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
 
@@ -37,6 +39,8 @@ export interface LeaderOptions {
   majority: number;
   /** Servers that lead and become members. */
   servers: readonly NodeId[];
+  /** What each server's run speaks. */
+  versions: Versions;
 }
 
 export interface LeaderNews {
@@ -198,7 +202,7 @@ export class Leading {
   }
 
   private facts(): Map<NodeId, ServerFacts> {
-    const { leaseMicros, self, servers } = this.options;
+    const { leaseMicros, self, servers, versions } = this.options;
     const now = this.context.now();
     const all = new Map<NodeId, ServerFacts>();
     for (const node of servers) {
@@ -206,7 +210,7 @@ export class Leading {
       if (peer === undefined) {
         const { willing, unheard, recovered } = this.own();
         const lease = { isSilent: false, isHeard: true, leaseOverAt: -Infinity };
-        all.set(node, { ...self, ...lease, willing, unheard, recovered });
+        all.set(node, { ...self, ...lease, willing, unheard, recovered, speaks: versions.speaks(self) });
         continue;
       }
       const { incarnation, heardAt, willing, unheard, recovered } = peer;
@@ -218,6 +222,7 @@ export class Leading {
         willing,
         unheard,
         recovered,
+        speaks: versions.speaks(peer),
         leaseOverAt: this.authority.leaseOverAt(node),
       });
     }
@@ -248,7 +253,8 @@ export class Leading {
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
     const holders = this.holdersOf(base, composition);
     const isChange =
-      composition.joined.length > 0 || composition.left.length > 0 || holders.length > (base?.holders.length ?? 0);
+      composition.joined.length > 0 || composition.left.length > 0 || holders.length > (base?.holders.length ?? 0)
+      || composition.protocol !== base?.protocol;
     if (this.agreed !== null && !isChange) return;
     this.proposeComposition(base, composition);
   }
@@ -267,7 +273,22 @@ export class Leading {
     const now = this.context.now();
     const judgesUnheard = now - this.authoritySince >= UNHEARD_AFTER_MICROS;
     const leader = this.options.self.node;
-    return compose(base, this.facts(), { leader, epoch, now, behind, mayJoin, judgesUnheard });
+    const facts = this.facts();
+    const protocol = mayJoin ? this.options.versions.next(base, this.knownServers()) : base!.protocol;
+    for (const server of facts.values()) this.complainOfForeign(server, protocol);
+    return compose(base, facts, { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol });
+  }
+
+  private knownServers(): KnownServer[] {
+    const now = this.context.now();
+    const others = this.peers.all.map(({ node, incarnation, heardAt }): KnownServer => {
+      return { node, incarnation, isHeard: now - heardAt < this.options.leaseMicros };
+    });
+    return [{ ...this.options.self, isHeard: true }, ...others];
+  }
+
+  private complainOfForeign({ speaks, ...run }: ServerFacts, protocol: number): void {
+    if (run.isHeard && speaks !== null && !isWithin(speaks, protocol)) this.options.versions.refused(run, protocol);
   }
 
   private nextEpoch(): Epoch {
@@ -279,9 +300,9 @@ export class Leading {
     const leader = this.options.self.node;
     const recovered = (node: NodeId): number => this.recoveredBy(node);
     const make = (next: Composition): View => {
-      const { members } = next;
+      const { members, protocol } = next;
       const holders = this.holdersOf(base, next);
-      return nextView(base, { epoch: this.nextEpoch(), leader, members, holders }, recovered);
+      return nextView(base, { epoch: this.nextEpoch(), leader, members, holders, protocol }, recovered);
     };
     const view = make(composition);
     if (fits(view)) return this.propose(view, composition);

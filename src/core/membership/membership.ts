@@ -10,6 +10,7 @@ import { DecodeError } from '../../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessage, MembershipMessageOf } from '../../wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
+import type { Announcement } from '../../wire/protocol-version.js';
 import type { ConfiguredServer, SavedMembership } from '../../wire/membership-state.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
@@ -22,6 +23,7 @@ import type { MembershipContext } from './saving.js';
 import { Saving } from './saving.js';
 import type { LeaveReason, View } from './composition.js';
 import { isOver, names } from './composition.js';
+import { Versions } from './versions.js';
 import { Candidacy, Voting } from './voting.js';
 
 export type { MembershipContext } from './saving.js';
@@ -31,6 +33,8 @@ export interface MembershipOptions {
   self: NodeId;
   /** Of this run of ours; above 0 and higher than in every earlier run. */
   incarnation: Incarnation;
+  /** What our run tells all others of itself. */
+  announcement: Announcement;
   /** All that are configured, ourselves included. */
   servers: readonly ConfiguredServer[];
   heartbeatMicros: Micros;
@@ -63,6 +67,8 @@ export interface MembershipStatus {
   leader: NodeId | null;
   /** The newest agreed view that we know, whether it names us or not. */
   view: View | null;
+  /** Of the newest view that we know, agreed or on our disk; null: we know none. */
+  protocol: number | null;
   isOver: boolean;
   /** A leader's, by our clock; null: we do not lead. */
   authorityUntil: Micros | null;
@@ -89,6 +95,7 @@ export class Membership {
   private readonly saving: Saving;
   private readonly voting: Voting;
   private readonly ownLease: OwnLease;
+  private readonly versions: Versions;
   private readonly majority: number;
   private readonly isServer: boolean;
   private leading: Leading | null = null;
@@ -126,6 +133,7 @@ export class Membership {
     this.peers = new Peers(servers.filter(({ node }) => node !== self));
     this.isFresh = saved === null;
     if (saved !== null) this.compareServers(saved, servers);
+    this.versions = new Versions(context, this.run, options.announcement);
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
     // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
     const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
@@ -133,6 +141,7 @@ export class Membership {
     this.ownLease = new OwnLease((until) => events.lease(until));
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
+    this.lookAtProtocol(this.saving.accepted);
   }
 
   private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {
@@ -163,6 +172,11 @@ export class Membership {
    */
   setAllHold(allHold: boolean): void {
     this.allHold = allHold;
+  }
+
+  /** A run of another configured server says this of itself. */
+  announced(node: NodeId, incarnation: Incarnation, announcement: Announcement): void {
+    this.versions.announced(node, incarnation, announcement);
   }
 
   /** The configured servers that our links do not hear, for as long as a lease. */
@@ -200,6 +214,7 @@ export class Membership {
       term: saving.term,
       leader: this.hasLeader ? this.leader : null,
       view: this.installed,
+      protocol: (this.installed ?? saving.accepted)?.protocol ?? null,
       isOver: this.over,
       authorityUntil: leading?.authority.until ?? null,
       leaseUntil: this.ownLease.until,
@@ -269,7 +284,8 @@ export class Membership {
     this.hasLeader = false;
     this.leaderlessSince ??= now;
     const isLate = now - dueAt >= heartbeatMicros;
-    if (isLate || this.over || !this.willing) return this.standLater(now + (isLate ? 0 : leaseMicros));
+    const isAble = !this.over && this.willing && this.versions.canJoin(this.saving.accepted);
+    if (isLate || !isAble) return this.standLater(now + (isLate ? 0 : leaseMicros));
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
@@ -334,7 +350,10 @@ export class Membership {
     context.count('membership.elected');
     context.log('info', 'membership.leads', { term });
     const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
-    const own = { self: { node: self, incarnation }, heartbeatMicros, leaseMicros, majority: this.majority, servers };
+    const own = {
+      self: { node: self, incarnation }, heartbeatMicros, leaseMicros, majority: this.majority, servers,
+      versions: this.versions,
+    };
     const news = () => ({
       willing: this.willing,
       unheard: this.unheard,
@@ -539,6 +558,7 @@ export class Membership {
   private adopt({ term, view }: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): boolean {
     const { saving } = this;
     if (view === null || this.candidacy === null || view.epoch <= saving.acceptedEpoch) return false;
+    if (this.isUnspeakable(view)) return false;
     this.candidacy = null;
     if (term > saving.term) saving.change({ term, votedFor: null, accepted: view });
     else saving.change({ accepted: view });
@@ -561,6 +581,7 @@ export class Membership {
   private onHeartbeat(peer: Peer, message: MembershipMessageOf<'heartbeat'>): void {
     const { saving, context } = this;
     const now = context.now();
+    if (message.view !== null && this.isUnspeakable(message.view)) return this.refuse(peer.node, 'protocol');
     // the sender learns that its term is over
     if (message.term < saving.term) return this.answer(peer, 0);
     if (message.term > saving.term) this.raiseTerm(message.term);
@@ -639,9 +660,19 @@ export class Membership {
     if (view.epoch <= (this.installed?.epoch ?? 0)) return;
     this.installed = view;
     this.context.count('membership.installed');
+    this.lookAtProtocol(view);
     if (this.over || !this.isServer) return;
     if (names(view, this.run)) return this.events.view(view);
     if (isOver(view, this.run)) this.endRun(view);
+  }
+
+  /** It makes us a member of what we cannot speak: whoever proposed it errs. */
+  private isUnspeakable(view: View): boolean {
+    return names(view, this.run) && !this.versions.canJoin(view);
+  }
+
+  private lookAtProtocol(view: View | null): void {
+    if (view !== null && this.isServer && !this.versions.canJoin(view)) this.versions.cannotJoin(view);
   }
 
   private endRun(view: View): void {

@@ -7,6 +7,7 @@ import type { Micros } from '../../../src/core/effects.js';
 import type { Run, View } from '../../../src/core/membership/composition.js';
 import { names } from '../../../src/core/membership/composition.js';
 import { termOf } from '../../../src/wire/membership-messages.js';
+import { VersionChecker } from './version-checker.js';
 import type { SavedMembership } from '../../../src/wire/membership-state.js';
 
 export interface Violation {
@@ -22,9 +23,11 @@ interface Lease extends Run {
 
 export class MembershipChecker {
   readonly violations: Violation[] = [];
+  private readonly majority: number;
   /** The newest view that a majority has on disk. */
   newest: View | null = null;
   agreements = 0;
+  readonly versions: VersionChecker;
   private readonly contents = new Map<number, string>();
   private readonly acceptedBy = new Map<number, Set<NodeId>>();
   private readonly agreed: View[] = [];
@@ -39,9 +42,12 @@ export class MembershipChecker {
 
   constructor(
     private readonly now: () => Micros,
-    private readonly majority: number,
+    nodes: readonly NodeId[],
     private readonly onAgreed: (view: View) => void,
-  ) {}
+  ) {
+    this.majority = Math.floor(nodes.length / 2) + 1;
+    this.versions = new VersionChecker(now, nodes, (rule, text) => this.fail(rule, text));
+  }
 
   fail(rule: string, text: string): void {
     this.violations.push({ at: this.now(), rule, text });
@@ -72,6 +78,7 @@ export class MembershipChecker {
     this.agreements++;
     const before = this.newest;
     this.agreed.push(view);
+    this.versions.agree(view);
     if (before !== null && view.epoch < before.epoch) {
       // a slow disk completes the majority of a former leader's view: the next leader must have known of it
       this.checkFormer(before);
@@ -109,6 +116,7 @@ export class MembershipChecker {
 
   installed(run: Run, view: View): void {
     this.content(view);
+    this.versions.installed(run, view);
     if ((this.acceptedBy.get(view.epoch)?.size ?? 0) < this.majority) {
       this.fail('installed-is-agreed', `${key(run)} installs ${view.epoch}, which no majority accepted`);
     }

@@ -5,7 +5,7 @@
  */
 import { Command, InvalidArgumentError } from 'commander';
 import type { Measured } from './run.js';
-import { describeMeasured, simulate } from './run.js';
+import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
 import { SABOTAGES, describeSettings, settingsOf } from './settings.js';
 
@@ -25,14 +25,16 @@ const options = new Command('membership')
   .parse()
   .opts<{ seed: number; runs: number; sabotage: Sabotage; trace: number; keepGoing: boolean }>();
 
-const measured: Measured = { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [] };
+const measured = noMeasured();
 let failed = 0;
 let agreements = 0;
+let raises = 0;
 console.log(`seed ${options.seed}, ${options.runs} runs`);
 for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
   const settings = settingsOf(seed, options.sabotage);
   const result = simulate(settings);
   agreements += result.agreements;
+  raises += result.raises;
   for (const name of Object.keys(measured) as (keyof Measured)[]) measured[name].push(...result.measured[name]);
   if (result.violations.length === 0) continue;
   failed++;
@@ -44,5 +46,5 @@ for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
   if (!options.keepGoing) break;
 }
 for (const line of describeMeasured(measured)) console.log(line);
-console.log(`${agreements} views agreed, ${failed} runs failed`);
+console.log(`${agreements} views agreed, the protocol rose ${raises} times, ${failed} runs failed`);
 process.exitCode = failed === 0 ? 0 : 1;

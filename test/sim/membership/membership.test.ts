@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Measured } from './run.js';
-import { describeMeasured, simulate } from './run.js';
+import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
 import { describeSettings, settingsOf } from './settings.js';
 
@@ -29,6 +29,10 @@ const CANARIES: { sabotage: Sabotage; rule: string; runs: number }[] = [
   { sabotage: 'old-term-counts', rule: 'installed-is-agreed', runs: 60 },
   { sabotage: 'no-pre-vote', rule: 'returning-changes-no-leader', runs: 20 },
   { sabotage: 'judge-asleep', rule: 'naps-leave-nobody-out', runs: 60 },
+  { sabotage: 'take-everybody', rule: 'members-speak-it', runs: 60 },
+  { sabotage: 'ask-members-only', rule: 'rises-when-all-can', runs: 60 },
+  { sabotage: 'protocol-falls', rule: 'protocol-never-falls', runs: 60 },
+  { sabotage: 'foreign-stands', rule: 'members-speak-it', runs: 60 },
 ];
 
 function runOne(seed: number): Measured {
@@ -47,7 +51,7 @@ function runOne(seed: number): Measured {
 }
 
 test(`${RUNS} simulated runs of the membership keep all rules`, (t) => {
-  const total: Measured = { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [] };
+  const total = noMeasured();
   for (let seed = seedBase; seed < seedBase + RUNS; seed++) {
     const measured = runOne(seed);
     for (const name of Object.keys(total) as (keyof Measured)[]) total[name].push(...measured[name]);

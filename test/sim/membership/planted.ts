@@ -1,6 +1,10 @@
 /** Bugs planted in the membership, which the checker must find: each undoes one rule that safety or liveness needs. */
 import type { Membership } from '../../../src/core/membership/membership.js';
 import type { Micros } from '../../../src/core/effects.js';
+import { names } from '../../../src/core/membership/composition.js';
+import type { KnownServer, Versions } from '../../../src/core/membership/versions.js';
+import type { View } from '../../../src/core/views.js';
+import { RELEASES } from './releases.js';
 import type { Sabotage } from './settings.js';
 
 type Method = (...given: unknown[]) => unknown;
@@ -66,8 +70,35 @@ export function plant(engine: Membership, sabotage: Sabotage): void {
     case 'judge-asleep':
       Reflect.set(partOf(engine, 'peers'), 'slept', () => undefined);
       return;
+    case 'take-everybody':
+    case 'ask-members-only':
+    case 'protocol-falls':
+    case 'foreign-stands':
+      return plantInVersions(partOf(engine, 'versions'), sabotage);
     default:
       plantInLeader(engine, sabotage);
+  }
+}
+
+function plantInVersions(
+  versions: object,
+  sabotage: 'take-everybody' | 'ask-members-only' | 'protocol-falls' | 'foreign-stands',
+): void {
+  const next = methodOf(versions, 'next') as Versions['next'];
+  switch (sabotage) {
+    case 'take-everybody':
+      Reflect.set(versions, 'speaks', () => ({ min: 1, max: RELEASES }));
+      return;
+    case 'ask-members-only':
+      Reflect.set(versions, 'next', (base: View | null, servers: KnownServer[]) =>
+        next(base, servers.filter((server) => base === null || names(base, server))));
+      return;
+    case 'protocol-falls':
+      Reflect.set(versions, 'next', (base: View | null, servers: KnownServer[]) =>
+        next(base === null ? null : { ...base, protocol: 1 }, servers));
+      return;
+    case 'foreign-stands':
+      Reflect.set(versions, 'canJoin', () => true);
   }
 }
 

@@ -12,6 +12,8 @@ import type { View } from '../../../src/core/views.js';
 import type { ConfiguredServer } from '../../../src/wire/membership-state.js';
 import { SimulatedTime } from '../../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../../support/simulated-wire.js';
+import { isWithin } from '../../../src/wire/protocol-version.js';
+import { Announcements, RELEASES, announcementOf, otherRelease } from './releases.js';
 import { Trace } from '../trace.js';
 import type { Violation } from './checker.js';
 import { MembershipChecker } from './checker.js';
@@ -32,6 +34,12 @@ export interface Measured {
   memberSilent: Micros[];
   leaderSilent: Micros[];
   leaderCrashed: Micros[];
+  foreign: Micros[];
+}
+
+/** Nothing measured yet. */
+export function noMeasured(): Measured {
+  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [] };
 }
 
 export interface RunResult {
@@ -39,31 +47,35 @@ export interface RunResult {
   trace: Trace;
   measured: Measured;
   agreements: number;
+  /** How often the pool's protocol rose. */
+  raises: number;
 }
 
 class Run {
   private readonly time = new SimulatedTime();
   private readonly prng: Prng;
+  private readonly releasePrng: Prng;
   private readonly trace = new Trace();
   private readonly wire: SimulatedWire;
   private readonly stations: Station[];
   private readonly checker: MembershipChecker;
-  private readonly measured: Measured = {
-    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [],
-  };
+  private readonly measured = noMeasured();
   private troubled = false;
 
   constructor(private readonly settings: Settings) {
     this.prng = new Prng(settings.seed ^ 0x5eed);
+    this.releasePrng = new Prng(settings.seed ^ 0x0ff1ce);
     this.wire = new SimulatedWire(this.time, this.prng, PERFECT_WIRE);
     const count = settings.servers + (settings.witness ? 1 : 0);
     const servers = Array.from({ length: count }, (_, node): ConfiguredServer => {
       return { node: nodeId(node), role: node < settings.servers ? 'server' : 'witness' };
     });
-    this.checker = new MembershipChecker(() => this.time.now, Math.floor(count / 2) + 1, () => undefined);
-    const { time, wire, prng, trace, checker } = this;
+    const nodes = servers.map(({ node }) => node);
+    this.checker = new MembershipChecker(() => this.time.now, nodes, () => undefined);
+    const { time, wire, prng, releasePrng, trace, checker } = this;
+    const announcements = new Announcements();
     const world: StationWorld = {
-      time, wire, prng, trace, checker, settings, servers, troubled: () => this.troubled,
+      time, wire, prng, releasePrng, trace, checker, settings, servers, announcements, troubled: () => this.troubled,
     };
     this.stations = servers.map(({ node, role }) => new Station(world, node, role));
   }
@@ -75,7 +87,8 @@ class Run {
       this.checker.fail('no-exception', (error as Error).stack ?? String(error));
     }
     const { trace, measured } = this;
-    return { violations: this.checker.violations, trace, measured, agreements: this.checker.agreements };
+    const { violations, agreements, versions } = this.checker;
+    return { violations, trace, measured, agreements, raises: versions.raises };
   }
 
   private play(): void {
@@ -86,7 +99,7 @@ class Run {
     }
     if (this.prng.chance(0.3)) this.settle(this.measured.formed);
     this.makeTrouble();
-    this.settle(this.measured.settled);
+    this.settle(this.measured.settled, true);
     if (this.failed) return;
     this.blink();
     this.leaderSleeps();
@@ -97,6 +110,8 @@ class Run {
     }
     this.outage();
     this.leaderNaps();
+    this.upgradeAll();
+    this.goBack();
   }
 
   private get failed(): boolean {
@@ -112,12 +127,14 @@ class Run {
     const end = time.now + settings.faultMicros;
     while (time.now < end && !this.failed) {
       time.advance(1 + prng.below(2 * settings.troubleMicros));
-      this.oneTrouble();
+      if (settings.release !== null && this.releasePrng.chance(0.5)) this.changeRelease();
+      else this.oneTrouble();
     }
     this.troubled = false;
     this.trace.add(time.now, () => 'faults stop');
     this.wire.faults = PERFECT_WIRE;
     this.wire.heal();
+    if (settings.release !== null) this.finishUpgrade();
     for (const station of this.stations) {
       station.hearsNot([]);
       station.willing = true;
@@ -157,6 +174,42 @@ class Run {
         this.note('the wire is whole');
         return wire.heal();
     }
+  }
+
+  private changeRelease(): void {
+    const station = this.releasePrng.pick(this.stations);
+    const release = otherRelease(station.release, this.releasePrng);
+    station.install(release, this.releasePrng.chance(0.7) ? 1 + this.releasePrng.below(50_000) : null);
+  }
+
+  /** The highest protocol that anybody wrote down: servers that cannot speak it have to be upgraded. */
+  private protocolAnywhere(): number {
+    return Math.max(1, ...this.stations.map((station) => station.protocolOnDisk));
+  }
+
+  /** People end what they began: all get the newest release that they wanted, but sometimes one is forgotten. */
+  private finishUpgrade(): void {
+    const protocol = this.protocolAnywhere();
+    const release = Math.min(RELEASES, protocol + this.releasePrng.below(2));
+    const forgotten = this.releasePrng.chance(0.3) ? this.releasePrng.pick(this.stations) : null;
+    for (const station of this.stations) {
+      const wanted = station === forgotten ? protocol : release;
+      if (station.release !== wanted) station.install(wanted, 1_000);
+    }
+  }
+
+  /** A raise that was under way when its release was chosen leaves a server foreign: its status says so. */
+  private heedStatus(): void {
+    if (this.settings.release === null) return;
+    const protocol = this.protocolAnywhere();
+    for (const station of this.stations) {
+      if (!isWithin(announcementOf(station.release).speaks, protocol)) station.install(protocol, 1_000);
+    }
+  }
+
+  /** The highest that all configured servers speak. */
+  private protocolWanted(): number {
+    return Math.min(...this.stations.map(({ release }) => release));
   }
 
   /** Two do not hear each other for a while; then a third, on whom one of them relies, forgets all but its disk. */
@@ -204,17 +257,19 @@ class Run {
     }
     const leaders = this.stations.filter(({ engine }) => engine?.status().role === 'leader');
     if (leaders.length !== 1 || leaders[0]!.self !== view.leader) return `${leaders.length} lead`;
+    if (view.protocol !== this.protocolWanted()) return `protocol ${view.protocol}, not ${this.protocolWanted()}`;
     if (leaders[0]!.engine!.status().leaving.length > 0) return 'somebody is about to be left out';
     return null;
   }
 
-  private settle(into: Micros[]): void {
+  private settle(into: Micros[], heedsStatus = false): void {
     const from = this.time.now;
     // what the last fault left: a process stopped or dead for up to 1.5 s, a save of up to 1 s
     const bound = SETTLE_MICROS_MAX + 1_500_000;
     let ready = from;
     while (this.broken() !== null) {
       if (this.failed) return;
+      if (heedsStatus) this.heedStatus();
       const isUp = this.stations.every(({ engine, isStopped, isLeaving }) => {
         return engine !== null && !isStopped && !isLeaving;
       });
@@ -362,6 +417,43 @@ class Run {
     if (!this.failed && this.runs() !== before) this.checker.fail(rule, `${before} became ${this.runs()}`);
   }
 
+  /** Server after server gets the next release: the protocol is as before until the last, and rises then. */
+  private upgradeAll(): void {
+    if (this.failed || this.settings.release === null) return;
+    const before = this.checker.newest!.protocol;
+    for (const station of this.stations) {
+      if (station.release === RELEASES || station.release > before) continue;
+      station.install(before + 1, 1 + this.releasePrng.below(100_000));
+      this.settle([]);
+      if (this.failed) return;
+    }
+  }
+
+  /** One gets the release of before, which does not speak the pool's protocol: it is out, and the others go on. */
+  private goBack(): void {
+    if (this.failed || this.settings.release === null) return;
+    const { protocol } = this.checker.newest!;
+    const servers = this.stations.filter(({ role }) => role === 'server');
+    if (protocol === 1 || servers.length === 1) return;
+    const station = this.releasePrng.pick(servers);
+    const { release } = station;
+    const old = { node: station.self, incarnation: station.incarnation as number };
+    station.install(protocol - 1, 10_000);
+    this.waitWithout(old, this.measured.foreign);
+    this.time.advance(SETTLE_MICROS_MAX);
+    if (this.failed) return;
+    if (this.checker.newest!.members.some(({ node }) => node === station.self)) {
+      this.checker.fail('foreign-are-out', `server ${station.self}`);
+    }
+    for (const other of this.others(station.self)) {
+      const until = other.engine?.status().leaseUntil ?? 0;
+      if (other.trueTime(until) > this.time.now) continue;
+      this.checker.fail('others-go-on', `server ${other.self} does not serve without ${station.self}`);
+    }
+    station.install(release, 10_000);
+    this.settle([]);
+  }
+
   private crashLeader(): void {
     if (this.failed) return;
     this.time.advance(this.prng.below(100_000));
@@ -393,5 +485,6 @@ export function describeMeasured(measured: Measured): string[] {
     `a silent member to others serving without it: ${describeTimes(measured.memberSilent)}`,
     `a silent leader to others serving without it: ${describeTimes(measured.leaderSilent)}`,
     `a crashed leader to others serving without its run: ${describeTimes(measured.leaderCrashed)}`,
+    `a server that went back a release to others serving without it: ${describeTimes(measured.foreign)}`,
   ];
 }

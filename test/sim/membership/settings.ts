@@ -15,6 +15,11 @@ export const SABOTAGES = [
   'old-term-counts',
   'no-pre-vote',
   'judge-asleep',
+  // the protocol
+  'take-everybody',
+  'ask-members-only',
+  'protocol-falls',
+  'foreign-stands',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -36,9 +41,20 @@ export interface Settings {
   slowSaveProbability: number;
   failedSaveProbability: number;
   faultMicros: Micros;
+  /** The servers' release at first; null: nobody upgrades anything, and all have the first. */
+  release: number | null;
 }
 
+const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'protocol-falls', 'foreign-stands']);
+
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
+
+/** Drawn from numbers of its own: whatever has nothing to do with releases stays what it was. */
+function releaseOf(seed: number, sabotage: Sabotage): number | null {
+  const prng = new Prng(seed ^ 0x7e1ea5e);
+  if (OF_PROTOCOL.has(sabotage)) return prng.pick([1, 1, 2]);
+  return sabotage === 'none' ? prng.pick([null, null, 1, 1, 1, 2]) : null;
+}
 
 export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings {
   const prng = new Prng(seed);
@@ -46,7 +62,7 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
-  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, ...CRASHES_AT_VOTES };
+  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, release: null, ...CRASHES_AT_VOTES };
   return {
     seed,
     sabotage,
@@ -67,15 +83,17 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
     slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
+    release: releaseOf(seed, sabotage),
   };
 }
 
 export function describeSettings(settings: Settings): string {
-  const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage } = settings;
+  const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage, release } = settings;
   return [
     `${servers} servers${witness ? ' and a witness' : ''}`,
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
+    ...(release === null ? [] : [`upgrades from release ${release}`]),
     ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
   ].join(', ');
 }

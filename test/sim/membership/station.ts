@@ -15,6 +15,8 @@ import { decodeSaved, encodeSaved } from '../../../src/wire/membership-state.js'
 import type { SimulatedTime } from '../../support/simulated-time.js';
 import type { SimulatedWire } from '../../support/simulated-wire.js';
 import type { Trace } from '../trace.js';
+import type { Announcements } from './releases.js';
+import { ANNOUNCED_MICROS_MAX, announcementOf } from './releases.js';
 import type { MembershipChecker } from './checker.js';
 import { plant } from './planted.js';
 import type { Settings } from './settings.js';
@@ -30,6 +32,9 @@ export interface StationWorld {
   checker: MembershipChecker;
   settings: Settings;
   servers: readonly ConfiguredServer[];
+  announcements: Announcements;
+  /** For what has to do with releases, so that seeds without upgrades stay what they were. */
+  releasePrng: Prng;
   /** Faults happen; false once they stopped. */
   troubled(): boolean;
 }
@@ -50,6 +55,10 @@ export class Station {
   /** It said so, and is about to end. */
   isLeaving = false;
   isStopped = false;
+  /** What is installed; a run that started before keeps its own. */
+  release: number;
+  /** Runs of others whose announcement comes or came. */
+  private met = new Set<string>();
   private disk: SavedMembership | null = null;
   private timers = new Timers();
   private localNow: Micros = 0;
@@ -63,7 +72,8 @@ export class Station {
     readonly self: NodeId,
     readonly role: ConfiguredServer['role'],
   ) {
-    const { speedDeviation } = world.settings;
+    const { speedDeviation, release } = world.settings;
+    this.release = release ?? 1;
     this.speed = 1 + speedDeviation * (world.prng.below(2001) / 1000 - 1);
     this.origin = world.prng.below(1_000_000_000);
   }
@@ -83,7 +93,7 @@ export class Station {
   // --- life and death
 
   start(): void {
-    const { time, wire, trace, servers, settings } = this.world;
+    const { time, wire, trace, servers, settings, announcements, checker } = this.world;
     if (this.engine !== null) return;
     this.incarnation = (this.incarnation + 1) as Incarnation;
     this.timers = new Timers();
@@ -91,7 +101,11 @@ export class Station {
     this.isStopped = false;
     this.waiting = [];
     const { run } = this;
-    trace.add(time.now, () => `${this.self} starts, run ${run.incarnation}`);
+    const announcement = announcementOf(this.release);
+    announcements.started(run, announcement);
+    checker.versions.started(run, announcement.speaks);
+    this.met = new Set();
+    trace.add(time.now, () => `${this.self} starts, run ${run.incarnation}, release ${announcement.release}`);
     this.localNow = this.localTime();
     const context = {
       now: () => this.localNow,
@@ -104,6 +118,7 @@ export class Station {
     const options = {
       self: this.self,
       incarnation: run.incarnation,
+      announcement,
       servers,
       heartbeatMicros: MEMBERSHIP_HEARTBEAT_MICROS,
       leaseMicros: MEMBERSHIP_LEASE_MICROS,
@@ -111,7 +126,7 @@ export class Station {
       saved: this.disk === null ? null : decodeSaved(encodeSaved(this.disk)),
     };
     const engine = new Membership(context, options, {
-      view: (view) => this.install(view),
+      view: (view) => this.installView(view),
       lease: (until) => {
         if (until === 0) this.world.checker.gaveBack(run);
         else this.world.checker.lease(run, this.trueTime(until));
@@ -123,12 +138,38 @@ export class Station {
     plant(engine, settings.sabotage);
     wire.attach(this.self, (from, of, body) => {
       const bytes = Uint8Array.prototype.slice.call(body);
+      this.meet({ node: from, incarnation: of });
       this.input(() => this.engine?.onFrame(from, of, bytes));
     });
     this.input(() => {
       engine.setUnheard(this.unheard);
       engine.setWilling(this.willing);
     });
+  }
+
+  /** By the hellos of links, beside the membership's own frames. */
+  private meet(peer: Run): void {
+    const key = `${peer.node}/${peer.incarnation}`;
+    if (this.met.has(key)) return;
+    this.met.add(key);
+    const { incarnation } = this;
+    this.world.time.after(this.world.releasePrng.below(ANNOUNCED_MICROS_MAX), () => {
+      if (incarnation !== this.incarnation) return;
+      const announcement = this.world.announcements.of(peer);
+      this.input(() => this.engine?.announced(peer.node, peer.incarnation, announcement));
+    });
+  }
+
+  /** What is on its disk of the pool's protocol. */
+  get protocolOnDisk(): number {
+    return this.disk?.accepted?.protocol ?? 0;
+  }
+
+  /** Another release is installed, and it starts anew with that. */
+  install(release: number, restartMicros: Micros | null = null): void {
+    this.world.trace.add(this.world.time.now, () => `${this.self} gets release ${release}`);
+    this.release = release;
+    this.crash(restartMicros);
   }
 
   /** Its links do not hear these. */
@@ -143,6 +184,7 @@ export class Station {
     trace.add(time.now, () => `${this.self} crashes`);
     this.engine = null;
     this.isLeaving = false;
+    this.world.checker.versions.ended(this.run);
     wire.detach(this.self);
     const isLong = this.world.troubled() && prng.chance(0.2);
     const after = restartMicros ?? 100 + prng.below(isLong ? LONG_DOWN_MICROS_MAX : RESTART_MICROS_MAX);
@@ -251,6 +293,7 @@ export class Station {
     const { time, prng, settings, checker, trace } = this.world;
     this.maybeCrash(SAVE_CRASH_WEIGHT);
     const { token, state } = effect;
+    if (state.accepted?.leader === this.self) checker.versions.proposes(state.accepted);
     const slow = this.world.troubled() && prng.chance(settings.slowSaveProbability);
     const micros = 100 + prng.below(slow ? 1_000_000 : settings.saveMicrosMax);
     const fails = this.world.troubled() && prng.chance(settings.failedSaveProbability);
@@ -275,7 +318,7 @@ export class Station {
     }
   }
 
-  private install(view: View): void {
+  private installView(view: View): void {
     const { checker, trace, time, prng } = this.world;
     trace.add(time.now, () => `${this.self} installs ${describeView(view)}`);
     checker.installed(this.run, view);
