@@ -19,8 +19,11 @@ import { Persistent } from './persistent/persistent.js';
 import type { PersistentStatus } from './persistent/persistent.js';
 import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
-import type { MembershipOptions, MembershipStatus } from './membership/membership.js';
+import { EtcdMembership } from './membership/etcd.js';
 import { Membership } from './membership/membership.js';
+import type {
+  EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
+} from './membership/port.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
 import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
@@ -61,7 +64,7 @@ export interface NodeOptions {
   receiveFramesMax: number;
   gate: GateOptions;
   /** The engine that agrees on views; absent: views and leases come as inputs. */
-  membership?: EmbeddedMembership;
+  membership?: MembershipSettings;
   /** What people call each server. */
   names?: ReadonlyMap<NodeId, string>;
   /** What servers that have two interfaces call them, ourselves included. */
@@ -72,8 +75,8 @@ export interface NodeOptions {
   holdMicros?: Micros;
 }
 
-/** What the embedded engine needs besides who we are. */
-export type EmbeddedMembership = Omit<MembershipOptions, 'self' | 'incarnation'>;
+/** What an engine needs besides who we are. Without a name it is the embedded one. */
+export type MembershipSettings = Omit<MembershipOptions, 'self' | 'incarnation'> & { engine?: EngineName };
 
 export interface NodeStatus {
   self: NodeId;
@@ -81,7 +84,7 @@ export interface NodeStatus {
   /** Of the view that we installed; 0 before the first. */
   epoch: Epoch;
   members: NodeId[];
-  /** Of the embedded engine. */
+  /** Of our engine; null: it is outside of the core. */
   membership: MembershipStatus | null;
   /** Our lease ran out, or we never had one. */
   isFenced: boolean;
@@ -133,7 +136,7 @@ export class PoolNode {
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
   /** Null: an engine outside of the core says what views there are. */
-  private membership: Membership | null = null;
+  private membership: MembershipEngine | null = null;
   private leaseUntil: Micros;
   private isFenced = false;
   private isLeaving = false;
@@ -356,6 +359,8 @@ export class PoolNode {
         return this.fitness.onSaved(input.token, input.draining, input.error);
       case 'membership-saved':
         return this.membership?.onSaved(input.token, input.ok);
+      case 'register-answer':
+        return this.membership?.onRegister(input.token, input.result);
       case 'interfaces-heard':
         return this.failovers.heardBy(input.heard);
       case 'tick':
@@ -567,17 +572,19 @@ export class PoolNode {
     };
   }
 
-  private makeMembership(): Membership | null {
+  private makeMembership(): MembershipEngine | null {
     const { self, incarnation, membership } = this.options;
     if (membership === undefined) return null;
-    return new Membership(this.context, { self, incarnation, ...membership }, {
+    const events: MembershipEvents = {
       view: (view) => this.install(view),
       lease: (until) => this.lease(until),
       removed: (view) => this.left(view),
       suspects: (reasons) => this.failovers.suspects(reasons),
       proposed: (view, leaseOver) => this.failovers.proposed(view, leaseOver),
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
-    });
+    };
+    const Engine = membership.engine === 'etcd' ? EtcdMembership : Membership;
+    return new Engine(this.context, { self, incarnation, ...membership }, events);
   }
 
   private makeContext(): CoreContext {

@@ -9,7 +9,7 @@ import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import type { View } from '../../src/core/views.js';
-import type { EmbeddedMembership } from '../../src/core/node.js';
+import type { MembershipSettings } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
@@ -38,7 +38,7 @@ export interface NodeOptions {
   servers: readonly NodeId[];
   incarnation: Incarnation;
   /** The engine in the core agrees on views; absent: they come from an oracle. */
-  membership?: EmbeddedMembership;
+  membership?: MembershipSettings;
 }
 
 export type NodeFactory = (options: NodeOptions) => SteppedNode;
