@@ -262,6 +262,8 @@ export class CoreLoop {
     const { register } = this.ports;
     assert(register !== undefined, 'the engine that asks a register was given one');
     void register.request(request, deadlineMicros).then((result) => {
+      // counted from a clock that was read before the answer came, a challenged leader would have less time
+      this.untilClock = 0;
       this.inputOutsideTurn({ kind: 'register-answer', token, result });
     });
   }

@@ -18,7 +18,7 @@ function methodOf(whole: object, name: string): Method {
 
 export function plant(engine: object, sabotage: Sabotage): void {
   if (sabotage === 'none' || plantInEtcd(engine, sabotage)) return;
-  const voting = partOf(engine, 'voting');
+  const voting = (): object => partOf(engine, 'voting');
   const saving = partOf(engine, 'saving');
   const ownLease = partOf(partOf(engine, 'own'), 'lease');
   switch (sabotage) {
@@ -36,10 +36,10 @@ export function plant(engine: object, sabotage: Sabotage): void {
       Reflect.set(saving, 'whenSaved', (action: () => void) => action());
       return;
     case 'no-promise':
-      Reflect.set(voting, 'promise', () => undefined);
+      Reflect.set(voting(), 'promise', () => undefined);
       return;
     case 'forget-promise':
-      Reflect.set(voting, 'boundUntil', -Infinity);
+      Reflect.set(voting(), 'boundUntil', -Infinity);
       return;
     case 'lease-from-receipt': {
       const extend = methodOf(ownLease, 'extend');
@@ -71,9 +71,9 @@ export function plant(engine: object, sabotage: Sabotage): void {
 
 function plantInLeader(engine: object, isLeaseWait: boolean): void {
   const lead = methodOf(engine, 'lead');
-  Reflect.set(engine, 'lead', (term: number) => {
+  Reflect.set(engine, 'lead', (...given: unknown[]) => {
     const candidateView: unknown = Reflect.get(partOf(engine, 'saving'), 'accepted');
-    lead(term);
+    lead(...given);
     const leading: unknown = Reflect.get(engine, 'leading');
     if (typeof leading !== 'object' || leading === null) return;
     if (isLeaseWait) {
