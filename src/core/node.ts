@@ -26,7 +26,7 @@ import type {
 } from './membership/port.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
-import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
+import { HEARD_LEASES, MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
 import type { InterfaceStatus } from './failovers/failovers.js';
 import { Failovers } from './failovers/failovers.js';
 import type { AddressStatus } from './addresses/addresses.js';
@@ -477,7 +477,13 @@ export class PoolNode {
   /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
   private tellUnheard(): void {
     this.membership?.setUnheard(this.links.unheard());
+    this.membership?.setHeard(this.servers.filter((server) => this.isHeardNow(server)));
     this.timers.at(this.time + UNHEARD_INTERVAL_MICROS, () => this.tellUnheard());
+  }
+
+  private isHeardNow(server: NodeId): boolean {
+    const micros = this.failovers.microsSilent(server, this.time);
+    return micros !== null && micros < HEARD_LEASES * (this.options.membership?.leaseMicros ?? 0);
   }
 
   private judgeLease(): void {

@@ -44,6 +44,10 @@ export interface InterfaceHeard {
 
 /** Who belongs to the pool, and until when. */
 export interface MembershipReport {
+  /** Who agrees on views: the servers themselves, or an etcd cluster. */
+  engine: 'embedded' | 'etcd';
+  /** Of the engine etcd: when it last answered this server, and why the last request failed, if it did. */
+  etcd: { microsSinceAnswer: number | null; failure: string | null } | null;
   /** What this server is in the pool's membership. */
   role: 'leader' | 'follower' | 'candidate' | 'witness';
   /** Of the view that this server goes by, a witness of the newest that it knows; 0: none yet. */
@@ -63,7 +67,7 @@ export interface MembershipReport {
 
 /** Something that a person should know, and what to do about it. */
 export interface ProblemReport {
-  what: 'no-quorum' | 'fenced' | 'servers-out' | 'unfit' | 'draining' | 'interface-silent';
+  what: 'no-quorum' | 'no-etcd' | 'fenced' | 'servers-out' | 'unfit' | 'draining' | 'interface-silent';
   text: string;
   remedy: string;
 }
