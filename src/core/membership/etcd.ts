@@ -141,7 +141,7 @@ export class EtcdMembership implements MembershipEngine {
   status(now: Micros = this.context.now()): MembershipStatus {
     const { leading, own } = this;
     const described = leading?.describe();
-    const others = this.challenge?.isOurs === true ? 'candidate' : 'follower';
+    const others = this.challenge?.isOurs === true && this.wantsLead(now) ? 'candidate' : 'follower';
     return {
       engine: 'etcd',
       role: leading !== null ? 'leader' : others,
@@ -181,12 +181,18 @@ export class EtcdMembership implements MembershipEngine {
     }
     this.tickAt(now + heartbeatMicros);
     this.leading?.tick();
+    if (this.isBetweenLeads) for (const peer of this.peers.all) this.mail.hello(peer, false);
     const wants = this.wantsLead(now);
     if (wants) this.leaderlessSince ??= now;
     if (this.leading === null && !wants && now < this.lookAt) return;
     this.lookAt = now + LOOK_MICROS;
     this.register.read();
     this.act();
+  }
+
+  /** We led, and nobody took over yet: the next leader must not take us for dead. */
+  private get isBetweenLeads(): boolean {
+    return this.lastLedTerm > 0 && this.leading === null && !this.hasLeader && !this.own.over && !this.own.released;
   }
 
   private wantsLead(now: Micros): boolean {
@@ -206,6 +212,8 @@ export class EtcdMembership implements MembershipEngine {
     }
     // what is below our term is of an etcd that lost its data: the next leader replaces it
     if (state !== null && state.term >= this.term) {
+      // a new leader needs a moment to be heard
+      if (state.term > this.term && !leads) this.expectLeader();
       this.term = state.term;
       if (state.view !== null) this.install(state.view);
     }
