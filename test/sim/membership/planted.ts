@@ -103,13 +103,6 @@ function plantInEtcd(engine: object, sabotage: Sabotage): boolean {
         goOn(leading, { ...state, challenge: null }, askedAt));
       return true;
     }
-    case 'confirmed-from-receipt': {
-      const goOn = methodOf(engine, 'goOnLeading');
-      const context = partOf(engine, 'context');
-      Reflect.set(engine, 'goOnLeading', (leading: unknown, state: unknown) =>
-        goOn(leading, state, methodOf(context, 'now')()));
-      return true;
-    }
     case 'overtaken-answers': {
       const register = partOf(engine, 'register');
       const learn = methodOf(register, 'learn');

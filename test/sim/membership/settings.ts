@@ -21,7 +21,6 @@ export const SABOTAGES = [
   // of the engine etcd
   'no-challenge-wait',
   'challenge-ignored',
-  'confirmed-from-receipt',
   'overtaken-answers',
   'proposal-dropped',
 ] as const;
