@@ -8,7 +8,7 @@ import test from 'node:test';
 import type { TestContext } from 'node:test';
 import type { EngineName } from '../../src/core/membership/port.js';
 import { EtcdRegister } from '../../src/host/etcd/register.js';
-import { PoolHost } from '../../src/host/pool-host.js';
+import type { PoolHost } from '../../src/host/pool-host.js';
 import { EtcdCluster, etcdVersion, whyNoEtcd } from '../support/etcd.js';
 import { startPool, udp } from '../support/host-pool.js';
 import { L, LivePool } from '../support/live-pool.js';

@@ -364,7 +364,9 @@ export class SimulatedServer {
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
-      // nobody asks here, modules have no pages to look at, and no addresses are configured
+      // nobody asks here, modules have no pages to look at, no addresses are configured, and the membership's engine is
+      // the embedded one (that on etcd has a simulator of its own: membership/)
+      case 'register-request':
       case 'address-take':
       case 'address-release':
       case 'drain-save':

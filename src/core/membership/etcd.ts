@@ -258,8 +258,8 @@ export class EtcdMembership implements MembershipEngine {
       return;
     }
     if (challenge !== null && now < challenge.since + CHALLENGE_LEASES_MAX * leaseMicros) return;
-    this.context.count('membership.stood');
-    register.swap({ ...state, challenge: { ...this.own.run, hears: this.heardNow() } });
+    const hasStood = register.swap({ ...state, challenge: { ...this.own.run, hears: this.heardNow() } });
+    if (hasStood) this.context.count('membership.stood');
   }
 
   /** Without the leader: we would not challenge it if it were of use to us. */

@@ -57,11 +57,12 @@ export class Register {
     if (this.reading === null) this.reading = this.ask({ kind: 'read' }, this.times.readMicros, null);
   }
 
-  /** Puts this in place of what we know, if that is what is there. Unless a swap is under way. */
-  swap(state: RegisterState): void {
-    if (this.swapping !== null || this.known === null) return;
+  /** Puts this in place of what we know, if that is what is there. False: not now, a swap is under way. */
+  swap(state: RegisterState): boolean {
+    if (this.swapping !== null || this.known === null) return false;
     const request: RegisterRequest = { kind: 'swap', revision: this.known.revision, value: encodeRegister(state) };
     this.swapping = this.ask(request, this.times.swapMicros, state);
+    return true;
   }
 
   private ask(request: RegisterRequest, deadlineMicros: Micros, state: RegisterState | null): Asked {

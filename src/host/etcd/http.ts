@@ -15,6 +15,11 @@ const ANSWER_BYTES_MAX = 64 * 1024;
 const SOCKETS_MAX = 4;
 const KEEP_ALIVE_MS = 10_000;
 
+interface Answer {
+  status: number;
+  text: string;
+}
+
 export class EtcdEndpoint {
   private readonly agent: http.Agent;
   private readonly isTls: boolean;
@@ -31,7 +36,7 @@ export class EtcdEndpoint {
   /** The decoded answer. Rejects with a sentence that names the endpoint when there is none, or it is no success. */
   async post(path: string, body: string, signal: AbortSignal): Promise<unknown> {
     try {
-      return await this.exchange(path, body, signal);
+      return decodeAnswer(await this.exchange(path, body, signal));
     } catch (error) {
       const { message, code } = error as NodeJS.ErrnoException;
       // some errors of the network have no text but their code
@@ -39,7 +44,7 @@ export class EtcdEndpoint {
     }
   }
 
-  private exchange(path: string, body: string, signal: AbortSignal): Promise<unknown> {
+  private exchange(path: string, body: string, signal: AbortSignal): Promise<Answer> {
     const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
     const { agent } = this;
     return new Promise((resolve, reject) => {
@@ -56,11 +61,7 @@ export class EtcdEndpoint {
           });
           response.on('error', reject);
           response.on('end', () => {
-            try {
-              resolve(decodeAnswer(response.statusCode ?? 0, Buffer.concat(parts).toString()));
-            } catch (error) {
-              reject(error as Error);
-            }
+            resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString() });
           });
         },
       );
@@ -74,14 +75,17 @@ export class EtcdEndpoint {
   }
 }
 
-function decodeAnswer(status: number, text: string): unknown {
+function decodeAnswer({ status, text }: Answer): unknown {
   if (status === 200) return JSON.parse(text);
-  let why = text;
+  throw new Error(`answers ${status}: ${sentenceIn(text).slice(0, 200)}`);
+}
+
+function sentenceIn(text: string): string {
   try {
     const { error, message } = JSON.parse(text) as { error?: unknown; message?: unknown };
-    why = String(message ?? error ?? text);
+    for (const why of [message, error]) if (typeof why === 'string') return why;
   } catch {
     // something that is no etcd answers in its own words
   }
-  throw new Error(`answers ${status}: ${why.slice(0, 200)}`);
+  return text;
 }
