@@ -17,7 +17,8 @@ export function etcdProblems(where: Where, { membership, servers }: Omit<ConfigF
   const { engine, etcd } = membership;
   const at = (...path: (string | number)[]): string => where(['membership', ...path]);
   if (engine !== 'etcd') {
-    return etcd === undefined ? [] : [`${at('etcd')} means nothing with the engine ${engine}: write "engine: etcd" too`];
+    if (etcd === undefined) return [];
+    return [`${at('etcd')} means nothing with the engine ${engine}: write "engine: etcd" too`];
   }
   const problems: string[] = [];
   if (etcd === undefined) problems.push(`${at('etcd')} is missing: the engine needs to know where etcd is; ${EXAMPLE}`);
@@ -27,7 +28,8 @@ export function etcdProblems(where: Where, { membership, servers }: Omit<ConfigF
     problems.push(`${where(['servers', index, 'role'])} is "witness", which the engine etcd has no use for: ${remedy}`);
   });
   if ((etcd?.cert === undefined) !== (etcd?.key === undefined)) {
-    problems.push(`${at('etcd')} has only one of "cert" and "key": etcd knows this server by both; write the other too`);
+    const remedy = 'etcd knows this server by both; write the other too';
+    problems.push(`${at('etcd')} has only one of "cert" and "key": ${remedy}`);
   }
   const isTls = etcd?.ca !== undefined || etcd?.cert !== undefined;
   etcd?.endpoints.forEach((endpoint, index) => {

@@ -162,7 +162,8 @@ export class PoolHost implements LockWitness {
     const hasTwo = members.filter(({ interfaces }) => interfaces !== undefined).map(({ id }) => id);
     this.watchedPeers = hasTwo.includes(self) ? hasTwo.filter((id) => id !== self) : [];
     this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
-    this.register = options.etcd === undefined ? null : new EtcdRegister({ ...options.etcd, poolName: options.poolName });
+    const { etcd, poolName } = options;
+    this.register = etcd === undefined ? null : new EtcdRegister({ ...etcd, poolName });
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);

@@ -73,7 +73,8 @@ export function decodeRegister(bytes: Uint8Array): RegisterState {
   const leader = readRun(reader);
   const challenger = readRun(reader);
   const hears = readBits(reader);
-  if (challenger === null ? hears.length > 0 : !hears.includes(challenger.node)) throw new DecodeError('register-hears');
+  const isSound = challenger === null ? hears.length === 0 : hears.includes(challenger.node);
+  if (!isSound) throw new DecodeError('register-hears');
   const hasView = reader.u8();
   if (hasView > 1) throw new DecodeError('register-view');
   const view = hasView === 1 ? readView(reader) : null;

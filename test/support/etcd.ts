@@ -1,4 +1,4 @@
-/** A real etcd cluster on loopback for a test; it ends with the test. SMBPOOL_ETCD names another binary than Debian's. */
+/** A real etcd cluster on loopback; it ends with its test. SMBPOOL_ETCD names another binary than Debian's. */
 import { spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { createServer } from 'node:net';

@@ -1,6 +1,6 @@
 /**
- * The engine on etcd: what is stored, what is said to etcd, and one engine whose peers and register the test plays. What
- * random runs find is in test/sim/membership.
+ * The engine on etcd: what is stored, what is said to etcd, and one engine whose peers and register the test plays.
+ * What random runs find is in test/sim/membership.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -120,7 +120,9 @@ test('what is stored comes back; anything else is refused, with a reason', () =>
   for (const state of states) {
     const bytes = encodeRegister(state);
     assert.deepEqual(decodeRegister(bytes), state);
-    for (let length = 0; length < bytes.length; length++) assert.throws(() => decodeRegister(bytes.subarray(0, length)));
+    for (let length = 0; length < bytes.length; length++) {
+      assert.throws(() => decodeRegister(bytes.subarray(0, length)));
+    }
     for (let at = 0; at < bytes.length; at++) {
       const spoiled = bytes.slice();
       spoiled[at]! ^= 1;
@@ -133,11 +135,11 @@ test('what is stored comes back; anything else is refused, with a reason', () =>
 
 test('a frame of the other engine is refused', () => {
   const stage = new Stage();
-  const body = encodeMembershipMessage({ kind: 'hello', answerWanted: true, accepted: 0, to: OWN.incarnation, term: 0 });
+  const hello = { kind: 'hello', answerWanted: true, accepted: 0, to: OWN.incarnation, term: 0 } as const;
+  const body = encodeMembershipMessage(hello);
   stage.engine.onFrame(B, incarnation(7), body);
   assert.equal(stage.counts.get('membership.frame.refused.other-engine'), 1);
-  assert.throws(() => decodeMembershipMessage(encodeMembershipMessage(
-    { kind: 'hello', answerWanted: true, accepted: 0, to: OWN.incarnation, term: 0 }, 'etcd')), /other-engine/);
+  assert.throws(() => decodeMembershipMessage(encodeMembershipMessage(hello, 'etcd')), /other-engine/);
 });
 
 test('an empty register: a challenge, a whole lease by any clock, then the lead and a view', () => {

@@ -1,6 +1,6 @@
 /**
- * Who belongs to the pool, and until when: the engine on an etcd cluster (docs/decisions/etcd.md). Views are agreed, and
- * the lead is taken, by compare-and-swap of one register there; the leader's authority comes from what the register
+ * Who belongs to the pool, and until when: the engine on an etcd cluster (docs/decisions/etcd.md). Views are agreed,
+ * and the lead is taken, by compare-and-swap of one register there; the leader's authority comes from what the register
  * says, asked again and again. Heartbeats, leases of members and the judgement of who leaves and joins are those of the
  * embedded engine (leading.ts). Its host brings frames, the answers of etcd and time.
  *

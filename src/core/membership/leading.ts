@@ -247,7 +247,8 @@ export class Leading {
   private forgiven(all: Map<NodeId, ServerFacts>, now: Micros): Map<NodeId, ServerFacts> {
     const base = this.agreed ?? this.agreement.base();
     const others = (base?.members ?? []).flatMap(({ node }) => (all.has(node) ? (this.peers.get(node) ?? []) : []));
-    if (this.options.aloneMicros === 0 || others.length < 2 || !others.every(({ node }) => all.get(node)!.isSilent)) return all;
+    if (this.options.aloneMicros === 0 || others.length < 2) return all;
+    if (!others.every(({ node }) => all.get(node)!.isSilent)) return all;
     this.isAlone = true;
     for (const { node, silentFrom } of others) {
       const isSilent = now - silentFrom >= this.options.aloneMicros;

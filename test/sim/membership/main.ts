@@ -1,7 +1,7 @@
 /**
- * `node dist/test/sim/membership/main.js [--seed N] [--runs K] [--sabotage KIND] [--engine etcd]`: simulated runs of the
- * membership, each from its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines of its trace,
- * and how to repeat it. At the end the times that were measured.
+ * `node dist/test/sim/membership/main.js [--seed N] [--runs K] [--sabotage KIND] [--engine etcd]`: simulated runs of
+ * the membership, each from its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines
+ * of its trace, and how to repeat it. At the end the times that were measured.
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { EngineName } from '../../../src/core/membership/port.js';

@@ -5,7 +5,9 @@
 import type { Incarnation, NodeId } from '../../../src/base/ids.js';
 import type { Prng } from '../../../src/base/prng.js';
 import type { Effect, Micros } from '../../../src/core/effects.js';
-import { HEARD_LEASES, MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
+import {
+  HEARD_LEASES, MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS,
+} from '../../../src/core/membership/limits.js';
 import { EtcdMembership } from '../../../src/core/membership/etcd.js';
 import { Membership } from '../../../src/core/membership/membership.js';
 import type { MembershipEngine } from '../../../src/core/membership/port.js';
