@@ -5,8 +5,8 @@
  *
  *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
  *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
- *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank; all: 128
- *                the sender's engine is etcd, and refused by the other engine
+ *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank;
+ *                  all: 128 the sender's engine is etcd, and refused by the other engine
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
  *  18 hello:            u53 accepted (epoch on disk, 0: none)
