@@ -10,9 +10,9 @@ cd "$(dirname "$0")/.."
 # Debian packages, each needed for: smbd and its VFS modules; smbtorture; smbclient; the stock ctdb tool, to look at our
 # daemon with; libtdb for the addon; tdbdump and friends for the tests; a compiler; network namespaces; frames
 # that are lost on purpose (lab chaos); the client that holds handles open (src/lab/client); the model checker
-# (test/model).
+# (test/model); etcd, for pools whose membership is there.
 packages=(samba samba-vfs-modules samba-testsuite smbclient ctdb libtdb-dev tdb-tools build-essential pkg-config
-  iproute2 nftables python3 python3-impacket spin)
+  iproute2 nftables python3 python3-impacket spin etcd-server)
 # and what the VFS module is built with
 if [ "${SMBPOOL_NO_MODULE:-}" != 1 ]; then
   mapfile -t -O "${#packages[@]}" packages < <(bash scripts/build-module.sh --print-packages)

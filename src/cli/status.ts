@@ -140,17 +140,25 @@ function stateWords({ membership, servers }: StatusReport): string {
 
 function viewText({ membership, servers }: StatusReport): string {
   const nameOf = (id: number): string => servers.find((server) => server.id === id)?.name ?? String(id);
-  const { epoch, members, leader, leaderMicros, leaderLonger, quorum, lease, role } = membership;
+  const { epoch, members, leader, leaderMicros, leaderLonger, lease, role } = membership;
   const view = epoch === 0 ? 'View: none yet' : `View ${epoch}: ${members.map(nameOf).join(', ')}`;
   const since = leaderMicros === null ? '' : ` for ${duration(leaderMicros)}${leaderLonger ? ' or longer' : ''}`;
   const speaks = membership.protocol == null ? '' : `; the pool speaks protocol ${membership.protocol}`;
   const led = leader === null ? 'nobody leads' : `${nameOf(leader)} leads${since}`;
-  const { configured, needed, present } = quorum;
   return (
     `${view}; ${led}${speaks}\n` +
-    `Quorum: ${needed} of ${configured} servers must run, ${present} ${present === 1 ? 'does' : 'do'}; ` +
+    `${quorumText(membership)}; ` +
     `lease of this server: ${role === 'witness' ? 'a witness needs none' : leaseWords(lease)}\n`
   );
+}
+
+function quorumText({ engine, etcd, quorum: { configured, needed, present } }: StatusReport['membership']): string {
+  const run = `${present} ${present === 1 ? 'does' : 'do'}`;
+  if (engine === 'embedded') return `Quorum: ${needed} of ${configured} servers must run, ${run}`;
+  const micros = etcd?.microsSinceAnswer ?? null;
+  const answered = micros === null ? 'has not answered yet' : `answered ${duration(micros)} ago`;
+  const heard = `${present} of ${configured} servers run`;
+  return `Engine: etcd, which ${etcd?.failure == null ? answered : `does not answer (${answered})`}; ${heard}`;
 }
 
 function leaseWords({ state, micros }: StatusReport['membership']['lease']): string {

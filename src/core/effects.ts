@@ -77,6 +77,31 @@ export type PersistentOp =
   | { op: 'replace'; rows: PersistentRow[] }
   | { op: 'read' };
 
+/**
+ * Of the one value that the pool keeps outside of itself (engine etcd), changed by compare-and-swap only. A read tells
+ * what was there at some moment between the request and its answer. A swap puts the value in place of the one with this
+ * revision; 0: there must be none.
+ */
+export type RegisterRequest = { kind: 'read' } | { kind: 'swap'; revision: number; value: Uint8Array };
+
+/** A value and its revision, which is another for each value that was ever there; null and 0: there is none. */
+export interface RegisterValue {
+  revision: number;
+  value: Uint8Array | null;
+}
+
+/**
+ * - value: of a read.
+ * - swapped: done; the new revision.
+ * - refused: another value was there; nothing was changed.
+ * - failed: no answer, in time or at all. A swap may have been done, or may still be done later. `why` is a sentence.
+ */
+export type RegisterResult =
+  | ({ kind: 'value' } & RegisterValue)
+  | { kind: 'swapped'; revision: number }
+  | ({ kind: 'refused' } & RegisterValue)
+  | { kind: 'failed'; why: string };
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 export type Effect =
@@ -113,6 +138,8 @@ export type Effect =
    * 'membership-saved' with the same token. Slow, hence beside the loop; one is under way at a time.
    */
   | { kind: 'membership-save'; token: number; state: SavedMembership }
+  /** Ask the register outside of the pool; answered by 'register-answer' with the same token, at the latest then. */
+  | { kind: 'register-request'; token: number; request: RegisterRequest; deadlineMicros: Micros }
   /** The answer to 'leave': the pool goes on without this run. */
   | { kind: 'left' }
   /** End this run now, without performing anything more; a new one must follow. */
@@ -192,6 +219,8 @@ export type Input =
     }
   /** The answer to 'membership-save'; not ok: the disk may have the old or the new one. */
   | { kind: 'membership-saved'; token: number; ok: boolean }
+  /** The answer to 'register-request'. */
+  | { kind: 'register-answer'; token: number; result: RegisterResult }
   /** The answer to 'address-take' or 'address-release'; `error`: it was not done. */
   | ({ kind: 'address-done'; address: string; what: 'take' | 'release' } & AddressOutcome)
   /** A smbd attached to the ring; `pid` comes from the kernel. */

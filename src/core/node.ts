@@ -19,11 +19,14 @@ import { Persistent } from './persistent/persistent.js';
 import type { PersistentStatus } from './persistent/persistent.js';
 import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
-import type { MembershipOptions, MembershipStatus } from './membership/membership.js';
+import { EtcdMembership } from './membership/etcd.js';
 import { Membership } from './membership/membership.js';
+import type {
+  EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
+} from './membership/port.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
-import { MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
+import { HEARD_LEASES, MEMBERSHIP_LEASE_MICROS } from './membership/limits.js';
 import type { InterfaceStatus } from './failovers/failovers.js';
 import { Failovers } from './failovers/failovers.js';
 import type { AddressStatus } from './addresses/addresses.js';
@@ -65,7 +68,7 @@ export interface NodeOptions {
   receiveFramesMax: number;
   gate: GateOptions;
   /** The engine that agrees on views; absent: views and leases come as inputs. */
-  membership?: EmbeddedMembership;
+  membership?: MembershipSettings;
   /** What people call each server. */
   names?: ReadonlyMap<NodeId, string>;
   /** What servers that have two interfaces call them, ourselves included. */
@@ -76,8 +79,9 @@ export interface NodeOptions {
   holdMicros?: Micros;
 }
 
-/** What the embedded engine needs besides who we are. */
-export type EmbeddedMembership = Omit<MembershipOptions, 'self' | 'incarnation' | 'announcement'>;
+/** What an engine needs besides who we are. Without a name it is the embedded one. */
+export type MembershipSettings =
+  Omit<MembershipOptions, 'self' | 'incarnation' | 'announcement'> & { engine?: EngineName };
 
 export interface NodeStatus {
   self: NodeId;
@@ -89,7 +93,7 @@ export interface NodeStatus {
   protocol: number | null;
   /** What each server's newest run says of itself, as far as we heard it, ourselves included. */
   announcements: { node: NodeId; announcement: Announcement }[];
-  /** Of the embedded engine. */
+  /** Of our engine; null: it is outside of the core. */
   membership: MembershipStatus | null;
   /** Our lease ran out, or we never had one. */
   isFenced: boolean;
@@ -142,7 +146,7 @@ export class PoolNode {
   /** The nodes of the view, ascending. */
   private members: readonly NodeId[] = [];
   /** Null: an engine outside of the core says what views there are. */
-  private membership: Membership | null = null;
+  private membership: MembershipEngine | null = null;
   private leaseUntil: Micros;
   private isFenced = false;
   private isLeaving = false;
@@ -378,6 +382,8 @@ export class PoolNode {
         return this.fitness.onSaved(input.token, input.draining, input.error);
       case 'membership-saved':
         return this.membership?.onSaved(input.token, input.ok);
+      case 'register-answer':
+        return this.membership?.onRegister(input.token, input.result);
       case 'interfaces-heard':
         return this.failovers.heardBy(input.heard);
       case 'tick':
@@ -495,7 +501,13 @@ export class PoolNode {
   /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
   private tellUnheard(): void {
     this.membership?.setUnheard(this.links.unheard());
+    this.membership?.setHeard(this.servers.filter((server) => this.isHeardNow(server)));
     this.timers.at(this.time + UNHEARD_INTERVAL_MICROS, () => this.tellUnheard());
+  }
+
+  private isHeardNow(server: NodeId): boolean {
+    const micros = this.failovers.microsSilent(server, this.time);
+    return micros !== null && micros < HEARD_LEASES * (this.options.membership?.leaseMicros ?? 0);
   }
 
   private judgeLease(): void {
@@ -590,18 +602,20 @@ export class PoolNode {
     };
   }
 
-  private makeMembership(): Membership | null {
+  private makeMembership(): MembershipEngine | null {
+    const { announcement } = this;
     const { self, incarnation, membership } = this.options;
     if (membership === undefined) return null;
-    const { announcement } = this;
-    return new Membership(this.context, { self, incarnation, announcement, ...membership }, {
+    const events: MembershipEvents = {
       view: (view) => this.install(view),
       lease: (until) => this.lease(until),
       removed: (view) => this.left(view),
       suspects: (reasons) => this.failovers.suspects(reasons),
       proposed: (view, leaseOver) => this.failovers.proposed(view, leaseOver),
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
-    });
+    };
+    const Engine = membership.engine === 'etcd' ? EtcdMembership : Membership;
+    return new Engine(this.context, { self, incarnation, announcement, ...membership }, events);
   }
 
   private makeContext(): CoreContext {

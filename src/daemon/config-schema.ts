@@ -145,6 +145,20 @@ function checkTimes(intervalMs: number, timeoutMs: number, failures = 2, passes 
 
 const FOLDERS_ADVICE = advice('a list of folders', 'paths: [/srv/pool]');
 
+const ETCD_EXAMPLE = 'etcd: { endpoints: [http://10.0.0.11:2379] }';
+/** Larger clusters of etcd are no safer, only slower. */
+const ENDPOINTS_MAX = 9;
+const ENDPOINTS_ADVICE = advice(`a list of 1 to ${ENDPOINTS_MAX} endpoints`, 'endpoints: [http://10.0.0.11:2379]');
+
+/** Only scheme, host and port: what follows is ours. */
+function isEndpoint(value: string): boolean {
+  const url = URL.canParse(value) ? new URL(value) : null;
+  const isBare = url !== null && url.pathname === '/' && url.search === '' && url.hash === '' && url.username === '';
+  return isBare && (url.protocol === 'http:' || url.protocol === 'https:');
+}
+
+const endpoint = text('the address of an etcd server', 'http://10.0.0.11:2379', isEndpoint);
+
 const SERVERS_ADVICE = advice(`a list of 1 to ${NODE_COUNT_MAX} servers`, `servers: [${SERVER_EXAMPLE}]`);
 
 /** The whole file. Every object is strict: a key that is not here is refused. */
@@ -181,6 +195,19 @@ export const configSchema = block(POOL_EXAMPLE, {
   }).prefault({}),
   /** How soon a lost server is noticed: docs/decisions/membership.md. The same on all servers. */
   membership: block('membership: { leaseMs: 300 }', {
+    /** Who agrees on who belongs to the pool: the servers themselves, or an etcd cluster (docs/decisions/etcd.md). */
+    engine: z.enum(['embedded', 'etcd'], { error: advice('"embedded" or "etcd"', 'engine: etcd') })
+      .default('embedded'),
+    etcd: block(ETCD_EXAMPLE, {
+      /** Asked one after the other; the first that answers is kept. */
+      endpoints: z.array(endpoint, { error: ENDPOINTS_ADVICE })
+        .min(1, { error: ENDPOINTS_ADVICE })
+        .max(ENDPOINTS_MAX, { error: ENDPOINTS_ADVICE }),
+      /** PEM: whom to believe that it is etcd; who this server is. */
+      ca: path('ca: /etc/smbpool/etcd-ca.pem').optional(),
+      cert: path('cert: /etc/smbpool/etcd.pem').optional(),
+      key: path('key: /etc/smbpool/etcd.key').optional(),
+    }).optional(),
     /** How often the leader and the others hear of each other. */
     heartbeatMs: whole(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX, 'heartbeatMs: 40').default(40),
     /** How long a server goes on without hearing the leader; the others take over after it. */

@@ -13,6 +13,7 @@ import { canonicalAddress } from '../base/ip-address.js';
 import { NODE_PAGE_NAME } from '../ports/admin.js';
 import { ADVICE_SEPARATOR, configSchema, parsePublicAddress } from './config-schema.js';
 import type { ConfigFile } from './config-schema.js';
+import { etcdProblems } from './etcd-config.js';
 import { ConfigError } from './errors.js';
 
 export type ServerConfig = ConfigFile['servers'][number];
@@ -107,7 +108,7 @@ export function parseConfig(file: string, text: string, identity: Identity = {})
   const config = { ...asWritten, ...ringPaths(asWritten) };
   const problems = [
     ...duplicates(source, config), ...missingInterfaces(source, config), ...secondWayProblems(source, config),
-    ...publicAddressProblems(source, config),
+    ...publicAddressProblems(source, config), ...etcdProblems((path) => source.where(path), config),
   ];
   if (problems.length > 0) throw new ConfigError(problems);
   const self = chooseServer(source, config, server, identity);

@@ -20,6 +20,7 @@ import type { Config } from './config.js';
 import { lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
 import { StartError } from './errors.js';
+import { engineOptions } from './etcd-config.js';
 import { Health } from './health/health.js';
 import { nextIncarnation } from './incarnation.js';
 import { readKeyFile } from './key-file.js';
@@ -147,6 +148,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog, health
     self: nodeId(self.id),
     members: servers.map((server) => memberOf(server, config)),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
+    ...engineOptions(membership),
     incarnation: nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,

@@ -17,7 +17,13 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
   const configured = servers.length;
   const heard = servers.filter(({ id }) => id === self.id || isHeard(silence(node, id), membership.leaseMs)).length;
   const state = isWitness || node.leaseMicros === null ? 'none' : node.isFenced ? 'fenced' : 'valid';
+  const engine = own?.engine ?? 'embedded';
+  const register = own?.register ?? null;
+  // on etcd one server may go on alone
+  const needed = engine === 'etcd' ? 1 : Math.floor(configured / 2) + 1;
   return {
+    engine,
+    etcd: register === null ? null : { microsSinceAnswer: register.microsSinceAnswer, failure: register.failure },
     role: own?.role ?? 'follower',
     protocol: node.protocol,
     epoch: isWitness ? (view?.epoch ?? 0) : node.epoch,
@@ -25,7 +31,7 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
     leader: own?.leader ?? null,
     leaderMicros: own?.leader == null || node.leads === null ? null : Math.round(node.leads.micros),
     leaderLonger: node.leads !== null && !node.leads.isExact,
-    quorum: { configured, needed: Math.floor(configured / 2) + 1, present: heard },
+    quorum: { configured, needed, present: heard },
     lease: { state, micros: state === 'none' ? null : node.leaseMicros },
   };
 }
@@ -102,6 +108,13 @@ export function problemsOf(
     return [{ what: 'no-quorum', text: `${text}. ${effect}`, remedy }];
   }
   const problems: ProblemReport[] = [];
+  if (membership.etcd?.failure != null) {
+    const effect = membership.lease.state === 'valid' ? 'If the leader cannot either, nobody' : 'Nobody here';
+    problems.push({
+      what: 'no-etcd', text: `etcd does not answer this server: ${membership.etcd.failure}. ${effect} can open files`,
+      remedy: 'see whether etcd has a leader (etcdctl endpoint status), and whether this server reaches it',
+    });
+  }
   if (membership.lease.state !== 'valid' && membership.role !== 'witness') {
     problems.push({ what: 'fenced', ...fencedWords(membership, servers.find(({ id }) => id === self)) });
   }

@@ -3,10 +3,11 @@
  * operations right behind the input that caused them, then 'turn-end', which makes the frames. Called by PoolHost;
  * knows the outside only through ports, so tests drive it without a socket.
  */
-import { unreachable } from '../base/assert.js';
+import { assert, unreachable } from '../base/assert.js';
 import type { Effect, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
+import type { PoolRegister } from '../ports/pool-register.js';
 import type { PublicAddresses } from '../ports/public-addresses.js';
 import type { PersistentStore, RecordStore } from '../ports/record-store.js';
 import type { SmbdGate } from '../ports/smbd-gate.js';
@@ -29,6 +30,8 @@ export interface CoreLoopPorts {
   persistent: PersistentStore;
   /** Absent: there are no public addresses. */
   addresses?: PublicAddresses;
+  /** Of the engine etcd. */
+  register?: PoolRegister;
   log: Log;
   now(): Micros;
   /** Runs an action in a later turn of the event loop. */
@@ -213,6 +216,8 @@ export class CoreLoop {
         return ports.event(effect.event, effect.fields);
       case 'membership-save':
         return this.saveMembership(effect);
+      case 'register-request':
+        return this.askRegister(effect);
       case 'lease':
         ports.addresses?.setLease(effect.until);
         return ports.ring.setLease(effect.until);
@@ -251,6 +256,16 @@ export class CoreLoop {
 
   private saveMembership({ token, state }: Extract<Effect, { kind: 'membership-save' }>): void {
     void this.ports.saveMembership(state).then((ok) => this.inputOutsideTurn({ kind: 'membership-saved', token, ok }));
+  }
+
+  private askRegister({ token, request, deadlineMicros }: Extract<Effect, { kind: 'register-request' }>): void {
+    const { register } = this.ports;
+    assert(register !== undefined, 'the engine that asks a register was given one');
+    void register.request(request, deadlineMicros).then((result) => {
+      // counted from a clock that was read before the answer came, a challenged leader would have less time
+      this.untilClock = 0;
+      this.inputOutsideTurn({ kind: 'register-answer', token, result });
+    });
   }
 
   private saveDraining({ token, draining }: Extract<Effect, { kind: 'drain-save' }>): void {

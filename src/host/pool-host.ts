@@ -20,6 +20,8 @@ import { InterfaceAddresses } from './addresses.js';
 import { CoreLoop } from './core-loop.js';
 import { DrainFile } from './drain-file.js';
 import { PoolError } from './errors.js';
+import type { EtcdOptions } from './etcd/register.js';
+import { EtcdRegister } from './etcd/register.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { FOREIGN_FRAMES, FOREIGN_LOOK_MS, ForeignFrames } from './foreign-frames.js';
@@ -67,6 +69,8 @@ export interface HostOptions {
   members: PoolMember[];
   /** How often the leader is heard, and how long a server serves without hearing it. */
   membership: { heartbeatMicros: Micros; leaseMicros: Micros };
+  /** The membership's engine is etcd, and there it is; absent: the embedded one. */
+  etcd?: Omit<EtcdOptions, 'poolName'>;
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
   /** What this run tells the others of itself; absent: the protocols of this release, and no name. */
@@ -120,6 +124,8 @@ export class PoolHost implements LockWitness {
   private readonly foreignTimer: NodeJS.Timeout;
   /** Null: there are none. */
   private readonly addresses: InterfaceAddresses | null;
+  /** Null: the membership needs none. */
+  private readonly register: EtcdRegister | null;
   private readonly questions = new Map<number, Question>();
   private readonly drains = new Map<number, (error: string | null) => void>();
   private readonly now: () => Micros;
@@ -161,6 +167,8 @@ export class PoolHost implements LockWitness {
     const hasTwo = members.filter(({ interfaces }) => interfaces !== undefined).map(({ id }) => id);
     this.watchedPeers = hasTwo.includes(self) ? hasTwo.filter((id) => id !== self) : [];
     this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
+    const { etcd, poolName } = options;
+    this.register = etcd === undefined ? null : new EtcdRegister({ ...etcd, poolName });
     this.records = new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
@@ -178,6 +186,7 @@ export class PoolHost implements LockWitness {
       records: this.records,
       persistent,
       ...(this.addresses === null ? {} : { addresses: this.addresses }),
+      ...(this.register === null ? {} : { register: this.register }),
       log: this.page.logging(options.log),
       now,
       later: (action) => setImmediate(action),
@@ -237,13 +246,14 @@ export class PoolHost implements LockWitness {
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
     const { self, members, incarnation, samba, membership, addresses, announcement } = this.options;
+    const engine = this.register === null ? 'embedded' : 'etcd';
     return new PoolNode({
       self,
       ...(addresses === undefined ? {} : { addresses }),
       ...(announcement === undefined ? {} : { announcement }),
       servers: members.map(({ id }) => id),
       incarnation,
-      membership: { ...membership, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
+      membership: { ...membership, engine, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
       names: new Map(members.map(({ id, name }) => [id, name])),
@@ -303,6 +313,7 @@ export class PoolHost implements LockWitness {
     clearInterval(this.foreignTimer);
     if (this.interconnect instanceof FaultyInterconnect) this.interconnect.close();
     this.pump.close();
+    this.register?.close();
     for (const token of [...this.questions.keys()]) {
       this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
     }
@@ -333,6 +344,7 @@ export class PoolHost implements LockWitness {
         ...status.counters,
         ...(this.stopped ? {} : this.pump.counters()),
         ...faultCounters,
+        ...this.register?.counters(),
       },
       interconnect: {
         addresses: this.stopped ? [] : this.pump.addresses(),

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { stringify } from 'yaml';
+import { etcdEndpoint, etcdPlaces } from './etcd.js';
 import type { Layout, ServerPlace } from './layout.js';
 import { PREFIX_LENGTH, SECOND_INTERFACE, SERVER_INTERFACE, publicAddress, secondAddress } from './layout.js';
 import type { LabOptions } from './options.js';
@@ -24,6 +25,12 @@ function secondWay({ id }: ServerPlace, { interfaces, transport }: LabOptions): 
   return transport === 'udp' ? { address2: secondAddress(id) } : { interface2: SECOND_INTERFACE };
 }
 
+/** The one beside it first. */
+function endpointsFor(layout: Layout, { id }: ServerPlace, options: LabOptions): string[] {
+  const places = etcdPlaces(layout, options);
+  return [...places.filter((place) => place.id === id), ...places.filter((place) => place.id !== id)].map(etcdEndpoint);
+}
+
 export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOptions): string {
   const faults = options.lossPercent > 0 || options.duplicatePercent > 0;
   return stringify({
@@ -38,6 +45,9 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
       ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
     ...(options.addresses > 0 ? { addresses: publicAddresses(options.addresses) } : {}),
+    ...(options.engine === 'etcd'
+      ? { membership: { engine: 'etcd', etcd: { endpoints: endpointsFor(layout, place, options) } } }
+      : {}),
     directories: daemonFolders(place),
     socket: place.socket,
     adminSocket: place.adminSocket,

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { accepts, daemonStatus } from './admin.js';
 import { daemonConfig, daemonFolders } from './daemon-config.js';
 import { LabError, messageOf } from './errors.js';
+import { etcdArguments, etcdLog, etcdPlaces, requireEtcd, waitForEtcd } from './etcd.js';
 import type { ServerPlace } from './layout.js';
 import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE, secondAddress } from './layout.js';
 import { explanation } from './logs.js';
@@ -158,6 +159,7 @@ export class Lab {
   async down(): Promise<void> {
     await this.stop('smbd');
     await this.stop('smbpoold');
+    await this.stop('etcd');
     await removeNetwork();
     await unmount(this.layout.volatile);
     for (const user of this.state.createdUsers) await removeUnixUser(user);
@@ -195,6 +197,7 @@ export class Lab {
   private async build(say: Say): Promise<void> {
     await refuseForeignNetwork();
     if (this.options.module) await requireModule();
+    if (this.options.engine === 'etcd') await requireEtcd();
     await this.makeNetwork();
     this.checkWanted();
     await run('mount', ['-t', 'tmpfs', '-o', 'mode=0755,size=4g', 'smbpool-lab', this.layout.volatile]);
@@ -202,6 +205,7 @@ export class Lab {
     await this.checkExtendedAttributes();
     await this.ensureUnixUser(LAB_USER);
     this.checkWanted();
+    await this.startAllEtcd();
     await Promise.all(this.daemons().map((place) => this.startDaemon(place)));
     await Promise.all(this.daemons().map((place) => this.waitForDaemon(place, 'all are members')));
     await setSmbUser(this.server(0), LAB_USER, LAB_PASSWORD);
@@ -303,6 +307,27 @@ export class Lab {
   async isComplete(): Promise<boolean> {
     const complete = await Promise.all(this.servers().map((place) => this.isMember(place, 'all are members')));
     return complete.every((one) => one);
+  }
+
+  private async startAllEtcd(): Promise<void> {
+    const places = etcdPlaces(this.layout, this.options);
+    await Promise.all(places.map((place) => this.startEtcd(place)));
+    await waitForEtcd(places, () => this.checkWanted());
+  }
+
+  /** Of a server that has one: the first time, and again after it ended. */
+  async startEtcd(place: ServerPlace): Promise<void> {
+    this.remember(
+      await start({
+        kind: 'etcd',
+        server: place.id,
+        namespace: place.namespace,
+        command: 'etcd',
+        args: etcdArguments(place, etcdPlaces(this.layout, this.options)),
+        outputFile: etcdLog(place),
+        nice: DAEMON_NICE,
+      }),
+    );
   }
 
   private async startDaemon(place: ServerPlace): Promise<void> {

@@ -15,6 +15,8 @@ export interface LabOptions {
   servers: number;
   /** One more smbpoold, without smbd, that only votes. */
   witness: boolean;
+  /** Of the membership; with etcd it runs beside the first three servers, or beside the first of fewer. */
+  engine: 'embedded' | 'etcd';
   /** Lines `name = value` for the share. */
   shareOptions: string[];
   /** Lines `name = value` for [global]. */
@@ -51,6 +53,7 @@ const DEFAULTS: LabOptions = {
   root: ROOT_DEFAULT,
   servers: SERVER_COUNT_DEFAULT,
   witness: false,
+  engine: 'embedded',
   shareOptions: [],
   globalOptions: [],
   // the set-up's own switch: where the module could not be built, nothing asks for it
@@ -86,6 +89,7 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
   if (options.witness && options.servers === SERVER_COUNT_MAX) {
     throw new LabError(`with a witness there may be ${SERVER_COUNT_MAX - 1} servers at most`);
   }
+  if (options.witness && options.engine === 'etcd') throw new LabError('a pool on etcd has no use for a witness');
   if (!isAbsolute(options.root) || options.root === '/' || /[\s"'\\]/.test(options.root)) {
     throw new LabError(`--root must be an absolute path of a folder, without spaces; "${options.root}" is not`);
   }

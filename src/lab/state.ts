@@ -10,7 +10,7 @@ import type { LabOptions } from './options.js';
 
 /** A process the lab started. The start time tells it from a later process with the same number. */
 export interface LabProcess {
-  kind: 'smbpoold' | 'smbd';
+  kind: 'smbpoold' | 'smbd' | 'etcd';
   /** null for the unclustered smbd. */
   server: number | null;
   pid: number;

@@ -47,6 +47,10 @@ export interface InterfaceHeard {
 
 /** Who belongs to the pool, and until when. */
 export interface MembershipReport {
+  /** Who agrees on views: the servers themselves, or an etcd cluster. */
+  engine: 'embedded' | 'etcd';
+  /** Of the engine etcd: when it last answered this server, and why the last request failed, if it did. */
+  etcd: { microsSinceAnswer: number | null; failure: string | null } | null;
   /** What this server is in the pool's membership. */
   role: 'leader' | 'follower' | 'candidate' | 'witness';
   /**
@@ -73,6 +77,7 @@ export interface MembershipReport {
 export interface ProblemReport {
   what:
     | 'no-quorum'
+    | 'no-etcd'
     | 'fenced'
     | 'servers-out'
     | 'unfit'

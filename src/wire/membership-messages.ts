@@ -5,7 +5,8 @@
  *
  *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
  *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
- *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank
+ *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank;
+ *                  all: 128 the sender's engine is etcd, and refused by the other engine
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
  *  18 hello:            u53 accepted (epoch on disk, 0: none)
@@ -56,6 +57,9 @@ export type MembershipContent =
       unheard: NodeId[];
     };
 
+/** Which engine the message is of; they must never take each other's. */
+export type MessageEngine = 'embedded' | 'etcd';
+
 export type MembershipMessage = MembershipContent & { to: Incarnation; term: number };
 export type MembershipMessageOf<Kind extends MembershipContent['kind']> = MembershipMessage & { kind: Kind };
 
@@ -74,6 +78,7 @@ const KINDS = kindsByType(TYPES);
 const FLAG_ANSWER_VIEW = 2;
 const FLAG_RELEASED = 2;
 const FLAG_BLANK = 4;
+const FLAG_ETCD = 0x80;
 
 /** The flags that each kind may have; 1 means something else in each. */
 const FLAGS_KNOWN: Record<MembershipContent['kind'], number> = {
@@ -96,10 +101,11 @@ function flagsOf(message: MembershipMessage): number {
   }
 }
 
-export function encodeMembershipMessage(message: MembershipMessage): Uint8Array {
+export function encodeMembershipMessage(message: MembershipMessage, engine: MessageEngine = 'embedded'): Uint8Array {
   const view = 'view' in message ? message.view : null;
   const writer = new ByteWriter(80 + (view === null ? 0 : viewBytes(view)));
-  writer.u8(TYPES[message.kind]).u8(flagsOf(message)).u53(message.to).u53(message.term);
+  const flags = flagsOf(message) | (engine === 'etcd' ? FLAG_ETCD : 0);
+  writer.u8(TYPES[message.kind]).u8(flags).u53(message.to).u53(message.term);
   switch (message.kind) {
     case 'hello':
       writer.u53(message.accepted);
@@ -127,10 +133,13 @@ export function encodeMembershipMessage(message: MembershipMessage): Uint8Array 
   return writer.finish();
 }
 
-/** Throws DecodeError for anything that encodeMembershipMessage would not have made. */
-export function decodeMembershipMessage(bytes: Uint8Array): MembershipMessage {
+/** Throws DecodeError for anything that encodeMembershipMessage would not have made for this engine. */
+export function decodeMembershipMessage(bytes: Uint8Array, engine: MessageEngine = 'embedded'): MembershipMessage {
   return decodeTyped(bytes, KINDS, (reader, kind): MembershipMessage => {
-    const flags = reader.u8();
+    const allFlags = reader.u8();
+    const isOfEtcd = (allFlags & FLAG_ETCD) !== 0;
+    if (isOfEtcd !== (engine === 'etcd')) throw new DecodeError('other-engine');
+    const flags = allFlags & ~FLAG_ETCD;
     if ((flags & ~FLAGS_KNOWN[kind]) !== 0) throw new DecodeError('unknown-flags');
     const to = reader.u53() as Incarnation;
     const term = readTerm(reader);
@@ -201,11 +210,13 @@ export function epochOf(term: number, n: number): Epoch {
   return (term * EPOCHS_PER_TERM + n) as Epoch;
 }
 
-function bitsOf(nodes: readonly NodeId[]): bigint {
+/** Bit n: server n. */
+export function bitsOf(nodes: readonly NodeId[]): bigint {
   return nodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
 }
 
-function readBits(reader: ByteReader): NodeId[] {
+/** Reads what bitsOf made; servers that cannot be are left out. */
+export function readBits(reader: ByteReader): NodeId[] {
   const bits = reader.u64();
   const nodes: NodeId[] = [];
   if (bits === 0n) return nodes;

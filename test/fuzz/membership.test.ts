@@ -15,6 +15,8 @@ import type { MembershipContent, MembershipMessage } from '../../src/wire/member
 import {
   EPOCHS_PER_TERM, decodeMembershipMessage, encodeMembershipMessage, epochOf,
 } from '../../src/wire/membership-messages.js';
+import type { RegisterState } from '../../src/wire/membership-register.js';
+import { decodeRegister, encodeRegister } from '../../src/wire/membership-register.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { decodeSaved, encodeSaved } from '../../src/wire/membership-state.js';
 import { isWithin } from '../../src/wire/protocol-version.js';
@@ -116,6 +118,24 @@ test('spoiled files are refused, whole ones come back', () => {
     assert.deepEqual(decodeSaved(good), state);
     const bad = spoil(prng, good);
     if (!Buffer.from(bad).equals(good)) assert.equal(decodes(decodeSaved, bad), null);
+  });
+});
+
+test('spoiled values of etcd are refused, whole ones come back', () => {
+  fuzz((prng) => {
+    const term = prng.below(9);
+    const run = (): Run => ({ node: nodeId(prng.pick([0, 1, 63])), incarnation: incarnation(1 + prng.below(9)) });
+    const challenger = run();
+    const state: RegisterState = {
+      term,
+      leader: prng.chance(0.7) ? run() : null,
+      challenge: prng.chance(0.5) ? { ...challenger, hears: [challenger.node] } : null,
+      view: prng.chance(0.7) ? randomView(prng, term) : null,
+    };
+    const good = encodeRegister(state);
+    assert.deepEqual(decodeRegister(good), state);
+    const bad = spoil(prng, good);
+    if (!Buffer.from(bad).equals(good)) assert.equal(decodes(decodeRegister, bad), null);
   });
 });
 

@@ -84,7 +84,7 @@ export async function killServer(place: ServerPlace): Promise<{ at: number; gone
 export async function assertRunEnds(lab: Lab, place: ServerPlace): Promise<void> {
   const daemon = lab.process('smbpoold', place.id);
   assert.ok(daemon);
-  const pids = await processesIn(place.namespace);
+  const pids = await ownProcesses(lab, place);
   assert.ok(await waitUntil(() => !isAlive(daemon), END_MILLIS_MAX, 20), `the run of ${place.name} does not end`);
   assert.ok(startsAnew(place), `${place.name} does not say why it ends`);
   assert.ok(await waitUntil(() => lab.endOf(daemon) !== null, END_MILLIS_MAX, 20));
@@ -97,6 +97,12 @@ function startsAnew(place: ServerPlace): boolean {
   // what was said before is summed up at the very end
   const last = logLines(place).findLast(({ msg }) => !msg.startsWith('said before'));
   return last?.msg === 'starting anew' && /without this run|gave this run up/.test(last.reason ?? '');
+}
+
+/** Of the daemon and its smbds: an etcd beside them lives on. */
+async function ownProcesses(lab: Lab, place: ServerPlace): Promise<number[]> {
+  const etcd = lab.process('etcd', place.id)?.pid;
+  return (await processesIn(place.namespace)).filter((pid) => pid !== etcd);
 }
 
 async function smbdsEnd(place: ServerPlace, pids: readonly number[]): Promise<void> {
@@ -118,7 +124,7 @@ export async function startAgain(lab: Lab, place: ServerPlace): Promise<void> {
     } catch (error) {
       if (start === STARTS_MAX || !startsAnew(place)) throw error;
       process.stdout.write(`  ${place.name} was lost while it started\n`);
-      await smbdsEnd(place, await processesIn(place.namespace));
+      await smbdsEnd(place, await ownProcesses(lab, place));
       await pause(RESTART_MILLIS);
     }
   }

@@ -26,7 +26,7 @@ import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/core/membership/limits.js';
 import type { View } from '../../src/core/views.js';
-import type { EmbeddedMembership } from '../../src/core/node.js';
+import type { MembershipSettings } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { announcementOf } from './membership/releases.js';
 import { ViewOracle } from './view-oracle.js';
@@ -215,7 +215,7 @@ class Run {
     if (membership && !isHeld && this.protocol !== 2) this.checker.fail('upgrade-ends', `protocol ${this.protocol}`);
   }
 
-  private membershipOf(self: NodeId, members: readonly NodeId[]): { membership?: EmbeddedMembership } {
+  private membershipOf(self: NodeId, members: readonly NodeId[]): { membership?: MembershipSettings } {
     if (!this.settings.membership) return {};
     const servers = members.map((node) => ({ node, role: 'server' as const }));
     return {

@@ -10,7 +10,7 @@ import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros } from '../../src/core/effects.js';
 import type { View } from '../../src/core/views.js';
 import type { Announcement } from '../../src/wire/protocol-version.js';
-import type { EmbeddedMembership } from '../../src/core/node.js';
+import type { MembershipSettings } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
@@ -39,7 +39,7 @@ export interface NodeOptions {
   servers: readonly NodeId[];
   incarnation: Incarnation;
   /** The engine in the core agrees on views; absent: they come from an oracle. */
-  membership?: EmbeddedMembership;
+  membership?: MembershipSettings;
   /** What it tells the others of itself; absent: as this release does. */
   announcement?: Announcement;
 }
@@ -367,7 +367,9 @@ export class SimulatedServer {
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
-      // nobody asks here, modules have no pages to look at, and no addresses are configured
+      // nobody asks here, modules have no pages to look at, no addresses are configured, and the membership's engine is
+      // the embedded one (that on etcd has a simulator of its own: membership/)
+      case 'register-request':
       case 'address-take':
       case 'address-release':
       case 'drain-save':

@@ -73,6 +73,10 @@ export class SimulatedWire {
     }
   }
 
+  isCut(from: NodeId, to: NodeId): boolean {
+    return this.cuts.has(`${from}>${to}`);
+  }
+
   heal(): void {
     this.cuts.clear();
   }

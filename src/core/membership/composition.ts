@@ -121,7 +121,8 @@ export function compose(
 
 function whyLeaving({ incarnation }: Run, known: ServerFacts | undefined): LeaveReason['why'] | null {
   if (known === undefined) return 'unconfigured';
-  if (known.incarnation !== incarnation && known.incarnation !== 0) return 'anew';
+  // a lower one is of before the view: that server has not talked to us since
+  if (known.incarnation > incarnation) return 'anew';
   if (known.isSilent) return 'silent';
   return known.willing === false ? 'unwilling' : null;
 }

@@ -10,11 +10,10 @@ import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
-  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, STEP_DOWN_LEASES,
-  UNHEARD_AFTER_MICROS,
+  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, UNHEARD_AFTER_MICROS,
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
-import type { MembershipContext, Saving } from './saving.js';
+import type { MembershipContext } from './port.js';
 import type { KnownServer, Versions } from './versions.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
 import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
@@ -36,11 +35,28 @@ export interface LeaderOptions {
   self: Run;
   heartbeatMicros: Micros;
   leaseMicros: Micros;
-  majority: number;
   /** Servers that lead and become members. */
   servers: readonly NodeId[];
   /** What each server's run speaks. */
   versions: Versions;
+  /** A lead without authority for so many leases ends. */
+  stepDownLeases: number;
+  /** When none of two or more other members is heard, they are waited for so long; 0: as long as for any. */
+  aloneMicros: Micros;
+}
+
+/** How a leader's views are agreed, and what its authority comes from: the one thing in which the engines differ. */
+export interface Agreement {
+  /** How many servers' answers renew the leader's authority; null: none do, see Authority.confirmed. */
+  readonly majority: number | null;
+  /** Whether the others must hear of a view that is not agreed yet, since it is they who agree. */
+  readonly tellsProposals: boolean;
+  /** The newest view that we know, when none of this lead is agreed yet. */
+  base(): View | null;
+  /** Has the view agreed; one at a time. `agreed` is called later, or never. */
+  propose(view: View, agreed: () => void): void;
+  /** This server has the view of this epoch on disk. */
+  accepted(node: NodeId, epoch: number): void;
 }
 
 export interface LeaderNews {
@@ -59,8 +75,6 @@ export class Leading {
   private proposal: View | null = null;
   private agreed: View | null = null;
   private proposals = 0;
-  /** What each server has on disk; only epochs of our term count. */
-  private readonly accepted = new Map<NodeId, number>();
   /** Runs that we took in, and when. */
   private readonly takenIn = new Map<NodeId, { incarnation: Incarnation; at: Micros }>();
   private leaving: ReadonlySet<NodeId> = new Set();
@@ -68,6 +82,8 @@ export class Leading {
   private authorityMissedFrom: Micros;
   private hasEnded = false;
   private hasComplained = false;
+  /** Several members were silent at once, and none of them was heard since. */
+  private isAlone = false;
   private readonly electedAt: Micros;
   /** From when on a majority answers without a break as long as a lease. */
   private authoritySince: Micros;
@@ -75,14 +91,14 @@ export class Leading {
   constructor(
     private readonly context: MembershipContext,
     private readonly options: LeaderOptions,
-    private readonly saving: Saving,
+    private readonly agreement: Agreement,
     private readonly peers: Peers,
     /** What we say of ourselves. */
     private readonly own: () => LeaderNews,
     private readonly ports: LeaderPorts,
     readonly term: number,
   ) {
-    this.authority = new Authority(options.leaseMicros, options.majority);
+    this.authority = new Authority(options.leaseMicros, agreement.majority);
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
     this.authoritySince = context.now();
@@ -103,8 +119,8 @@ export class Leading {
   tick(): void {
     const now = this.context.now();
     const missedFrom = Math.max(this.authorityMissedFrom, this.authority.until);
-    const isAlone = now - missedFrom > STEP_DOWN_LEASES * this.options.leaseMicros;
-    if (isAlone) return this.ports.stepDown('no majority answers');
+    const isPowerless = now - missedFrom > this.options.stepDownLeases * this.options.leaseMicros;
+    if (isPowerless) return this.ports.stepDown('no majority answers');
     this.beatAll();
     this.judge();
   }
@@ -120,16 +136,27 @@ export class Leading {
       this.context.count('membership.answer.refused.echo');
       return;
     }
-    const wasOver = this.authority.until <= now;
-    this.authority.onAnswer(peer.node, message, now);
-    if (wasOver && this.authority.until > now) this.authorityCame(now);
+    this.renewing(now, () => this.authority.onAnswer(peer.node, message, now));
+    if (this.isAlone) this.authorityCame(now);
+    this.isAlone = false;
     // one that is no member has nothing to give back, but the lease of its former run may go on
     if (peer.released && names(this.agreed, peer)) this.authority.release(peer.node);
-    this.accepted.set(peer.node, Math.max(message.accepted, this.accepted.get(peer.node) ?? 0));
-    this.checkAgreed();
+    this.agreement.accepted(peer.node, message.accepted);
     this.tellLease();
     // who leaves in order is not waited for
     if (this.proposal === null || peer.released) this.judge();
+  }
+
+  /** What was asked at this time outside of the pool says that we lead. */
+  confirmed(askedAt: Micros): void {
+    this.renewing(this.context.now(), () => this.authority.confirmed(askedAt));
+    this.tellLease();
+  }
+
+  private renewing(now: Micros, renew: () => void): void {
+    const wasOver = this.authority.until <= now;
+    renew();
+    if (wasOver && this.authority.until > now) this.authorityCame(now);
   }
 
   /** We were cut off, or have just been elected: what others could not tell us until now is not held against them. */
@@ -155,7 +182,8 @@ export class Leading {
       && !peer.released;
     const { echo, remaining } = mayServe ? this.authority.grant(peer.node, now) : NO_GRANT;
     const agreed = this.agreed?.epoch ?? 0;
-    this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view: this.proposal });
+    const view = this.agreement.tellsProposals ? this.proposal : this.agreed;
+    this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view });
   }
 
   // --- proposing
@@ -172,24 +200,15 @@ export class Leading {
     this.proposal = view;
     this.ports.proposed?.(view, new Map(left.map(({ node }) => [node, this.authority.leaseOverAt(node)])));
     this.context.count('membership.proposed');
-    this.saving.change({ accepted: view });
+    this.agreement.propose(view, () => this.onAgreed(view));
     this.beatAll();
-    this.saving.whenSaved(() => {
-      if (this.hasEnded) return;
-      this.accepted.set(this.options.self.node, view.epoch);
-      this.checkAgreed();
-    });
   }
 
-  private checkAgreed(): void {
-    const { proposal } = this;
-    if (proposal === null || proposal === this.agreed) return;
-    // a server that accepted a view of an earlier term may still accept another one: only ours, of this term, counts
-    const count = [...this.accepted.values()].filter((epoch) => epoch === proposal.epoch).length;
-    if (count < this.options.majority) return;
-    this.agreed = proposal;
+  private onAgreed(view: View): void {
+    if (this.hasEnded || view !== this.proposal || view === this.agreed) return;
+    this.agreed = view;
     this.context.count('membership.agreed');
-    this.ports.install(proposal);
+    this.ports.install(view);
     if (this.hasEnded) return;
     this.beatAll();
     this.judge();
@@ -226,6 +245,20 @@ export class Leading {
         leaseOverAt: this.authority.leaseOverAt(node),
       });
     }
+    return this.forgiven(all, now);
+  }
+
+  /** Who hears nobody does not know yet whose fault that is. */
+  private forgiven(all: Map<NodeId, ServerFacts>, now: Micros): Map<NodeId, ServerFacts> {
+    const base = this.agreed ?? this.agreement.base();
+    const others = (base?.members ?? []).flatMap(({ node }) => (all.has(node) ? (this.peers.get(node) ?? []) : []));
+    if (this.options.aloneMicros === 0 || others.length < 2) return all;
+    if (!others.every(({ node }) => all.get(node)!.isSilent)) return all;
+    this.isAlone = true;
+    for (const { node, silentFrom } of others) {
+      const isSilent = now - silentFrom >= this.options.aloneMicros;
+      all.set(node, { ...all.get(node)!, isSilent });
+    }
     return all;
   }
 
@@ -245,7 +278,7 @@ export class Leading {
     // No majority answers, so no view can be agreed; but one that is heard would be accepted. If only we hear nobody,
     // healthy runs that we leave out would end, and with them the majority that elects another leader.
     if (this.agreed !== null && this.context.now() >= this.authority.until) return;
-    const base = this.agreed ?? this.saving.accepted;
+    const base = this.agreed ?? this.agreement.base();
     const composition = this.composeNext(base, new Set());
     this.leaving = composition.leaving;
     this.ports.suspects?.(composition.reasons);
@@ -271,9 +304,9 @@ export class Leading {
     const mayJoin = (base?.former.length ?? 0) < FORMER_VIEWS_FOR_JOINS;
     const epoch = this.nextEpoch();
     const now = this.context.now();
-    const judgesUnheard = now - this.authoritySince >= UNHEARD_AFTER_MICROS;
-    const leader = this.options.self.node;
     const facts = this.facts();
+    const judgesUnheard = !this.isAlone && now - this.authoritySince >= UNHEARD_AFTER_MICROS;
+    const leader = this.options.self.node;
     const protocol = mayJoin ? this.options.versions.next(base, this.knownServers()) : base!.protocol;
     for (const server of facts.values()) this.complainOfForeign(server, protocol);
     return compose(base, facts, { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol });

@@ -26,7 +26,8 @@ export class Authority {
 
   constructor(
     private readonly leaseMicros: Micros,
-    private readonly majority: number,
+    /** How many servers' answers renew it; null: none do, `confirmed` does. */
+    private readonly majority: number | null,
   ) {}
 
   /** By our clock; never goes back. */
@@ -54,10 +55,15 @@ export class Authority {
   }
 
   private renew(): void {
+    if (this.majority === null) return;
     const times = [...this.answered.values()].sort((a, b) => b - a);
     const answeredByMajority = times[this.majority - 1];
-    if (answeredByMajority === undefined) return;
-    this.authorityUntil = Math.max(this.authorityUntil, answeredByMajority + this.leaseMicros);
+    if (answeredByMajority !== undefined) this.confirmed(answeredByMajority);
+  }
+
+  /** What was asked at this time was answered: we lead, and whoever wants to follow us waits for a lease from now. */
+  confirmed(askedAt: Micros): void {
+    this.authorityUntil = Math.max(this.authorityUntil, askedAt + this.leaseMicros);
   }
 
   /** What a heartbeat sent now to the member says of its lease, noted as given. */

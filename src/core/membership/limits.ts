@@ -49,6 +49,30 @@ export const REST_LEASES = 4;
  */
 export const FORMER_VIEWS_FOR_JOINS = 8;
 
+/** Engine etcd: a leader from which nothing came for this share of a lease is challenged. It answers, if it lives. */
+export const CHALLENGE_AFTER_LEASES = 0.5;
+
+/**
+ * Engine etcd: whom a challenged leader has heard within this share of a lease, it hears. Less than the time after
+ * which a server that does not hear the leader challenges it: when both lost each other, both say so.
+ */
+export const HEARD_LEASES = 1 / 3;
+
+/** Engine etcd: another server's challenge that leads to nothing for so many leases is replaced. */
+export const CHALLENGE_LEASES_MAX = 3;
+
+/** Engine etcd: who follows looks at the register so often, to know a view that its leader could not tell it. */
+export const LOOK_MICROS = 1_000_000;
+
+/**
+ * Engine etcd: a leader that hears none of several members leaves them out only after this time. It may be its network
+ * that is away, or everybody's; if it is its own alone, the others take the lead meanwhile.
+ */
+export const ALONE_MICROS = 5_000_000;
+
+/** Engine etcd: a read that took longer is asked again, elsewhere; three fit into a lease. */
+export const READ_LEASES = 1 / 3;
+
 /** A span of our clock that is at least `micros` of any other server's. */
 export function stretched(micros: number): number {
   return Math.ceil(micros * (1 + CLOCK_SPEED_DIFFERENCE));

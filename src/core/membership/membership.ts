@@ -6,96 +6,38 @@
  * heartbeat was sent ends too early.
  */
 import { assert } from '../../base/assert.js';
-import { DecodeError } from '../../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessage, MembershipMessageOf } from '../../wire/membership-messages.js';
-import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
-import type { Announcement } from '../../wire/protocol-version.js';
 import type { ConfiguredServer, SavedMembership } from '../../wire/membership-state.js';
+import type { Announcement } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
+import type { View } from './composition.js';
+import { isOver } from './composition.js';
 import { Leading } from './leading.js';
-import { OwnLease } from './leases.js';
-import { REST_LEASES, stretched } from './limits.js';
+import { REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
+import { Mail } from './mail.js';
+import { MajorityAgreement } from './majority.js';
+import { OwnRun } from './own-run.js';
 import type { Peer } from './peers.js';
 import { Peers } from './peers.js';
-import type { MembershipContext } from './saving.js';
+import type {
+  MembershipContext, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
+} from './port.js';
 import { Saving } from './saving.js';
-import type { LeaveReason, View } from './composition.js';
-import { isOver, names } from './composition.js';
 import { Versions } from './versions.js';
 import { Candidacy, Voting } from './voting.js';
 
-export type { MembershipContext } from './saving.js';
+export type { MembershipContext, MembershipEvents, MembershipOptions, MembershipStatus } from './port.js';
 export type { FormerView, Member, Run, View } from './composition.js';
 
-export interface MembershipOptions {
-  self: NodeId;
-  /** Of this run of ours; above 0 and higher than in every earlier run. */
-  incarnation: Incarnation;
-  /** What our run tells all others of itself. */
-  announcement: Announcement;
-  /** All that are configured, ourselves included. */
-  servers: readonly ConfiguredServer[];
-  heartbeatMicros: Micros;
-  leaseMicros: Micros;
-  /** What the disk had; null: this server never saved anything. */
-  saved: SavedMembership | null;
-}
-
-export interface MembershipEvents {
-  /** An agreed view that names our run; in the order of epochs, some may be skipped. */
-  view(view: View): void;
-  /** Our right to serve, by our clock. Called when it changes; never goes back, but to 0 when we leave. */
-  lease(until: Micros): void;
-  /** A view says that our run, which was a member, is none any more: this run is over. */
-  removed(view: View): void;
-  /**
-   * For people. We lead, or stand because the leader is silent: members that are to be left out, each time that we
-   * look; none of them any more when our lead ends.
-   */
-  suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
-  /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */
-  proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
-  /** An unreliable frame. */
-  send(peer: NodeId, body: Uint8Array): void;
-}
-
-export interface MembershipStatus {
-  role: 'leader' | 'follower' | 'candidate' | 'witness';
-  term: number;
-  leader: NodeId | null;
-  /** The newest agreed view that we know, whether it names us or not. */
-  view: View | null;
-  /** Of the newest view that we know, agreed or on our disk; null: we know none. */
-  protocol: number | null;
-  isOver: boolean;
-  /** A leader's, by our clock; null: we do not lead. */
-  authorityUntil: Micros | null;
-  leaseUntil: Micros;
-  promisedUntil: Micros;
-  /** A leader's view that waits for a majority, and members that it is about to leave out. */
-  proposal: Epoch | null;
-  leaving: NodeId[];
-  servers: {
-    node: NodeId;
-    role: ConfiguredServer['role'];
-    incarnation: Incarnation;
-    microsSilent: Micros | null;
-    willing: boolean | null;
-    unheard: NodeId[];
-    accepted: number;
-    installed: number;
-    recovered: number;
-  }[];
-}
-
-export class Membership {
+export class Membership implements MembershipEngine {
   private readonly peers: Peers;
   private readonly saving: Saving;
   private readonly voting: Voting;
-  private readonly ownLease: OwnLease;
   private readonly versions: Versions;
+  private readonly own: OwnRun;
+  private readonly mail: Mail;
   private readonly majority: number;
   private readonly isServer: boolean;
   private leading: Leading | null = null;
@@ -103,20 +45,12 @@ export class Membership {
   /** Whom we follow or followed last. */
   private leader: NodeId | null = null;
   private hasLeader = false;
-  private installed: View | null = null;
-  private over = false;
-  private willing = true;
-  private released = false;
-  private unheard: ReadonlySet<NodeId> = new Set();
-  private recoveredEpoch = 0;
-  private allHold = false;
   private standTimer: Timer | null = null;
   /** Since when we want to lead, or see that nobody does; null: somebody leads. */
   private leaderlessSince: Micros | null = null;
   private tickDueAt: Micros = 0;
   /** A server that never saved anything, in a pool that may be fresh as a whole. */
   private isFresh: boolean;
-  private readonly refusalsLogged = new Set<string>();
 
   constructor(
     private readonly context: MembershipContext,
@@ -133,15 +67,23 @@ export class Membership {
     this.peers = new Peers(servers.filter(({ node }) => node !== self));
     this.isFresh = saved === null;
     if (saved !== null) this.compareServers(saved, servers);
-    this.versions = new Versions(context, this.run, options.announcement);
+    this.versions = new Versions(context, { node: self, incarnation }, options.announcement);
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
     // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
     const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
     this.voting = new Voting(this.saving, leaseMicros, boundUntil);
-    this.ownLease = new OwnLease((until) => events.lease(until));
+    const isBlank = (saved?.accepted ?? null) === null;
+    const run = { self, incarnation, isServer: this.isServer, isBlank };
+    this.own = new OwnRun(context, run, this.versions, events, () => this.stepDown('this run is over'));
+    this.mail = new Mail(context, { incarnation, engine: 'embedded' }, this.peers, events, {
+      term: () => this.saving.term,
+      accepted: () => this.saving.durableEpoch,
+      newRun: (peer) => this.onNewRun(peer),
+      take: (peer, message) => this.take(peer, message),
+    });
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
-    this.lookAtProtocol(this.saving.accepted);
+    this.own.lookAtProtocol(this.saving.accepted);
   }
 
   private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {
@@ -161,44 +103,38 @@ export class Membership {
     this.saving.onSaved(token, ok);
   }
 
-  /** The records have behind them what the view of this epoch asked. */
+  /** There is no register. */
+  onRegister(): void {
+    this.context.count('membership.register.unknown');
+  }
+
   recovered(epoch: Epoch): void {
-    this.recoveredEpoch = Math.max(this.recoveredEpoch, epoch);
+    this.own.recovered(epoch);
   }
 
-  /**
-   * Whether all servers have every answered commit of the persistent databases, and each commit from now on needs all
-   * of them. Said by the server that leads.
-   */
   setAllHold(allHold: boolean): void {
-    this.allHold = allHold;
+    this.own.setAllHold(allHold);
   }
 
-  /** A run of another configured server says this of itself. */
   announced(node: NodeId, incarnation: Incarnation, announcement: Announcement): void {
     this.versions.announced(node, incarnation, announcement);
   }
 
-  /** The configured servers that our links do not hear, for as long as a lease. */
   setUnheard(nodes: Iterable<NodeId>): void {
-    this.unheard = new Set([...nodes].filter((node) => node !== this.options.self));
+    this.own.setUnheard(nodes);
   }
 
-  /** A server that is not healthy, or leaves, is not added, and asks to be left out. */
+  /** Candidates need votes, not ears. */
+  setHeard(): void {}
+
   setWilling(willing: boolean): void {
-    this.willing = willing && !this.released;
+    this.own.setWilling(willing);
   }
 
-  /**
-   * Our run ends in order. What its lease allowed has ended before; it is given back, so that the others need not wait
-   * for its end. A leader only steps down: what it granted to others goes on.
-   */
   leave(): void {
-    if (this.released) return;
-    this.released = true;
-    this.willing = false;
+    if (this.own.released) return;
     this.candidacy = null;
-    this.ownLease.giveBack();
+    this.own.release();
     this.stepDown('this run leaves');
     const leader = this.leader === null ? undefined : this.peers.get(this.leader);
     if (leader !== undefined && this.hasLeader) this.answer(leader, 0);
@@ -210,28 +146,20 @@ export class Membership {
     const roles = leading !== null ? 'leader' : this.candidacy !== null ? 'candidate' : 'follower';
     const described = leading?.describe();
     return {
+      engine: 'embedded',
       role: this.isServer ? roles : 'witness',
       term: saving.term,
       leader: this.hasLeader ? this.leader : null,
-      view: this.installed,
-      protocol: (this.installed ?? saving.accepted)?.protocol ?? null,
-      isOver: this.over,
+      view: this.own.installed,
+      protocol: (this.own.installed ?? saving.accepted)?.protocol ?? null,
+      isOver: this.own.over,
       authorityUntil: leading?.authority.until ?? null,
-      leaseUntil: this.ownLease.until,
+      leaseUntil: this.own.lease.until,
       promisedUntil: this.voting.promisedUntil,
       proposal: described?.proposal ?? null,
       leaving: described?.leaving ?? [],
-      servers: this.peers.all.map((peer) => ({
-        node: peer.node,
-        role: peer.role,
-        incarnation: peer.incarnation,
-        microsSilent: peer.heardAt === -Infinity ? null : now - peer.heardAt,
-        willing: peer.willing,
-        unheard: [...peer.unheard],
-        accepted: peer.accepted,
-        installed: peer.installed,
-        recovered: peer.recovered,
-      })),
+      register: null,
+      servers: this.peers.status(now),
     };
   }
 
@@ -284,12 +212,12 @@ export class Membership {
     this.hasLeader = false;
     this.leaderlessSince ??= now;
     const isLate = now - dueAt >= heartbeatMicros;
-    const isAble = !this.over && this.willing && this.versions.canJoin(this.saving.accepted);
+    const isAble = !this.own.over && this.own.willing && this.versions.canJoin(this.saving.accepted);
     if (isLate || !isAble) return this.standLater(now + (isLate ? 0 : leaseMicros));
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
-    if (accepted !== null && isOver(accepted, this.run)) return this.endRun(accepted);
+    if (accepted !== null && isOver(accepted, this.own.run)) return this.own.end(accepted);
     if (wasLed && this.leader !== null) this.events.suspects?.(new Map([[this.leader, { why: 'silent', by: [] }]]));
     this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
     this.context.count('membership.stood');
@@ -336,7 +264,7 @@ export class Membership {
 
   private lead(term: number): void {
     const { context, options, saving, peers } = this;
-    const { self, incarnation, heartbeatMicros, leaseMicros } = options;
+    const { self, heartbeatMicros, leaseMicros } = options;
     this.candidacy = null;
     this.standTimer?.cancel();
     // the former leader is dead when we were elected at once; when that took long, we may all have been cut off
@@ -350,21 +278,13 @@ export class Membership {
     context.count('membership.elected');
     context.log('info', 'membership.leads', { term });
     const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
-    const own = {
-      self: { node: self, incarnation }, heartbeatMicros, leaseMicros, majority: this.majority, servers,
-      versions: this.versions,
-    };
-    const news = () => ({
-      willing: this.willing,
-      unheard: this.unheard,
-      recovered: this.recoveredEpoch,
-      allHold: this.allHold,
-      isBlank: this.isBlank,
-    });
-    this.leading = new Leading(context, own, saving, peers, news, {
+    const times = { heartbeatMicros, leaseMicros, stepDownLeases: STEP_DOWN_LEASES, aloneMicros: 0 };
+    const lead = { self: this.own.run, servers, versions: this.versions, ...times };
+    const agreement = new MajorityAgreement(saving, self, this.majority);
+    this.leading = new Leading(context, lead, agreement, peers, () => this.own.news(), {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),
-      lease: (until) => this.extendLease(until),
+      lease: (until) => this.own.extendLease(until),
       stepDown: (why) => this.giveUpLead(why),
       suspects: (reasons) => this.events.suspects?.(reasons),
       proposed: (proposal, leaseOver) => this.events.proposed?.(proposal, leaseOver),
@@ -372,17 +292,8 @@ export class Membership {
     this.leading.start();
   }
 
-  private extendLease(until: Micros): void {
-    if (!this.over && names(this.installed, this.run)) this.ownLease.extend(until);
-  }
-
-  /** Whatever of the pool's was on our disk in an earlier run is gone. */
-  private get isBlank(): boolean {
-    return (this.options.saved?.accepted ?? null) === null;
-  }
-
-  private get run(): { node: NodeId; incarnation: Incarnation } {
-    return { node: this.options.self, incarnation: this.options.incarnation };
+  private install(view: View): void {
+    this.own.install(view);
   }
 
   /** The leader ends its lead of its own will. */
@@ -413,32 +324,8 @@ export class Membership {
 
   // --- frames
 
-  /** Takes an authentic frame of this run of the peer. Whatever is wrong with its body is counted, never thrown. */
   onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
-    const peer = this.peers.get(from);
-    if (peer === undefined) return this.refuse(from, 'unknown-peer');
-    if (incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
-    let message: MembershipMessage;
-    try {
-      message = decodeMembershipMessage(body);
-    } catch (error) {
-      if (!(error instanceof DecodeError)) throw error;
-      return this.refuse(from, error.reason);
-    }
-    if (this.peers.heard(peer, incarnation, this.context.now())) this.onNewRun(peer);
-    if (message.to !== this.options.incarnation) {
-      this.hello(peer, false);
-      return;
-    }
-    this.take(peer, message);
-  }
-
-  private refuse(peer: NodeId, reason: string): void {
-    this.context.count(`membership.frame.refused.${reason}`);
-    if (this.refusalsLogged.has(reason)) return;
-    this.refusalsLogged.add(reason);
-    const level = reason === 'incarnation-old' ? 'debug' : 'warn';
-    this.context.log(level, 'membership.frame.refused', { peer, reason, note: 'logged once per cause' });
+    this.mail.onFrame(from, incarnation, body);
   }
 
   private onNewRun(peer: Peer): void {
@@ -450,7 +337,7 @@ export class Membership {
     switch (message.kind) {
       case 'hello':
         peer.accepted = message.accepted;
-        if (message.answerWanted) this.hello(peer, false);
+        if (message.answerWanted) this.mail.hello(peer, false);
         return this.standAtOnce();
       case 'pre-vote':
         return this.onPreVote(peer, message);
@@ -468,17 +355,13 @@ export class Membership {
   }
 
   private send(peer: Peer, content: MembershipContent, term = this.saving.term): void {
-    this.events.send(peer.node, encodeMembershipMessage({ ...content, to: peer.incarnation, term }));
-  }
-
-  private hello(peer: Peer, answerWanted: boolean): void {
-    this.send(peer, { kind: 'hello', answerWanted, accepted: this.saving.durableEpoch });
+    this.mail.send(peer, content, term);
   }
 
   // --- a pool that never was
 
   private greet(): void {
-    for (const peer of this.peers.all) if (peer.incarnation === 0) this.hello(peer, true);
+    for (const peer of this.peers.all) if (peer.incarnation === 0) this.mail.hello(peer, true);
     this.standAtOnce();
   }
 
@@ -558,7 +441,7 @@ export class Membership {
   private adopt({ term, view }: MembershipMessageOf<'pre-vote-answer' | 'vote-answer'>): boolean {
     const { saving } = this;
     if (view === null || this.candidacy === null || view.epoch <= saving.acceptedEpoch) return false;
-    if (this.isUnspeakable(view)) return false;
+    if (this.own.isUnspeakable(view)) return false;
     this.candidacy = null;
     if (term > saving.term) saving.change({ term, votedFor: null, accepted: view });
     else saving.change({ accepted: view });
@@ -581,11 +464,11 @@ export class Membership {
   private onHeartbeat(peer: Peer, message: MembershipMessageOf<'heartbeat'>): void {
     const { saving, context } = this;
     const now = context.now();
-    if (message.view !== null && this.isUnspeakable(message.view)) return this.refuse(peer.node, 'protocol');
+    if (message.view !== null && this.own.isUnspeakable(message.view)) return this.mail.refuse(peer.node, 'protocol');
     // the sender learns that its term is over
     if (message.term < saving.term) return this.answer(peer, 0);
     if (message.term > saving.term) this.raiseTerm(message.term);
-    if (this.leading !== null) return this.refuse(peer.node, 'second-leader');
+    if (this.leading !== null) return this.mail.refuse(peer.node, 'second-leader');
     this.candidacy = null;
     this.leaderlessSince = null;
     this.leader = peer.node;
@@ -599,13 +482,8 @@ export class Membership {
     }
     if (view !== null && view.epoch === agreed) this.install(view);
     else if (saving.accepted?.epoch === agreed) this.install(saving.accepted);
-    this.takeLease(message, now);
+    this.own.takeLease(message);
     this.answerHeartbeat(peer, message);
-  }
-
-  private takeLease(message: MembershipMessageOf<'heartbeat'>, now: Micros): void {
-    if (this.over || this.released || !names(this.installed, this.run)) return;
-    if (!this.ownLease.onGrant(message, now)) this.context.count('membership.lease.refused');
   }
 
   /** At once if the term is on disk, and again when something new is. */
@@ -625,59 +503,14 @@ export class Membership {
   }
 
   private answer(peer: Peer, echo: Micros): void {
-    this.send(peer, {
-      kind: 'answer',
-      willing: this.isServer && this.willing && !this.over,
-      isBlank: this.isBlank,
-      released: this.released,
-      echo,
-      // 0 means "none": a clock at its very start is told as 1
-      sentAt: Math.max(1, this.context.now()),
-      accepted: this.saving.durableEpoch,
-      installed: this.installed?.epoch ?? 0,
-      recovered: this.recoveredEpoch,
-      unheard: [...this.unheard],
-    });
+    this.send(peer, this.own.answer(echo, this.saving.durableEpoch));
   }
 
   private onAnswer(peer: Peer, message: MembershipMessageOf<'answer'>): void {
     if (message.term > this.saving.term) return this.raiseTerm(message.term);
     const { leading } = this;
     if (leading === null || message.term !== leading.term) return;
-    this.peers.said(peer, message.sentAt, message);
-    peer.isBlank = message.isBlank;
-    // an older answer may come late
-    peer.released ||= message.released;
-    if (peer.released) peer.willing = false;
-    peer.accepted = Math.max(peer.accepted, message.accepted);
-    peer.installed = Math.max(peer.installed, message.installed);
-    peer.recovered = Math.max(peer.recovered, message.recovered);
+    this.peers.answered(peer, message);
     leading.onAnswer(peer, message);
-  }
-
-  /** The view is agreed. */
-  private install(view: View): void {
-    if (view.epoch <= (this.installed?.epoch ?? 0)) return;
-    this.installed = view;
-    this.context.count('membership.installed');
-    this.lookAtProtocol(view);
-    if (this.over || !this.isServer) return;
-    if (names(view, this.run)) return this.events.view(view);
-    if (isOver(view, this.run)) this.endRun(view);
-  }
-
-  /** It makes us a member of what we cannot speak: whoever proposed it errs. */
-  private isUnspeakable(view: View): boolean {
-    return names(view, this.run) && !this.versions.canJoin(view);
-  }
-
-  private lookAtProtocol(view: View | null): void {
-    if (view !== null && this.isServer && !this.versions.canJoin(view)) this.versions.cannotJoin(view);
-  }
-
-  private endRun(view: View): void {
-    this.over = true;
-    this.stepDown('this run is over');
-    this.events.removed(view);
   }
 }

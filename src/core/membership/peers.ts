@@ -1,7 +1,9 @@
 /** What each other configured server said last, and when. Facts only; nothing is decided here. */
 import type { Incarnation, NodeId } from '../../base/ids.js';
+import type { MembershipMessageOf } from '../../wire/membership-messages.js';
 import type { ConfiguredServer, ServerRole } from '../../wire/membership-state.js';
 import type { Micros } from '../effects.js';
+import type { MembershipStatus } from './port.js';
 
 export interface Peer {
   readonly node: NodeId;
@@ -76,6 +78,33 @@ export class Peers {
     peer.saidAt = sentAt;
     peer.willing = willing;
     peer.unheard = new Set(unheard);
+  }
+
+  /** It answered a heartbeat of ours. */
+  answered(peer: Peer, message: MembershipMessageOf<'answer'>): void {
+    this.said(peer, message.sentAt, message);
+    peer.isBlank = message.isBlank;
+    // an older answer may come late
+    peer.released ||= message.released;
+    if (peer.released) peer.willing = false;
+    peer.accepted = Math.max(peer.accepted, message.accepted);
+    peer.installed = Math.max(peer.installed, message.installed);
+    peer.recovered = Math.max(peer.recovered, message.recovered);
+  }
+
+  /** For people. */
+  status(now: Micros): MembershipStatus['servers'] {
+    return this.all.map(({ node, role, incarnation, heardAt, willing, unheard, accepted, installed, recovered }) => ({
+      node,
+      role,
+      incarnation,
+      microsSilent: heardAt === -Infinity ? null : now - heardAt,
+      willing,
+      unheard: [...unheard],
+      accepted,
+      installed,
+      recovered,
+    }));
   }
 
   /** We slept, so frames may wait unread: nobody is judged by that time. */

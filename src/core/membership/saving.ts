@@ -6,10 +6,8 @@
 import type { NodeId } from '../../base/ids.js';
 import type { SavedMembership } from '../../wire/membership-state.js';
 import type { View } from '../../wire/membership-views.js';
-import type { CoreContext } from '../context.js';
 import { SAVE_AGAIN_MICROS, SAVE_WAITING_MAX } from './limits.js';
-
-export type MembershipContext = Pick<CoreContext, 'now' | 'timers' | 'emit' | 'log' | 'count'>;
+import type { MembershipContext } from './port.js';
 
 export class Saving {
   private version = 0;

@@ -6,7 +6,7 @@ import type { Incarnation, NodeId } from '../../base/ids.js';
 import type { Announcement, ProtocolRange } from '../../wire/protocol-version.js';
 import { highestCommon, isWithin, rangeText } from '../../wire/protocol-version.js';
 import type { Run, View } from '../../wire/membership-views.js';
-import type { MembershipContext } from './saving.js';
+import type { MembershipContext } from './port.js';
 
 /** A configured server as the leader knows it. */
 export interface KnownServer extends Run {

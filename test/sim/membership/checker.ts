@@ -67,6 +67,16 @@ export class MembershipChecker {
     if (by.size === this.majority) this.agree(accepted);
   }
 
+  /** A view is in the register of the engine etcd. */
+  committed(view: View): void {
+    this.content(view);
+    if (this.acceptedBy.has(view.epoch)) return;
+    if (view.epoch <= (this.newest?.epoch ?? 0)) this.fail('epochs-ascend', `${view.epoch}`);
+    // where nobody votes the register is the majority
+    this.acceptedBy.set(view.epoch, new Set(Array.from({ length: this.majority }, (_, node) => node as NodeId)));
+    this.agree(view);
+  }
+
   private content(view: View): void {
     const text = JSON.stringify(view);
     const known = this.contents.get(view.epoch);

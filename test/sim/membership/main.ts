@@ -1,9 +1,10 @@
 /**
- * `node dist/test/sim/membership/main.js [--seed N] [--runs K] [--sabotage KIND]`: simulated runs of the membership,
- * each from its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines of its trace,
- * and how to repeat it. At the end the times that were measured.
+ * `node dist/test/sim/membership/main.js [--seed N] [--runs K] [--sabotage KIND] [--engine etcd]`: simulated runs of
+ * the membership, each from its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines
+ * of its trace, and how to repeat it. At the end the times that were measured.
  */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { EngineName } from '../../../src/core/membership/port.js';
 import type { Measured } from './run.js';
 import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
@@ -20,10 +21,11 @@ const options = new Command('membership')
   .option('--seed <number>', 'seed of the first run; the others follow', wholeNumber, Date.now() % 1_000_000)
   .option('--runs <number>', 'how many runs', wholeNumber, 1)
   .option('--sabotage <kind>', `a planted bug: ${SABOTAGES.join(', ')}`, 'none')
+  .addOption(new Option('--engine <name>', 'the engine').choices(['embedded', 'etcd']).default('embedded'))
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, 60)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse()
-  .opts<{ seed: number; runs: number; sabotage: Sabotage; trace: number; keepGoing: boolean }>();
+  .opts<{ seed: number; runs: number; sabotage: Sabotage; engine: EngineName; trace: number; keepGoing: boolean }>();
 
 const measured = noMeasured();
 let failed = 0;
@@ -31,7 +33,7 @@ let agreements = 0;
 let raises = 0;
 console.log(`seed ${options.seed}, ${options.runs} runs`);
 for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-  const settings = settingsOf(seed, options.sabotage);
+  const settings = settingsOf(seed, options.sabotage, options.engine);
   const result = simulate(settings);
   agreements += result.agreements;
   raises += result.raises;
@@ -42,7 +44,8 @@ for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
   for (const { at, rule, text } of result.violations.slice(0, 5)) console.log(`  ${at / 1000} ms  ${rule}: ${text}`);
   for (const line of result.trace.tail(options.trace)) console.log(`  ${line}`);
   const sabotage = options.sabotage === 'none' ? '' : ` --sabotage ${options.sabotage}`;
-  console.log(`  repeat: node dist/test/sim/membership/main.js --seed ${seed}${sabotage}`);
+  const engine = options.engine === 'etcd' ? ' --engine etcd' : '';
+  console.log(`  repeat: node dist/test/sim/membership/main.js --seed ${seed}${engine}${sabotage}`);
   if (!options.keepGoing) break;
 }
 for (const line of describeMeasured(measured)) console.log(line);

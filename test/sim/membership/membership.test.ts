@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { EngineName } from '../../../src/core/membership/port.js';
 import type { Measured } from './run.js';
 import { describeMeasured, noMeasured, simulate } from './run.js';
 import type { Sabotage } from './settings.js';
@@ -35,8 +36,19 @@ const CANARIES: { sabotage: Sabotage; rule: string; runs: number }[] = [
   { sabotage: 'foreign-stands', rule: 'members-speak-it', runs: 60 },
 ];
 
-function runOne(seed: number): Measured {
-  const settings = settingsOf(seed);
+/** Of the engine etcd; the rest is shared and found above. */
+const ETCD_RUNS = 40;
+const ETCD_CANARIES: typeof CANARIES = [
+  { sabotage: 'no-challenge-wait', rule: 'one-authority', runs: 20 },
+  { sabotage: 'challenge-ignored', rule: 'no-lease-without-view', runs: 20 },
+  { sabotage: 'overtaken-answers', rule: 'another-leads', runs: 60 },
+  { sabotage: 'proposal-dropped', rule: 'former-views-are-told', runs: 60 },
+  { sabotage: 'no-lease-wait', rule: 'no-lease-without-view', runs: 60 },
+  { sabotage: 'lease-from-receipt', rule: 'no-lease-without-view', runs: 60 },
+];
+
+function runOne(seed: number, engine: EngineName = 'embedded'): Measured {
+  const settings = settingsOf(seed, 'none', engine);
   const { violations, trace, measured } = simulate(settings);
   const [violation] = violations;
   if (violation === undefined) return measured;
@@ -45,32 +57,37 @@ function runOne(seed: number): Measured {
       `seed ${seed}: ${violation.rule}: ${violation.text}`,
       describeSettings(settings),
       ...trace.tail(40),
-      `repeat: node dist/test/sim/membership/main.js --seed ${seed}`,
+      `repeat: node dist/test/sim/membership/main.js --seed ${seed} --engine ${engine}`,
     ].join('\n'),
   );
 }
 
-test(`${RUNS} simulated runs of the membership keep all rules`, (t) => {
-  const total = noMeasured();
-  for (let seed = seedBase; seed < seedBase + RUNS; seed++) {
-    const measured = runOne(seed);
-    for (const name of Object.keys(total) as (keyof Measured)[]) total[name].push(...measured[name]);
-  }
-  for (const line of describeMeasured(total)) t.diagnostic(line);
-});
+for (const [engine, runs] of [['embedded', RUNS], ['etcd', ETCD_RUNS]] as const) {
+  test(`${runs} simulated runs of the membership, ${engine}, keep all rules`, (t) => {
+    const total = noMeasured();
+    for (let seed = seedBase; seed < seedBase + runs; seed++) {
+      const measured = runOne(seed, engine);
+      for (const name of Object.keys(total) as (keyof Measured)[]) total[name].push(...measured[name]);
+    }
+    for (const line of describeMeasured(total)) t.diagnostic(line);
+  });
+}
 
 for (const seed of FIXED_SEEDS) test(`seed ${seed} keeps all rules`, () => void runOne(seed));
 
-test('the same seed gives the same run', () => {
-  const [first, second] = [0, 1].map(() => simulate(settingsOf(seedBase)).trace.tail(500));
-  assert.deepEqual(first, second);
-});
+for (const engine of ['embedded', 'etcd'] as const) {
+  test(`the same seed gives the same run, ${engine}`, () => {
+    const settings = settingsOf(seedBase, 'none', engine);
+    const [first, second] = [0, 1].map(() => simulate(settings).trace.tail(500));
+    assert.deepEqual(first, second);
+  });
+}
 
-for (const { sabotage, rule, runs } of CANARIES) {
-  test(`a planted bug is found: ${sabotage}`, () => {
+function findsPlanted(engine: EngineName, { sabotage, rule, runs }: (typeof CANARIES)[number]): void {
+  test(`a planted bug is found: ${sabotage}, ${engine}`, () => {
     const found = new Set<string>();
     for (let seed = 1; seed <= runs; seed++) {
-      for (const violation of simulate(settingsOf(seed, sabotage)).violations) {
+      for (const violation of simulate(settingsOf(seed, sabotage, engine)).violations) {
         assert.notEqual(violation.rule, 'no-exception', violation.text);
         found.add(violation.rule);
       }
@@ -79,3 +96,6 @@ for (const { sabotage, rule, runs } of CANARIES) {
     assert.fail(`not found in ${runs} runs; found: ${[...found].join(', ')}`);
   });
 }
+
+for (const canary of CANARIES) findsPlanted('embedded', canary);
+for (const canary of ETCD_CANARIES) findsPlanted('etcd', canary);

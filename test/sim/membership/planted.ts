@@ -1,5 +1,4 @@
 /** Bugs planted in the membership, which the checker must find: each undoes one rule that safety or liveness needs. */
-import type { Membership } from '../../../src/core/membership/membership.js';
 import type { Micros } from '../../../src/core/effects.js';
 import { names } from '../../../src/core/membership/composition.js';
 import type { KnownServer, Versions } from '../../../src/core/membership/versions.js';
@@ -21,13 +20,12 @@ function methodOf(whole: object, name: string): Method {
   return method.bind(whole) as Method;
 }
 
-export function plant(engine: Membership, sabotage: Sabotage): void {
-  const voting = partOf(engine, 'voting');
+export function plant(engine: object, sabotage: Sabotage): void {
+  if (sabotage === 'none' || plantInEtcd(engine, sabotage)) return;
+  const voting = (): object => partOf(engine, 'voting');
   const saving = partOf(engine, 'saving');
-  const ownLease = partOf(engine, 'ownLease');
+  const ownLease = partOf(partOf(engine, 'own'), 'lease');
   switch (sabotage) {
-    case 'none':
-      return;
     case 'vote-unsaved': {
       const onVote = methodOf(engine, 'onVote');
       const whenSaved = methodOf(saving, 'whenSaved');
@@ -42,10 +40,10 @@ export function plant(engine: Membership, sabotage: Sabotage): void {
       Reflect.set(saving, 'whenSaved', (action: () => void) => action());
       return;
     case 'no-promise':
-      Reflect.set(voting, 'promise', () => undefined);
+      Reflect.set(voting(), 'promise', () => undefined);
       return;
     case 'forget-promise':
-      Reflect.set(voting, 'boundUntil', -Infinity);
+      Reflect.set(voting(), 'boundUntil', -Infinity);
       return;
     case 'lease-from-receipt': {
       const extend = methodOf(ownLease, 'extend');
@@ -76,7 +74,7 @@ export function plant(engine: Membership, sabotage: Sabotage): void {
     case 'foreign-stands':
       return plantInVersions(partOf(engine, 'versions'), sabotage);
     default:
-      plantInLeader(engine, sabotage);
+      plantInLeader(engine, sabotage === 'no-lease-wait');
   }
 }
 
@@ -102,18 +100,65 @@ function plantInVersions(
   }
 }
 
-function plantInLeader(engine: Membership, sabotage: 'no-lease-wait' | 'old-term-counts'): void {
+function plantInLeader(engine: object, isLeaseWait: boolean): void {
   const lead = methodOf(engine, 'lead');
-  Reflect.set(engine, 'lead', (term: number) => {
+  Reflect.set(engine, 'lead', (...given: unknown[]) => {
     const candidateView: unknown = Reflect.get(partOf(engine, 'saving'), 'accepted');
-    lead(term);
+    lead(...given);
     const leading: unknown = Reflect.get(engine, 'leading');
     if (typeof leading !== 'object' || leading === null) return;
-    if (sabotage === 'no-lease-wait') {
+    if (isLeaseWait) {
       Reflect.set(partOf(leading, 'authority'), 'leaseOverAt', () => -Infinity);
     } else if (candidateView !== null) {
       // what an earlier leader proposed is taken for agreed without being proposed again
       methodOf(engine, 'install')(candidateView);
     }
   });
+}
+
+/** Whether it is a bug of the engine on etcd. */
+function plantInEtcd(engine: object, sabotage: Sabotage): boolean {
+  switch (sabotage) {
+    case 'no-challenge-wait': {
+      const act = methodOf(engine, 'act');
+      Reflect.set(engine, 'act', () => {
+        const challenge: unknown = Reflect.get(engine, 'challenge');
+        if (typeof challenge === 'object' && challenge !== null) Reflect.set(challenge, 'since', -Infinity);
+        act();
+      });
+      return true;
+    }
+    case 'challenge-ignored': {
+      const goOn = methodOf(engine, 'goOnLeading');
+      Reflect.set(engine, 'goOnLeading', (leading: unknown, state: object, askedAt: Micros) =>
+        goOn(leading, { ...state, challenge: null }, askedAt));
+      return true;
+    }
+    case 'overtaken-answers': {
+      const register = partOf(engine, 'register');
+      const learn = methodOf(register, 'learn');
+      Reflect.set(register, 'learn', (known: unknown, askedAt: Micros) => {
+        Reflect.set(register, 'knownAt', -Infinity);
+        return learn(known, askedAt);
+      });
+      return true;
+    }
+    case 'proposal-dropped': {
+      // what failed is given up, and may be done all the same
+      const register = partOf(engine, 'register');
+      const onFailure = methodOf(register, 'onFailure');
+      Reflect.set(register, 'onFailure', (why: unknown, asked: unknown) => {
+        const proposal: unknown = Reflect.get(engine, 'proposal');
+        const leading: unknown = Reflect.get(engine, 'leading');
+        if (typeof leading === 'object' && leading !== null && proposal !== null) {
+          Reflect.set(engine, 'proposal', null);
+          Reflect.set(leading, 'proposal', Reflect.get(leading, 'agreed'));
+        }
+        onFailure(why, asked);
+      });
+      return true;
+    }
+    default:
+      return false;
+  }
 }

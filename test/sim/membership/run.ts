@@ -9,7 +9,9 @@ import { Prng } from '../../../src/base/prng.js';
 import type { Micros } from '../../../src/core/effects.js';
 import { MEMBERSHIP_LEASE_MICROS, NEW_MEMBER_LEASES } from '../../../src/core/membership/limits.js';
 import type { View } from '../../../src/core/views.js';
+import { decodeRegister } from '../../../src/wire/membership-register.js';
 import type { ConfiguredServer } from '../../../src/wire/membership-state.js';
+import { PERFECT_REGISTER, SimulatedRegister } from '../../support/simulated-register.js';
 import { SimulatedTime } from '../../support/simulated-time.js';
 import { PERFECT_WIRE, SimulatedWire } from '../../support/simulated-wire.js';
 import { isWithin } from '../../../src/wire/protocol-version.js';
@@ -19,7 +21,7 @@ import type { Violation } from './checker.js';
 import { MembershipChecker } from './checker.js';
 import type { Settings } from './settings.js';
 import type { StationWorld } from './station.js';
-import { Station } from './station.js';
+import { Station, describeView } from './station.js';
 
 /** After the faults have stopped the pool is whole within this time: promises end, an election, two views. */
 export const SETTLE_MICROS_MAX = 3_000_000;
@@ -57,6 +59,7 @@ class Run {
   private readonly releasePrng: Prng;
   private readonly trace = new Trace();
   private readonly wire: SimulatedWire;
+  private readonly register: SimulatedRegister;
   private readonly stations: Station[];
   private readonly checker: MembershipChecker;
   private readonly measured = noMeasured();
@@ -74,8 +77,15 @@ class Run {
     this.checker = new MembershipChecker(() => this.time.now, nodes, () => undefined);
     const { time, wire, prng, releasePrng, trace, checker } = this;
     const announcements = new Announcements();
+    const register = new SimulatedRegister(time, new Prng(settings.seed ^ 0xe7cd), (value) => this.committed(value));
+    this.register = register;
+    const isUp = (node: NodeId): boolean => {
+      const station = this.stations[node];
+      return station !== undefined && station.engine !== null && !station.isStopped;
+    };
+    const troubled = (): boolean => this.troubled;
     const world: StationWorld = {
-      time, wire, prng, releasePrng, trace, checker, settings, servers, announcements, troubled: () => this.troubled,
+      time, wire, prng, releasePrng, trace, checker, settings, servers, announcements, register, isUp, troubled,
     };
     this.stations = servers.map(({ node, role }) => new Station(world, node, role));
   }
@@ -89,6 +99,17 @@ class Run {
     const { trace, measured } = this;
     const { violations, agreements, versions } = this.checker;
     return { violations, trace, measured, agreements, raises: versions.raises };
+  }
+
+  private get isOnEtcd(): boolean {
+    return this.settings.engine === 'etcd';
+  }
+
+  private committed(value: Uint8Array): void {
+    const { term, leader, challenge, view } = decodeRegister(value);
+    this.note(`register ${this.register.revision}: term ${term} of ${leader?.node}, challenged by ${challenge?.node}, `
+      + (view === null ? 'no view' : describeView(view)));
+    if (view !== null) this.checker.committed(view);
   }
 
   private play(): void {
@@ -108,10 +129,54 @@ class Run {
       this.silence('leader');
       this.crashLeader();
     }
+    if (this.isOnEtcd && this.stations.length === 2) {
+      this.silence('member');
+      this.crashLeader();
+    }
     this.outage();
     this.leaderNaps();
+    if (this.isOnEtcd) {
+      this.etcdIsAway();
+      this.leaderLosesEtcd();
+    }
     this.upgradeAll();
     this.goBack();
+  }
+
+  /** All are fenced until it is back, and nobody is left out for it. */
+  private etcdIsAway(): void {
+    if (this.failed) return;
+    this.time.advance(QUIET_MICROS);
+    const before = this.runs();
+    this.note('etcd is away');
+    this.register.isAway = true;
+    this.time.advance(2 * MEMBERSHIP_LEASE_MICROS + this.prng.below(10 * MEMBERSHIP_LEASE_MICROS));
+    for (const station of this.stations) {
+      const { leaseUntil } = station.engine!.status();
+      if (station.trueTime(leaseUntil) > this.time.now) this.checker.fail('no-lease-without-etcd', `${station.self}`);
+    }
+    this.register.isAway = false;
+    this.note('etcd is back');
+    this.settle([]);
+    this.expectRuns('etcd-away-leaves-nobody-out', before);
+  }
+
+  /** Another takes the lead, and leaves nobody out. */
+  private leaderLosesEtcd(): void {
+    if (this.failed || this.stations.length < 2) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    const before = this.runs();
+    const leader = this.leader();
+    this.note(`${leader.self} does not reach etcd`);
+    this.register.setCut([leader.self]);
+    this.time.advance(5 * MEMBERSHIP_LEASE_MICROS);
+    const leads = this.others(leader.self).filter(({ engine }) => engine?.status().role === 'leader');
+    if (leads.length !== 1) this.checker.fail('another-leads', `${leads.length} others lead`);
+    this.settle([]);
+    this.register.setCut([]);
+    this.time.advance(QUIET_MICROS);
+    this.settle([]);
+    this.expectRuns('etcd-lost-by-one-leaves-nobody-out', before);
   }
 
   private get failed(): boolean {
@@ -124,13 +189,18 @@ class Run {
     const { settings, time, prng } = this;
     this.troubled = true;
     this.wire.faults = settings.wire;
+    this.register.faults = settings.register;
     const end = time.now + settings.faultMicros;
     while (time.now < end && !this.failed) {
       time.advance(1 + prng.below(2 * settings.troubleMicros));
       if (settings.release !== null && this.releasePrng.chance(0.5)) this.changeRelease();
+      else if (this.isOnEtcd && prng.chance(0.25)) this.oneTroubleOfEtcd();
       else this.oneTrouble();
     }
     this.troubled = false;
+    this.register.faults = PERFECT_REGISTER;
+    this.register.isAway = false;
+    this.register.setCut([]);
     this.trace.add(time.now, () => 'faults stop');
     this.wire.faults = PERFECT_WIRE;
     this.wire.heal();
@@ -140,6 +210,14 @@ class Run {
       station.willing = true;
       station.input(() => station.engine?.setWilling(true));
     }
+  }
+
+  private oneTroubleOfEtcd(): void {
+    const { prng, register } = this;
+    register.isAway = prng.chance(0.2);
+    const cut = this.stations.filter(() => prng.chance(0.3)).map(({ self }) => self);
+    register.setCut(cut);
+    this.note(`etcd ${register.isAway ? 'is away' : `is not reached by ${cut.join(' ')}`}`);
   }
 
   private oneTrouble(): void {
@@ -317,7 +395,8 @@ class Run {
 
   /** Of two servers that need each other, one that slept must not leave the other out for its own silence. */
   private leaderSleeps(): void {
-    if (this.failed || this.stations.length !== 2) return;
+    // on etcd one of two takes over from the other
+    if (this.failed || this.stations.length !== 2 || this.isOnEtcd) return;
     const before = this.runs();
     const micros = MEMBERSHIP_LEASE_MICROS + this.prng.below(2 * MEMBERSHIP_LEASE_MICROS);
     // one that has just joined is waited for so long anyway
@@ -375,7 +454,8 @@ class Run {
 
   /** The switch is away for a while and comes back: all are alive, so nobody is left out for the silence of all. */
   private outage(): void {
-    if (this.failed) return;
+    // on etcd one of two goes on alone, and whose network it is nobody knows
+    if (this.failed || (this.isOnEtcd && this.stations.length === 2)) return;
     this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
     const before = this.runs();
     this.note('the switch is away');

@@ -1,6 +1,9 @@
 /** What a simulated run of the membership is like, drawn from its seed. */
 import { Prng } from '../../../src/base/prng.js';
 import type { Micros } from '../../../src/core/effects.js';
+import type { EngineName } from '../../../src/core/membership/port.js';
+import type { RegisterFaults } from '../../support/simulated-register.js';
+import { PERFECT_REGISTER } from '../../support/simulated-register.js';
 import type { WireFaults } from '../../support/simulated-wire.js';
 
 /** Bugs that can be planted, to see that the checker finds them. */
@@ -20,11 +23,19 @@ export const SABOTAGES = [
   'ask-members-only',
   'protocol-falls',
   'foreign-stands',
+  // of the engine etcd
+  'no-challenge-wait',
+  'challenge-ignored',
+  'overtaken-answers',
+  'proposal-dropped',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
 export interface Settings {
   seed: number;
+  engine: EngineName;
+  /** Of the engine etcd, while there are faults. */
+  register: RegisterFaults;
   sabotage: Sabotage;
   /** Servers, without the witness. */
   servers: number;
@@ -56,15 +67,35 @@ function releaseOf(seed: number, sabotage: Sabotage): number | null {
   return sabotage === 'none' ? prng.pick([null, null, 1, 1, 1, 2]) : null;
 }
 
-export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings {
+/** The same pool on the engine etcd, which needs no witness. */
+function onEtcd(settings: Settings): Settings {
+  const prng = new Prng(settings.seed ^ 0xe7cd);
+  const register = {
+    lossProbability: prng.pick([0, 0, 0.05, 0.3]),
+    delayMicrosMax: prng.pick([500, 3_000, 20_000, 80_000]),
+    slowProbability: prng.pick([0, 0, 0.02, 0.1]),
+  };
+  return { ...settings, engine: 'etcd', witness: false, register };
+}
+
+export function settingsOf(seed: number, sabotage: Sabotage = 'none', engine: EngineName = 'embedded'): Settings {
+  const settings = embeddedSettings(seed, sabotage);
+  return engine === 'etcd' ? onEtcd(settings) : settings;
+}
+
+function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
   const prng = new Prng(seed);
   const servers = prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5, 5]);
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
-  if (sabotage === 'vote-unsaved') return { ...settingsOf(seed), sabotage, release: null, ...CRASHES_AT_VOTES };
+  if (sabotage === 'vote-unsaved') {
+    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, ...CRASHES_AT_VOTES };
+  }
   return {
     seed,
+    engine: 'embedded',
+    register: PERFECT_REGISTER,
     sabotage,
     servers,
     witness: servers === 2 ? prng.chance(0.7) : prng.chance(0.15),
@@ -90,6 +121,7 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none'): Settings 
 export function describeSettings(settings: Settings): string {
   const { servers, witness, wire, speedDeviation, crashProbability, saveMicrosMax, sabotage, release } = settings;
   return [
+    ...(settings.engine === 'etcd' ? [`etcd ${JSON.stringify(settings.register)}`] : []),
     `${servers} servers${witness ? ' and a witness' : ''}`,
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,

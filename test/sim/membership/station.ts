@@ -5,13 +5,18 @@
 import type { Incarnation, NodeId } from '../../../src/base/ids.js';
 import type { Prng } from '../../../src/base/prng.js';
 import type { Effect, Micros } from '../../../src/core/effects.js';
-import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../../src/core/membership/limits.js';
+import {
+  HEARD_LEASES, MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS,
+} from '../../../src/core/membership/limits.js';
+import { EtcdMembership } from '../../../src/core/membership/etcd.js';
 import { Membership } from '../../../src/core/membership/membership.js';
+import type { MembershipEngine } from '../../../src/core/membership/port.js';
 import type { Run, View } from '../../../src/core/views.js';
 import { Timers } from '../../../src/core/timers.js';
 import { decodeMembershipMessage } from '../../../src/wire/membership-messages.js';
 import type { ConfiguredServer, SavedMembership } from '../../../src/wire/membership-state.js';
 import { decodeSaved, encodeSaved } from '../../../src/wire/membership-state.js';
+import type { SimulatedRegister } from '../../support/simulated-register.js';
 import type { SimulatedTime } from '../../support/simulated-time.js';
 import type { SimulatedWire } from '../../support/simulated-wire.js';
 import type { Trace } from '../trace.js';
@@ -35,6 +40,10 @@ export interface StationWorld {
   announcements: Announcements;
   /** For what has to do with releases, so that seeds without upgrades stay what they were. */
   releasePrng: Prng;
+  /** Of the engine etcd. */
+  register: SimulatedRegister;
+  /** Whether this server runs and says something. */
+  isUp(node: NodeId): boolean;
   /** Faults happen; false once they stopped. */
   troubled(): boolean;
 }
@@ -43,11 +52,13 @@ export interface StationWorld {
 const WAITING_FRAMES_MAX = 200;
 /** Saves are rare, and a crash around one is what matters most. */
 const SAVE_CRASH_WEIGHT = 30;
+const LISTEN_MICROS = 50_000;
+const HEARD_MICROS = HEARD_LEASES * MEMBERSHIP_LEASE_MICROS;
 const RESTART_MICROS_MAX = 60_000;
 const LONG_DOWN_MICROS_MAX = 1_500_000;
 
 export class Station {
-  engine: Membership | null = null;
+  engine: MembershipEngine | null = null;
   incarnation = 0 as Incarnation;
   /** The link layer's verdict, given to the engine. */
   unheard: NodeId[] = [];
@@ -60,6 +71,7 @@ export class Station {
   /** Runs of others whose announcement comes or came. */
   private met = new Set<string>();
   private disk: SavedMembership | null = null;
+  private readonly heardAt = new Map<NodeId, Micros>();
   private timers = new Timers();
   private localNow: Micros = 0;
   private wakeAt = Infinity;
@@ -125,7 +137,8 @@ export class Station {
       // through its bytes, as on a real disk
       saved: this.disk === null ? null : decodeSaved(encodeSaved(this.disk)),
     };
-    const engine = new Membership(context, options, {
+    const Engine = settings.engine === 'etcd' ? EtcdMembership : Membership;
+    const engine = new Engine(context, options, {
       view: (view) => this.installView(view),
       lease: (until) => {
         if (until === 0) this.world.checker.gaveBack(run);
@@ -135,6 +148,7 @@ export class Station {
       send: (peer, body) => this.send(peer, body),
     });
     this.engine = engine;
+    if (settings.engine === 'etcd') this.listen(run);
     plant(engine, settings.sabotage);
     wire.attach(this.self, (from, of, body) => {
       const bytes = Uint8Array.prototype.slice.call(body);
@@ -145,6 +159,19 @@ export class Station {
       engine.setUnheard(this.unheard);
       engine.setWilling(this.willing);
     });
+  }
+
+  /** What the links of a real server tell: of whom some frame came lately. */
+  private listen(run: Run): void {
+    const { time, servers, wire, isUp } = this.world;
+    if (this.incarnation !== run.incarnation || this.engine === null) return;
+    for (const { node } of servers) {
+      const isHeard = node !== this.self && isUp(node) && !wire.isCut(node, this.self);
+      if (isHeard && !this.isStopped) this.heardAt.set(node, time.now);
+    }
+    const heard = [...this.heardAt].filter(([, at]) => time.now - at < HEARD_MICROS).map(([node]) => node);
+    if (!this.isStopped) this.input(() => this.engine?.setHeard(heard));
+    time.after(LISTEN_MICROS, () => this.listen(run));
   }
 
   /** By the hellos of links, beside the membership's own frames. */
@@ -244,7 +271,7 @@ export class Station {
     this.arm();
   }
 
-  private watch(engine: Membership): void {
+  private watch(engine: MembershipEngine): void {
     const { authorityUntil, term } = engine.status();
     if (authorityUntil !== null && authorityUntil > -Infinity) {
       this.world.checker.authority(this.run, term, this.trueTime(authorityUntil));
@@ -279,7 +306,7 @@ export class Station {
   private send(peer: NodeId, body: Uint8Array): void {
     this.maybeCrash();
     const { checker, wire } = this.world;
-    const message = decodeMembershipMessage(body);
+    const message = decodeMembershipMessage(body, this.world.settings.engine);
     if (message.kind === 'vote-answer' && message.granted) checker.voted(this.self, message.term, peer, 'told');
     if (message.kind === 'answer' && message.accepted > (this.disk?.accepted?.epoch ?? 0)) {
       checker.fail('told-is-on-disk', `${this.self} says it accepted ${message.accepted}`);
@@ -289,6 +316,7 @@ export class Station {
   }
 
   private perform(run: Run, effect: Effect): void {
+    if (effect.kind === 'register-request') return this.askRegister(run, effect);
     if (effect.kind !== 'membership-save') throw new Error(`unexpected effect ${effect.kind}`);
     const { time, prng, settings, checker, trace } = this.world;
     this.maybeCrash(SAVE_CRASH_WEIGHT);
@@ -305,7 +333,8 @@ export class Station {
       if (this.engine === null && prng.chance(0.5)) return;
       this.disk = state;
       trace.add(time.now, () => `${this.self} has on disk: ${describeState(state)}`);
-      checker.saved(this.self, state);
+      // views are agreed in etcd; the disk only remembers them
+      if (settings.engine === 'embedded') checker.saved(this.self, state);
     });
     time.after(micros, () => {
       if (this.incarnation === run.incarnation) this.input(() => this.engine?.onSaved(token, !fails));
@@ -316,6 +345,19 @@ export class Station {
         if (this.incarnation === run.incarnation && this.world.troubled()) this.crash(prng.chance(0.5) ? 1_000 : null);
       });
     }
+  }
+
+  private askRegister(run: Run, effect: Extract<Effect, { kind: 'register-request' }>): void {
+    this.maybeCrash();
+    const { register, trace, time } = this.world;
+    const { token, request } = effect;
+    const deadline = Math.ceil(effect.deadlineMicros / this.speed);
+    register.request(this.self, request, deadline, (result) => {
+      if (this.incarnation !== run.incarnation) return;
+      if (result.kind !== 'value') trace.add(time.now, () => `${this.self} ${request.kind}: ${result.kind}`);
+      this.input(() => this.engine?.onRegister(token, result));
+    });
+    this.maybeCrash();
   }
 
   private installView(view: View): void {

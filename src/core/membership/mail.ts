@@ -1,0 +1,78 @@
+/**
+ * Frames of the membership, in either engine: decodes them, tells new runs of a peer, answers those that are for
+ * another run of ours, and sends. Whatever is wrong with a frame is counted, and logged once for each cause.
+ */
+import { DecodeError } from '../../base/bytes.js';
+import type { Incarnation, NodeId } from '../../base/ids.js';
+import type { MembershipContent, MembershipMessage } from '../../wire/membership-messages.js';
+import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
+import type { Peer, Peers } from './peers.js';
+import type { EngineName, MembershipContext, MembershipEvents } from './port.js';
+
+export interface MailOptions {
+  incarnation: Incarnation;
+  engine: EngineName;
+}
+
+export interface MailPorts {
+  term(): number;
+  /** The epoch that we may say to have. */
+  accepted(): number;
+  /** The first frame of a run of the peer. */
+  newRun(peer: Peer): void;
+  take(peer: Peer, message: MembershipMessage): void;
+}
+
+const MEANINGS: Record<string, string> = {
+  'other-engine': 'membership.engine is another on that server: it must be the same on all servers of a pool',
+};
+
+export class Mail {
+  private readonly refusalsLogged = new Set<string>();
+
+  constructor(
+    private readonly context: MembershipContext,
+    private readonly options: MailOptions,
+    private readonly peers: Peers,
+    private readonly events: Pick<MembershipEvents, 'send'>,
+    private readonly ports: MailPorts,
+  ) {}
+
+  onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
+    const peer = this.peers.get(from);
+    if (peer === undefined) return this.refuse(from, 'unknown-peer');
+    if (incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
+    let message: MembershipMessage;
+    try {
+      message = decodeMembershipMessage(body, this.options.engine);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      return this.refuse(from, error.reason);
+    }
+    if (this.peers.heard(peer, incarnation, this.context.now())) this.ports.newRun(peer);
+    if (message.to !== this.options.incarnation) {
+      this.hello(peer, false);
+      return;
+    }
+    this.ports.take(peer, message);
+  }
+
+  refuse(peer: NodeId, reason: string): void {
+    this.context.count(`membership.frame.refused.${reason}`);
+    if (this.refusalsLogged.has(reason)) return;
+    this.refusalsLogged.add(reason);
+    const level = reason === 'incarnation-old' ? 'debug' : 'warn';
+    const meaning = MEANINGS[reason];
+    const note = 'logged once per cause';
+    this.context.log(level, 'membership.frame.refused', { peer, reason, ...(meaning ? { meaning } : {}), note });
+  }
+
+  send(peer: Peer, content: MembershipContent, term = this.ports.term()): void {
+    const message = { ...content, to: peer.incarnation, term };
+    this.events.send(peer.node, encodeMembershipMessage(message, this.options.engine));
+  }
+
+  hello(peer: Peer, answerWanted: boolean): void {
+    this.send(peer, { kind: 'hello', answerWanted, accepted: this.ports.accepted() });
+  }
+}
