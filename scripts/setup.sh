@@ -65,6 +65,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     say "Samba was not here before: its services are neither started nor enabled" \
       "(systemctl enable --now smbd does both)"
   fi
+  if [[ " ${missing[*]} " == *" etcd-server "* ]] && [ -d /run/systemd/system ]; then
+    systemctl disable etcd >/dev/null 2>&1 || true
+  fi
 fi
 
 # npm ci only when the lock file is not the one that was installed

@@ -272,7 +272,9 @@ export class EtcdMembership implements MembershipEngine {
     }
     if (challenge !== null && now < challenge.since + CHALLENGE_LEASES_MAX * leaseMicros) return;
     const hasStood = register.swap({ ...state, challenge: { ...this.own.run, hears: this.heardNow() } });
-    if (hasStood) this.context.count('membership.stood');
+    if (!hasStood) return;
+    this.context.count('membership.stood');
+    if (this.leader !== null) this.events.suspects?.(new Map([[this.leader, { why: 'silent', by: [] }]]));
   }
 
   /** Without the leader: we would not challenge it if it were of use to us. */
@@ -437,7 +439,10 @@ export class EtcdMembership implements MembershipEngine {
     this.hasLeader = true;
     const { view, agreed } = message;
     if (view !== null && this.own.isUnspeakable(view)) return this.mail.refuse(peer.node, 'protocol');
-    if (view !== null && view.epoch === agreed) this.install(view);
+    if (view !== null && view.epoch === agreed) {
+      this.events.proposed?.(view, new Map());
+      this.install(view);
+    }
     this.own.takeLease(message);
     this.leaseDueAt = Math.max(this.leaseDueAt, this.own.lease.until);
     // its authority may have run out for good: then another must lead that reaches etcd
