@@ -131,7 +131,10 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 400 },
   { sabotage: 'claim-nothing', extras: { restarts: true }, rule: null },
   { sabotage: 'claim-at-once', extras: { restarts: true }, rule: null, runs: 300 },
-  { sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease' },
+  // one run in ten has a server that is left out while its smbds go on
+  {
+    sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease', runs: 200,
+  },
   { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 
