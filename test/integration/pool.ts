@@ -58,7 +58,8 @@ export async function withLab(wishes: Partial<LabOptions>, work: (lab: Lab) => P
 
 function lastWords(lab: Lab): string {
   const said = lab.places().flatMap((place) => lastWarnings(place, WARNINGS_TOLD));
-  return said.length === 0 ? 'no smbpoold warned of anything' : `what each smbpoold warned of last:\n${said.join('\n')}`;
+  if (said.length === 0) return 'no smbpoold warned of anything';
+  return `what each smbpoold warned of last:\n${said.join('\n')}`;
 }
 
 export function assertNoPanics(lab: Lab): void {
