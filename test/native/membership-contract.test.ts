@@ -3,17 +3,22 @@
  * the test starts. What random faults find is in test/sim/membership.
  */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
+import type { RegisterResult } from '../../src/core/effects.js';
 import type { EngineName } from '../../src/core/membership/port.js';
+import type { EtcdTls } from '../../src/host/etcd/http.js';
 import { EtcdRegister } from '../../src/host/etcd/register.js';
 import type { PoolHost } from '../../src/host/pool-host.js';
 import { EtcdCluster, etcdVersion, whyNoEtcd } from '../support/etcd.js';
 import { startPool, udp } from '../support/host-pool.js';
 import { L, LivePool } from '../support/live-pool.js';
 import type { LiveServer } from '../support/live-pool.js';
-import { eventually, sleep } from '../support/native-helpers.js';
+import { eventually, ownDirectory, sleep } from '../support/native-helpers.js';
 
 const noEtcd = whyNoEtcd();
 if (noEtcd === false) console.log(`etcd ${etcdVersion()}`);
@@ -178,6 +183,44 @@ test('etcd: its data is removed under a pool that runs: the pool goes on with hi
   await eventually('a new view', () => pool.newest!.epoch > epoch, 5_000);
   await pool.whole();
   keepsTheRules(pool);
+});
+
+function openssl(directory: string, ...args: string[]): void {
+  const { status, stderr } = spawnSync('openssl', args, { cwd: directory });
+  assert.equal(status, 0, stderr.toString());
+}
+
+/** A key and a certificate for loopback, signed by itself: so it is its own authority. */
+function makeCertificate(directory: string, name: string): { cert: string; key: string } {
+  openssl(directory, 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', `/CN=${name}`,
+    '-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'extendedKeyUsage=serverAuth,clientAuth',
+    '-keyout', `${name}.key`, '-out', `${name}.pem`);
+  return { cert: join(directory, `${name}.pem`), key: join(directory, `${name}.key`) };
+}
+
+test('etcd: by TLS, where both sides show who they are', onEtcd, async (t) => {
+  const directory = ownDirectory(t);
+  const { cert, key } = makeCertificate(directory, 'etcd');
+  const other = makeCertificate(directory, 'other');
+  const { endpoints } = await EtcdCluster.start(t, 1, [
+    '--cert-file', cert, '--key-file', key, '--trusted-ca-file', cert, '--client-cert-auth',
+  ]);
+  const own = { ca: readFileSync(cert), cert: readFileSync(cert), key: readFileSync(key) };
+  const ask = async (tls: EtcdTls): Promise<RegisterResult> => {
+    const register = new EtcdRegister({ endpoints, tls, poolName: 'tls' });
+    t.after(() => register.close());
+    return register.request({ kind: 'read' }, 5_000_000);
+  };
+  let answer: RegisterResult = { kind: 'failed', why: '' };
+  for (let tries = 0; tries < 100 && answer.kind === 'failed'; tries++) {
+    answer = await ask(own);
+    if (answer.kind === 'failed') await sleep(100);
+  }
+  assert.deepEqual(answer, { kind: 'value', revision: 0, value: null });
+  const unknown = await ask({ ca: own.ca });
+  assert.ok(unknown.kind === 'failed' && /certificate required|bad certificate/.test(unknown.why), unknown.kind);
+  const wrong = await ask({ ...own, ca: readFileSync(other.cert) });
+  assert.ok(wrong.kind === 'failed' && /self-signed certificate/.test(wrong.why), wrong.kind);
 });
 
 test('whole hosts on etcd', onEtcd, async (t) => {

@@ -247,6 +247,20 @@ test('only the newest events are kept, and before the first there is a sentence'
   assert.equal(told.history.report().length, EVENTS_MAX);
 });
 
+test('problems: etcd does not answer', () => {
+  const { membership, servers } = exampleStatus();
+  const fit = servers.map((server) => ({ ...server, fitness: 'fit' as const, reasons: [], silentMicros: 20_000 }));
+  const etcd = { microsSinceAnswer: 3_000_000, failure: 'http://10.0.0.11:2379: no answer within 100 ms' };
+  const told = (state: 'valid' | 'fenced'): string[] => {
+    const lease = { state, micros: 1_000 };
+    return problemsOf({ ...membership, engine: 'etcd', etcd, lease }, fit, { self: 0, leaseMs: 300 })
+      .map(({ what, text }) => `${what}: ${text}`);
+  };
+  const says = 'no-etcd: etcd does not answer this server: http://10.0.0.11:2379: no answer within 100 ms.';
+  assert.deepEqual(told('valid'), [`${says} If the leader cannot either, nobody can open files`]);
+  assert.equal(told('fenced')[0], `${says} Nobody here can open files`);
+});
+
 test('problems: no quorum, no lease, servers that are out', () => {
   const { membership, servers } = exampleStatus();
   const options = { self: 0, leaseMs: 300 };
