@@ -31,6 +31,15 @@ function endpointsFor(layout: Layout, { id }: ServerPlace, options: LabOptions):
   return [...places.filter((place) => place.id === id), ...places.filter((place) => place.id !== id)].map(etcdEndpoint);
 }
 
+/** Empty: all as smbpoold does by itself. */
+function membershipOf(layout: Layout, place: ServerPlace, options: LabOptions): object {
+  const { engine, leaseMillis } = options;
+  return {
+    ...(engine === 'etcd' ? { engine, etcd: { endpoints: endpointsFor(layout, place, options) } } : {}),
+    ...(leaseMillis === null ? {} : { leaseMs: leaseMillis }),
+  };
+}
+
 export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOptions): string {
   const faults = options.lossPercent > 0 || options.duplicatePercent > 0;
   return stringify({
@@ -45,15 +54,12 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
       ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
     ...(options.addresses > 0 ? { addresses: publicAddresses(options.addresses) } : {}),
-    ...(options.engine === 'etcd'
-      ? { membership: { engine: 'etcd', etcd: { endpoints: endpointsFor(layout, place, options) } } }
-      : {}),
     directories: daemonFolders(place),
     socket: place.socket,
     adminSocket: place.adminSocket,
     ringSocket: place.ringSocket,
     transport: { kind: options.transport },
-    ...(options.leaseMillis === null ? {} : { membership: { leaseMs: options.leaseMillis } }),
+    membership: membershipOf(layout, place, options),
     // not the machine's own
     hooks: { directory: join(place.directory, 'hooks.d') },
     ...(options.realtime ? {} : { realtime: false }),

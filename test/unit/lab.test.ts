@@ -94,6 +94,9 @@ test('smbpoold accepts what the lab writes for it', () => {
     assert.deepEqual([kind, self.interface2, self.address2], transport === 'udp'
       ? ['udp', undefined, '10.77.1.11'] : ['ethernet', 'eth1', undefined]);
   }
+  const patient = labOptions({ servers: 3, engine: 'etcd', leaseMillis: 2_000 });
+  const { membership } = parseConfig('lab.yaml', daemonConfig(layout, layout.server(1), patient));
+  assert.deepEqual([membership.engine, membership.leaseMs], ['etcd', 2_000]);
   const seeds = new Set(configs.map((config) => config.faults?.seed));
   assert.equal(seeds.size, 16, 'all servers would lose the same frames');
   assert.equal(new Set(configs.map((config) => config.adminSocket)).size, 16);
