@@ -8,14 +8,8 @@
 #include "module.h"
 #include "librpc/gen_ndr/open_files.h"
 
-static int64_t nanoseconds(const struct timespec *time) {
-  return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
-}
-
-/* False in doubt: the break for nothing that follows costs the client a fetch, a lost one its content. */
 static bool is_as_granted(const struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
-  return open->granted_shows && now->st_ex_size == open->granted_size &&
-         timespec_compare(&now->st_ex_ctime, &open->granted_ctime) == 0;
+  return now->st_ex_size == open->granted_size && timespec_compare(&now->st_ex_ctime, &open->granted_ctime) == 0;
 }
 
 /* `now` is a look after the grant: a write in between may have told only this handle. */
@@ -31,7 +25,6 @@ static void note_shared(struct smbpool_open *open, const struct fsp_lease *lease
     } else if (other->granted_epoch == open->granted_epoch) {
       /* No break since then: the client may go by what it read through the older handle. */
       open->granted_ctime = other->granted_ctime;
-      open->granted_shows = other->granted_shows;
       open->granted_size = other->granted_size;
       return;
     }
@@ -41,12 +34,9 @@ static void note_shared(struct smbpool_open *open, const struct fsp_lease *lease
 /* After the grant. */
 void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
   const struct fsp_lease *lease = open->fsp->lease;
-  struct timespec clock;
 
   if (lease == NULL) return;
-  clock_gettime(CLOCK_REALTIME, &clock);
   open->granted_ctime = now->st_ex_ctime;
-  open->granted_shows = smbpool_map_change_shows(nanoseconds(&now->st_ex_ctime), nanoseconds(&clock));
   open->granted_size = now->st_ex_size;
   open->granted_epoch = lease->lease.lease_epoch;
   if (lease->ref_count > 1) note_shared(open, lease, now);

@@ -71,7 +71,6 @@ struct smbpool_open {
   uint64_t persistent_id; /* kept: smbd forgets it before the last chance to report */
   /* The file and the lease when this handle was granted the lease; for break.c. */
   struct timespec granted_ctime;
-  bool granted_shows; /* any change since then is seen in the file's change time */
   off_t granted_size;
   uint16_t granted_epoch;
   struct smbpool_folder *folder; /* NULL: a file */

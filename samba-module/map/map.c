@@ -11,8 +11,6 @@
 
 #define WATCH_FIRST_MS 2u
 #define WATCH_LAST_MS 50u
-/* More than the longest tick of a file system's clock, 2 s, by what clocks of servers may differ. */
-#define CHANGE_SHOWS_AFTER_NS 3000000000
 
 bool smbpool_map_volume(const char *text, uint64_t *volume) {
   char *end = NULL;
@@ -75,8 +73,4 @@ uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms) {
   uint32_t next = previous_ms == 0 ? WATCH_FIRST_MS : previous_ms * 2u;
 
   return next > WATCH_LAST_MS ? WATCH_LAST_MS : next;
-}
-
-bool smbpool_map_change_shows(int64_t change_time_ns, int64_t now_ns) {
-  return change_time_ns < now_ns && now_ns - change_time_ns > CHANGE_SHOWS_AFTER_NS;
 }

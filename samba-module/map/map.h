@@ -67,13 +67,6 @@ enum smbpool_fence_step {
 enum smbpool_fence_step smbpool_map_fence(struct smbpool_fence *fence, uint64_t deadline_us, uint64_t now_us,
                                           uint32_t wait_ms);
 
-/*
- * Whether a change from `now` on shows in a file's change time, as it is now: both in nanoseconds since 1970. Clocks of
- * file systems stand still between two ticks, for 4 ms mostly, for a second on ext3 or two on others, and the clock of
- * a shared file system's server is not quite ours.
- */
-bool smbpool_map_change_shows(int64_t change_time_ns, int64_t now_ns);
-
 /* Next interval of a watch on a breaking oplock: doubles from 2 ms up to 50 ms. */
 uint32_t smbpool_map_watch_interval_ms(uint32_t previous_ms);
 

@@ -183,21 +183,6 @@ static void fence_begins_anew_when_the_lease_was_valid_between(void **state) {
   assert_int_equal(fence.since_us, 20000);
 }
 
-static void change_shows_when_the_clock_has_moved_on(void **state) {
-  int64_t second = 1000000000, changed = 1700000000 * second;
-  (void)state;
-
-  assert_false(smbpool_map_change_shows(changed, changed));
-  /* Within a tick of a file system with whole, or even, seconds. */
-  assert_false(smbpool_map_change_shows(changed, changed + second));
-  assert_false(smbpool_map_change_shows(changed, changed + 2 * second));
-  assert_true(smbpool_map_change_shows(changed, changed + 4 * second));
-  /* A clock that is ahead of ours, and times without sense. */
-  assert_false(smbpool_map_change_shows(changed, changed - 100 * second));
-  assert_false(smbpool_map_change_shows(INT64_MAX, INT64_MIN));
-  assert_true(smbpool_map_change_shows(0, changed));
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(volume_takes_numbers_and_names),
@@ -212,7 +197,6 @@ int main(void) {
       cmocka_unit_test(lease_is_over_from_its_deadline_on),
       cmocka_unit_test(fence_waits_once_and_then_refuses),
       cmocka_unit_test(fence_begins_anew_when_the_lease_was_valid_between),
-      cmocka_unit_test(change_shows_when_the_clock_has_moved_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
  */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import { keyOf } from '../../src/base/ids.js';
-import type { LeaseWorld, Look } from './lease-world.js';
+import type { LeaseWorld } from './lease-world.js';
 import type { Locked, SimulatedSmbd, Steps } from './smbd.js';
 import { locked, nextVersion } from './shared.js';
 import type { Shared } from './shared.js';
@@ -42,7 +42,7 @@ interface ShareModes {
 
 /** When a handle was granted the lease. */
 interface Granted {
-  look: Look;
+  version: number;
   epoch: number;
 }
 
@@ -203,10 +203,11 @@ export class CachingSmbd {
     this.store(record, { read: true, holders: [...others.map(({ holder }) => holder), own] });
     world.checker.granted(smbd.name, file);
     smbd.unlock(record);
-    open.handles.set(handle, { look: world.look(file), epoch: open.epoch });
+    const version = world.version(file);
+    open.handles.set(handle, { version, epoch: open.epoch });
     // nobody else has it open, and nobody wrote before: what is written from here on is the client's own
     for (const granted of lease === 'RW' ? open.handles.values() : []) {
-      if (this.isAsGranted(file, granted)) granted.epoch = open.epoch;
+      if (granted.version === version) granted.epoch = open.epoch;
     }
     this.files.set(file, open);
     return handle;
@@ -216,23 +217,18 @@ export class CachingSmbd {
     const { world } = this;
     yield* this.pause(30);
     const seen = world.stock.looksOnce ? first : world.version(file);
-    yield* this.noteLook(file, handle, world.look(file));
+    yield* this.noteVersion(file, handle, seen);
     world.checker.saw(this.smbd.name, file, seen);
   }
 
   /** hooks/break.c: with no break since an older handle's grant, the client may go by what it read through that. */
-  private *noteLook(file: RecordKey, handle: number, look: Look): Steps<void> {
+  private *noteVersion(file: RecordKey, handle: number, seen: number): Steps<void> {
     const lease = yield* this.ownLease(file);
     const open = this.files.get(file);
     const granted = open?.handles.get(handle);
     if (open === undefined || granted === undefined) return;
     const older = [...open.handles].find(([id, { epoch }]) => id !== handle && epoch === granted.epoch);
-    granted.look = older === undefined || lease === 'RW' ? look : older[1].look;
-  }
-
-  /** Surely nobody wrote since the handle was granted the lease. */
-  private isAsGranted(file: RecordKey, { look }: Granted): boolean {
-    return look.shows && this.world.look(file).changed === look.changed;
+    granted.version = older === undefined || lease === 'RW' ? seen : older[1].version;
   }
 
   private *write(open: OpenFile): Steps<void> {
@@ -242,7 +238,8 @@ export class CachingSmbd {
     yield* this.tellReaders(open);
     // in a thread: until it is done, others may open and read
     yield* this.pause(shared.prng.pick([3, 30, 500]));
-    const version = world.write(file);
+    const version = world.version(file) + 1;
+    world.versions.set(file, version);
     smbd.say(`wrote version ${version} of ${file}`);
     if (!world.stock.tellsOnce) yield* this.tellReaders(open);
     world.checker.wrote(smbd.name, file, version);
@@ -333,7 +330,7 @@ export class CachingSmbd {
     const { file, epoch, handles } = open;
     const lease = yield* this.ownLease(file);
     if (lease === '' || (lease === 'RW' && epoch === granted.epoch)) return;
-    if (this.isAsGranted(file, granted)) return;
+    if (this.world.version(file) === granted.version) return;
     this.sendBreak({ name: this.smbd.name, handles: [...handles.keys()] }, { file, to: 'none' });
   }
 }

@@ -120,7 +120,6 @@ class Run {
       looksOnce: sabotage === 'look-once',
       tellsOnce: sabotage === 'tell-once',
       losesBreaks: sabotage === 'lose-breaks',
-      trustsTicks: sabotage === 'trust-ticks',
     };
     this.shared = {
       settings,
@@ -129,7 +128,7 @@ class Run {
       used: new Map(),
       version: 0,
       late: new Set(),
-      leases: settings.leases ? new LeaseWorld(() => this.time.now, this.leaseChecker, stock) : null,
+      leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
       watches: settings.watches ? this.watchWorld() : null,
     };
     this.world = {

@@ -21,8 +21,6 @@ export const SABOTAGES = [
   'look-once',
   'tell-once',
   'lose-breaks',
-  // the module goes by the change time of a file that may have been written twice in one tick of the clock
-  'trust-ticks',
   'keep-locks',
   // what the daemon does to a record does not raise the sequence number
   'quiet-store',

@@ -123,7 +123,6 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'tell-once', extras: { leases: true }, rule: 'writers-tell-readers' },
   // both tellings of the last write must meet a handle that closes: one run in 25
   { sabotage: 'lose-breaks', extras: { leases: true }, rule: 'breaks-arrive', runs: 500 },
-  { sabotage: 'trust-ticks', extras: { leases: true }, rule: 'breaks-arrive', runs: 2_000 },
   // and how a read comes to pass a lock
   { sabotage: 'keep-locks', extras: {}, rule: 'cache-not-stale' },
   { sabotage: 'quiet-store', extras: {}, rule: 'cache-not-stale' },
