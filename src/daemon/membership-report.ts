@@ -27,6 +27,7 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
     role: own?.role ?? 'follower',
     protocol: node.protocol,
     epoch: isWitness ? (view?.epoch ?? 0) : node.epoch,
+    holders: view?.holders ?? [],
     members: isWitness ? (view?.members ?? []).map(({ node: id }) => id) : node.members,
     leader: own?.leader ?? null,
     leaderMicros: own?.leader == null || node.leads === null ? null : Math.round(node.leads.micros),
@@ -123,7 +124,19 @@ export function problemsOf(
     const remedy = `if nobody stopped it, start smbpoold ${there} or check the interconnect; ${rest}`;
     problems.push({ what: 'servers-out', text: areNot, remedy });
   }
-  return [...problems, ...unfitOnes(servers)];
+  return [...problems, ...onlyHolder(membership, servers), ...unfitOnes(servers)];
+}
+
+/** Also while a server that has just come back is brought up to date. */
+function onlyHolder({ holders }: MembershipReport, servers: readonly ServerStatus[]): ProblemReport[] {
+  const [holder, ...more] = holders;
+  const only = servers.find(({ id }) => id === holder);
+  if (only === undefined || more.length > 0) return [];
+  const others = list(servers.filter(({ id, role }) => id !== holder && role !== 'witness').map(({ name }) => name));
+  return [{
+    what: 'only-holder', text: `only ${only.name} has every change of accounts and registry`,
+    remedy: `${others} is brought up to date by itself when it is a member; until then spare ${only.name} and its disk`,
+  }];
 }
 
 function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {

@@ -61,6 +61,8 @@ export interface MembershipReport {
   /** Of the view that this server goes by, a witness of the newest that it knows; 0: none yet. */
   epoch: number;
   members: number[];
+  /** Of a pool of two: who certainly has every answered change of accounts and registry. Of others: nobody. */
+  holders: number[];
   /** Whom this server follows, or itself; null: nobody leads, as far as it knows. */
   leader: number | null;
   /** How long the leader has led; null: not known. */
@@ -80,6 +82,8 @@ export interface ProblemReport {
     | 'no-etcd'
     | 'fenced'
     | 'servers-out'
+    /** Of two servers only one has every change of accounts and registry. */
+    | 'only-holder'
     | 'unfit'
     | 'draining'
     | 'interface-silent'

@@ -9,6 +9,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
+import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
@@ -263,12 +264,20 @@ async function oneOfTwo(lab: Lab, leads: boolean): Promise<void> {
   });
   const account = ACCOUNTS[leads ? 1 : 0];
   await setSmbUser(other, account, 'alone');
+  assert.ok(await isOnlyHolder(other), `status does not say that only ${other.name} has the account`);
   const { gone } = await killServer(other);
   await gone();
   await startAgain(lab, other);
   await withClients([other], async ([client]) => void (await client!.mustOpen(path, MINE)));
   await startAgain(lab, victim);
   await untilKnown(lab, [account]);
+  const isMadeUp = async () => !(await isOnlyHolder(other));
+  assert.ok(await waitUntil(isMadeUp, TAKEN_OVER_MILLIS_MAX, 200), `${victim.name} is not brought up to date`);
+}
+
+async function isOnlyHolder(place: ServerPlace): Promise<boolean> {
+  const status = await smbpool(place, 'status', '--seconds', '0');
+  return status.includes(`only ${place.name} has every change of accounts and registry`);
 }
 
 async function onlyOne(lab: Lab): Promise<void> {

@@ -31,7 +31,7 @@ export function exampleStatus(): StatusReport {
     ],
     membership: {
       engine: 'embedded', etcd: null, role: 'follower', protocol: 1,
-      epoch: 3_145_730, members: [0, 1], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
+      epoch: 3_145_730, members: [0, 1], holders: [], leader: 1, leaderMicros: 3_600_000_000, leaderLonger: false,
       quorum: { configured: 3, needed: 2, present: 2 },
       lease: { state: 'valid', micros: 271_000 },
     },

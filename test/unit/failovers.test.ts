@@ -261,6 +261,23 @@ test('problems: etcd does not answer', () => {
   assert.equal(told('fenced')[0], `${says} Nobody here can open files`);
 });
 
+test('problems: of two servers one was away', () => {
+  const { membership, servers } = exampleStatus();
+  const well = { fitness: 'fit' as const, reasons: [], silentMicros: 20_000 };
+  const [first, second] = servers.map((one) => ({ ...one, ...well }));
+  assert.ok(first !== undefined && second !== undefined);
+  const pair = [first, second, { ...second, id: 9, name: 'tally', role: 'witness' as const }];
+  const told = (holders: number[]): string[] =>
+    problemsOf({ ...membership, holders }, pair, { self: 0, leaseMs: 300 })
+      .map(({ text, remedy }) => `${text}: ${remedy}`);
+  assert.deepEqual(told([]), []);
+  assert.deepEqual(told([0, 1]), []);
+  assert.deepEqual(told([0]), [
+    `only ${first.name} has every change of accounts and registry: ${second.name} is brought up to date by itself when `
+      + `it is a member; until then spare ${first.name} and its disk`,
+  ]);
+});
+
 test('problems: no quorum, no lease, servers that are out', () => {
   const { membership, servers } = exampleStatus();
   const options = { self: 0, leaseMs: 300 };
