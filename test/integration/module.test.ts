@@ -34,8 +34,8 @@ const BREAK_MILLIS_MAX = 10_000;
 /** What is told in some milliseconds gets seconds: the machine may be busy. */
 const NOTICE_MILLIS_MAX = 10_000;
 const KILLS = Number(process.env['SMBPOOL_KILLS'] ?? 60);
-/** Ten a second are killed on an idle machine. */
-const KILLING_MILLIS_MAX = 60_000 + KILLS * 1000;
+/** One in a second or two is caught while it serves. */
+const KILLING_MILLIS_MAX = 60_000 + KILLS * 4000;
 const LOADERS = 6;
 /** A killed smbd's clients are refused at once; whoever needs longer hangs. */
 const COMMANDS_MILLIS_MAX = 30_000;
@@ -234,7 +234,7 @@ async function killedSmbds(lab: Lab, prng: Prng): Promise<void> {
   while (!isOver()) {
     for (const place of lab.servers()) {
       for (const pid of attachedSmbds(lab, place)) {
-        if (!prng.chance(0.3)) continue;
+        if (!prng.chance(0.5)) continue;
         // its client may just have left
         if (killIfThere(pid)) killed += 1;
       }
