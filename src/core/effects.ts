@@ -102,6 +102,9 @@ export type RegisterResult =
   | ({ kind: 'refused' } & RegisterValue)
   | { kind: 'failed'; why: string };
 
+/** Erasures that are worth keeping for the next run; older ones are known to whoever must know them. */
+export const ERASURES_KEPT_MAX = 4_096;
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 export type Effect =
@@ -109,6 +112,24 @@ export type Effect =
   | { kind: 'client-send'; client: ClientId; packet: Uint8Array }
   /** End a local process's connection; `reason` goes to the log. The host still reports 'client-closed'. */
   | { kind: 'client-close'; client: ClientId; reason: string }
+  /**
+   * Keep this, beyond the end of this run, in place of what was kept of this client before: what the run that continues
+   * ours must know of it (wire/kept-state). Comes before the answer to the request that changed it. Emitted by every
+   * run; a host that keeps nothing ignores it.
+   */
+  | { kind: 'client-keep'; client: ClientId; state: Uint8Array }
+  /** The same for a volatile database. */
+  | { kind: 'database-keep'; database: DatabaseId; name: string; state: Uint8Array }
+  /**
+   * Note, beyond the end of this run, that the record is about to be erased: the store operation follows, and may do
+   * nothing. The newest ERASURES_KEPT_MAX of the last seconds are enough.
+   */
+  | { kind: 'erasure-keep'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /**
+   * Of a run that continues another one: it is a member and may serve. From here on the host gives the packets of the
+   * clients, those first that the former run had not settled; before this it gives none.
+   */
+  | { kind: 'resumed' }
   /** Seal and send one frame (a body made by core/link) to a peer, or to whoever is there with `peer` (hello). */
   | { kind: 'frame-send'; peer: NodeId; body: Uint8Array }
   /** Open or create a tdb; answered by 'database-opened'. */
@@ -198,7 +219,30 @@ export interface RecordDescription {
   history: { owner: NodeId; turn: number; microsAgo: Micros }[];
 }
 
+/**
+ * Before the first 'tick' of a run that continues another one (NodeOptions.resumes) the host gives what was kept, each
+ * thing once: 'database-kept' for each volatile database that was open, then 'record-kept' for each record in them,
+ * 'erasure-kept', and 'client-kept' for each connection that lives. Persistent databases are opened as at any start.
+ */
 export type Input =
+  /** `path` and `flags` as in 'database-opened'; `state`: of the newest 'database-keep'. */
+  | { kind: 'database-kept'; database: DatabaseId; name: string; path: string; flags: number; state: Uint8Array }
+  /** A record in the file, by its header (wire/record-header); `turn` is its rsn. */
+  | {
+      kind: 'record-kept';
+      database: DatabaseId;
+      key: RecordKey;
+      dmaster: NodeId;
+      turn: Turn;
+      flags: number;
+      isEmpty: boolean;
+    }
+  /** Of an 'erasure-keep', oldest first. */
+  | { kind: 'erasure-kept'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** A public address that the former run had put on the interface. */
+  | { kind: 'address-kept'; address: string }
+  /** `state`: of the newest 'client-keep', empty if there was none. The number is as in the former run. */
+  | { kind: 'client-kept'; client: ClientId; pid: number; state: Uint8Array }
   /** A local process connected. `pid` comes from the kernel (SO_PEERCRED). */
   | { kind: 'client-opened'; client: ClientId; pid: number }
   /** One whole packet (its length word included) from a local process. The bytes are only valid during the step. */
@@ -254,3 +298,9 @@ export type Input =
   | { kind: 'tick' }
   /** The host has no more input in this turn: frames are made and sent now. */
   | { kind: 'turn-end' };
+
+/** Given once, at the start of a run that continues another one. */
+export type KeptInput = Extract<
+  Input,
+  { kind: 'database-kept' | 'record-kept' | 'erasure-kept' | 'address-kept' | 'client-kept' }
+>;

@@ -8,7 +8,7 @@ import { epoch as toEpoch } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
-import type { AddressPlace, Effect, Input, LogLevel, Micros } from './effects.js';
+import type { AddressPlace, Effect, Input, KeptInput, LogLevel, Micros } from './effects.js';
 import { Gate } from './gate/gate.js';
 import type { AddressesForGate } from './gate/ports.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
@@ -60,6 +60,12 @@ export interface NodeOptions {
   /** All configured servers, ourselves included, in any order. */
   servers: readonly NodeId[];
   incarnation: Incarnation;
+  /**
+   * This run continues earlier ones of this server, whose processes live and whose volatile databases are as they left
+   * them: the first of those runs, which was a plain start. Each run of this server since then was continued by the
+   * next one (docs/decisions/resuming.md). Absent: a plain start.
+   */
+  resumes?: Incarnation;
   /** What this run tells all others of itself; absent: the protocols of this release, and no name. */
   announcement?: Announcement;
   /** Largest frame body the interconnect carries. */
@@ -337,6 +343,12 @@ export class PoolNode {
     switch (input.kind) {
       case 'client-opened':
         return this.gate.clientOpened(input.client, input.pid);
+      case 'database-kept':
+      case 'record-kept':
+      case 'erasure-kept':
+      case 'address-kept':
+      case 'client-kept':
+        return this.takeKept(input);
       case 'client-packet':
         return this.gate.clientPacket(input.client, input.packet);
       case 'client-closed':
@@ -396,6 +408,12 @@ export class PoolNode {
       default:
         unreachable(input);
     }
+  }
+
+  /** What the run that we continue left behind. */
+  private takeKept(input: KeptInput): void {
+    // filled in with the rest of the core's side
+    this.log('debug', 'kept', { kind: input.kind });
   }
 
   /** A message of a peer, by the range of its type. What cannot be read is counted and dropped. */

@@ -223,6 +223,11 @@ export class CoreLoop {
         return ports.ring.setLease(effect.until);
       // no engine outside of the core is in use
       case 'recovered':
+      // this host keeps nothing beyond the end of a run
+      case 'client-keep':
+      case 'database-keep':
+      case 'erasure-keep':
+      case 'resumed':
         return;
       case 'left':
         return ports.left();
