@@ -37,13 +37,15 @@ import { Operations } from './operations/operations.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import type { Announcement } from '../wire/protocol-version.js';
-import { PROTOCOL } from '../wire/protocol-version.js';
+import { PROTOCOL, RESUMING_PROTOCOL } from '../wire/protocol-version.js';
 import type { PoolEventReport } from '../wire/failovers.js';
 import { ADDRESS_MESSAGE_TYPE_MAX, ADDRESS_MESSAGE_TYPE_MIN } from '../wire/address-messages.js';
 import type { Fitness as FitnessReport } from '../wire/fitness-messages.js';
 import { FITNESS_MESSAGE_TYPE_MAX, FITNESS_MESSAGE_TYPE_MIN } from '../wire/fitness-messages.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
-import { GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN } from '../wire/gate-messages.js';
+import {
+  GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN, GATE_MESSAGE_TYPE_OF_PROCESSES,
+} from '../wire/gate-messages.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
@@ -87,7 +89,7 @@ export interface NodeOptions {
 
 /** What an engine needs besides who we are. Without a name it is the embedded one. */
 export type MembershipSettings =
-  Omit<MembershipOptions, 'self' | 'incarnation' | 'announcement'> & { engine?: EngineName };
+  Omit<MembershipOptions, 'self' | 'incarnation' | 'resumes' | 'announcement'> & { engine?: EngineName };
 
 export interface NodeStatus {
   self: NodeId;
@@ -159,8 +161,12 @@ export class PoolNode {
   private effects: Effect[] = [];
   private time: Micros = 0;
   private started = false;
+  /** This run continues another one; and the host gives the packets of its clients. */
+  private readonly resumes: boolean;
+  private hasResumed = false;
 
   constructor(private readonly options: NodeOptions) {
+    this.resumes = options.resumes !== undefined;
     this.announcement = options.announcement ?? { speaks: PROTOCOL, release: '' };
     this.servers = [...options.servers].sort((a, b) => a - b);
     const isWitness = (server: NodeId): boolean =>
@@ -185,10 +191,11 @@ export class PoolNode {
         givenUpBy: (peer) => this.givenUpBy(peer),
         peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
         announced: (peer, of, announcement) => this.membership?.announced(peer, of, announcement),
+        survives: (message) => message[0] === GATE_MESSAGE_TYPE_OF_PROCESSES,
         sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
       },
     );
-    this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS);
+    this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS, this.resumes);
     this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
     const nameOf = (server: NodeId): string => this.nameOf(server);
@@ -196,7 +203,8 @@ export class PoolNode {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
     });
     const { gate, incarnation } = options;
-    this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, this.connectionsForGate());
+    const connections = this.connectionsForGate();
+    this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, connections, this.resumes);
     this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
     this.witness = new Witness(
       context,
@@ -254,10 +262,12 @@ export class PoolNode {
       this.membership = this.makeMembership();
       this.logAwaited();
       this.tellUnheard();
+      if (!this.canResume()) this.cannotResume('its disk knows no pool that could take it so');
     }
     this.judgeLease();
     this.timers.run(this.time);
     this.take(input);
+    if (this.resumes && !this.hasResumed) this.lookWhetherResumed();
     const effects = this.effects;
     this.effects = [];
     return effects;
@@ -412,8 +422,52 @@ export class PoolNode {
 
   /** What the run that we continue left behind. */
   private takeKept(input: KeptInput): void {
-    // filled in with the rest of the core's side
-    this.log('debug', 'kept', { kind: input.kind });
+    try {
+      this.keep(input);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      this.cannotResume(`what was kept of a ${input.kind} cannot be read: ${error.message}`);
+    }
+  }
+
+  private keep(input: KeptInput): void {
+    switch (input.kind) {
+      case 'database-kept':
+        return this.gate.keepDatabase(input);
+      case 'record-kept':
+        return this.records.keepRecord(input);
+      case 'erasure-kept':
+        return this.records.keepErasure(input.database, input.key, input.turn);
+      case 'address-kept': {
+        const { membership } = this.options;
+        return this.addresses?.kept(input.address, membership?.leaseMicros ?? MEMBERSHIP_LEASE_MICROS);
+      }
+      case 'client-kept':
+        return this.gate.keepClient(input);
+      default:
+        unreachable(input);
+    }
+  }
+
+  /** What the view on our disk speaks all its members understand. */
+  private canResume(): boolean {
+    const { membership } = this.options;
+    if (!this.resumes || membership === undefined) return true;
+    return (membership.saved?.accepted?.protocol ?? 0) >= RESUMING_PROTOCOL;
+  }
+
+  private cannotResume(why: string): void {
+    const reason = `this run of smbpoold cannot continue the one before: ${why}`;
+    this.effects.push({ kind: 'start-anew', reason, remedy: 'none is needed: smbd and its clients connect again' });
+  }
+
+  private lookWhetherResumed(): void {
+    if (this.view === null || this.time >= this.leaseUntil || !this.gate.isReady) return;
+    this.hasResumed = true;
+    this.log('info', 'resumed', { continues: this.options.resumes });
+    this.count('resumed', 1);
+    this.gate.resume();
+    this.effects.push({ kind: 'resumed' });
   }
 
   /** A message of a peer, by the range of its type. What cannot be read is counted and dropped. */
@@ -455,25 +509,28 @@ export class PoolNode {
     const isNewLeader = this.view === null || termOf(this.view.epoch) !== termOf(view.epoch);
     if (this.view !== null && view.epoch <= this.view.epoch) return;
     if (runOf(view.members, this.options.self) !== this.options.incarnation) return this.left(view);
-    const { left, joined } = changes(before, view.members);
+    const changed = changes(before, view.members);
+    const { left, joined, resumed } = changed;
     this.view = view;
     this.members = view.members.map(({ node }) => node).sort((a, b) => a - b);
     const { epoch, leader, protocol } = view;
-    this.log('info', 'view', { epoch, leader, members: this.members, left, joined, protocol });
+    this.log('info', 'view', { epoch, leader, members: this.members, left, joined, resumed, protocol });
     if (left.length > 0) {
       const remedy = 'smbpool failovers tells why; it joins again by itself when its smbpoold runs';
       this.log('warn', 'servers-lost', { why: `out of the pool: server ${left.join(', ')}`, remedy });
     }
     this.count('view.installed', 1);
-    this.failovers.installed(view, left, joined);
+    this.failovers.installed(view, changed);
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
-    this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
+    const runs = new Map(view.members.map(({ node, incarnation }) => [node, incarnation]));
+    for (const peer of resumed) this.gate.peerResumed(peer, runs.get(peer)!);
+    this.links.install(view.epoch, runs, resumed);
     for (const peer of left) this.fitness.peerLeft(peer);
     this.addresses?.install(view, isNewLeader, left, joined);
     this.persistent.install(view, left);
-    for (const peer of left) this.witness.peerDown(peer);
-    this.records.install(view, left, joined);
+    for (const peer of [...left, ...resumed]) this.witness.peerDown(peer);
+    this.records.install(view, changed);
     this.effects.push({ kind: 'event', event: 'view', fields: this.viewFields(view, left, joined) });
   }
 
@@ -622,7 +679,7 @@ export class PoolNode {
 
   private makeMembership(): MembershipEngine | null {
     const { announcement } = this;
-    const { self, incarnation, membership } = this.options;
+    const { self, incarnation, resumes, membership } = this.options;
     if (membership === undefined) return null;
     const events: MembershipEvents = {
       view: (view) => this.install(view),
@@ -633,7 +690,7 @@ export class PoolNode {
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
     };
     const Engine = membership.engine === 'etcd' ? EtcdMembership : Membership;
-    return new Engine(this.context, { self, incarnation, announcement, ...membership }, events);
+    return new Engine(this.context, { self, incarnation, resumes, announcement, ...membership }, events);
   }
 
   private makeContext(): CoreContext {

@@ -35,6 +35,8 @@ export interface StepReport {
 export type CauseKind =
   | 'silent'
   | 'anew'
+  /** Its run continues the one before: nothing of it was lost. */
+  | 'resumed'
   | 'joined'
   | 'unheard'
   | 'unwilling'

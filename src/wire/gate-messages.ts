@@ -74,6 +74,9 @@ const TYPES = {
   notifyd: 43,
 } as const satisfies Record<GateMessage['kind'], number>;
 
+/** What one process says to another. */
+export const GATE_MESSAGE_TYPE_OF_PROCESSES = TYPES.message;
+
 const KINDS = kindsByType(TYPES);
 
 export function encodeGateMessage(message: GateMessage): Uint8Array {

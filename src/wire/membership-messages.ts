@@ -6,9 +6,10 @@
  *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
  *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
  *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank;
- *                  all: 128 the sender's engine is etcd, and refused by the other engine
+ *                  all: 64 the sender's run continues others; 128 its engine is etcd, and refused by the other engine
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
+ *  18 with flag 64: u53 resumes, the first run that the sender's run continues; what follows comes behind it
  *  18 hello:            u53 accepted (epoch on disk, 0: none)
  *     pre-vote, vote:   u53 accepted, u53 sentAt
  *     their answers:    u53 accepted, u53 echo (sentAt of the question), the accepted view if the asker's is older
@@ -60,7 +61,12 @@ export type MembershipContent =
 /** Which engine the message is of; they must never take each other's. */
 export type MessageEngine = 'embedded' | 'etcd';
 
-export type MembershipMessage = MembershipContent & { to: Incarnation; term: number };
+export type MembershipMessage = MembershipContent & {
+  to: Incarnation;
+  term: number;
+  /** The sender's run continues all runs of its server from this one on. Absent: it began anew. */
+  resumes?: Incarnation;
+};
 export type MembershipMessageOf<Kind extends MembershipContent['kind']> = MembershipMessage & { kind: Kind };
 
 const TYPES = {
@@ -78,6 +84,7 @@ const KINDS = kindsByType(TYPES);
 const FLAG_ANSWER_VIEW = 2;
 const FLAG_RELEASED = 2;
 const FLAG_BLANK = 4;
+const FLAG_RESUMES = 0x40;
 const FLAG_ETCD = 0x80;
 
 /** The flags that each kind may have; 1 means something else in each. */
@@ -103,9 +110,11 @@ function flagsOf(message: MembershipMessage): number {
 
 export function encodeMembershipMessage(message: MembershipMessage, engine: MessageEngine = 'embedded'): Uint8Array {
   const view = 'view' in message ? message.view : null;
-  const writer = new ByteWriter(80 + (view === null ? 0 : viewBytes(view)));
-  const flags = flagsOf(message) | (engine === 'etcd' ? FLAG_ETCD : 0);
+  const writer = new ByteWriter(88 + (view === null ? 0 : viewBytes(view)));
+  const { resumes } = message;
+  const flags = flagsOf(message) | (engine === 'etcd' ? FLAG_ETCD : 0) | (resumes === undefined ? 0 : FLAG_RESUMES);
   writer.u8(TYPES[message.kind]).u8(flags).u53(message.to).u53(message.term);
+  if (resumes !== undefined) writer.u53(resumes);
   switch (message.kind) {
     case 'hello':
       writer.u53(message.accepted);
@@ -139,11 +148,14 @@ export function decodeMembershipMessage(bytes: Uint8Array, engine: MessageEngine
     const allFlags = reader.u8();
     const isOfEtcd = (allFlags & FLAG_ETCD) !== 0;
     if (isOfEtcd !== (engine === 'etcd')) throw new DecodeError('other-engine');
-    const flags = allFlags & ~FLAG_ETCD;
+    const flags = allFlags & ~(FLAG_ETCD | FLAG_RESUMES);
     if ((flags & ~FLAGS_KNOWN[kind]) !== 0) throw new DecodeError('unknown-flags');
     const to = reader.u53() as Incarnation;
     const term = readTerm(reader);
-    return { ...readContent(reader, kind, flags, term), to, term };
+    const resumes = (allFlags & FLAG_RESUMES) === 0 ? null : (reader.u53() as Incarnation);
+    if (resumes === 0) throw new DecodeError('resumes-nothing');
+    const content = readContent(reader, kind, flags, term);
+    return { ...content, to, term, ...(resumes === null ? {} : { resumes }) };
   });
 }
 

@@ -4,7 +4,7 @@
  * server: one that forgot its vote could vote twice. Layout (little endian):
  *
  *   0 u32 magic    0x4d504d53, "SMPM"
- *   4 u16 version  2; in 1 the view has no protocol, and means 1
+ *   4 u16 version  2; in 1 the view has no protocol, and means 1; 3: the view is of protocol 2 or later, and longer
  *   6 u16 length   of the whole
  *   8 u53 term
  *  16 u8  votedFor  255: nobody
@@ -19,6 +19,7 @@ import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
 import { readTerm } from './membership-messages.js';
 import type { View } from './membership-views.js';
 import { readView, writeView } from './membership-views.js';
+import { RESUMING_PROTOCOL } from './protocol-version.js';
 
 export type ServerRole = 'server' | 'witness';
 
@@ -44,6 +45,7 @@ export const STATE_VERSION = 'state-version';
 const MAGIC = 0x4d50_4d53;
 const VERSION = 2;
 const VERSION_WITHOUT_PROTOCOL = 1;
+const VERSION_RESUMING = 3;
 const HEAD_BYTES = 8;
 const CHECKSUM_BYTES = 4;
 const NOBODY = 255;
@@ -51,7 +53,8 @@ const ROLES: readonly ServerRole[] = ['server', 'witness'];
 
 export function encodeSaved(state: SavedMembership): Uint8Array {
   const writer = new ByteWriter(512);
-  writer.u32(MAGIC).u16(VERSION).u16(0).u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
+  const isLong = (state.accepted?.protocol ?? 0) >= RESUMING_PROTOCOL;
+  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0).u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
   for (const { node, role } of state.servers) writer.u8(node).u8(ROLES.indexOf(role));
   writer.u8(state.accepted === null ? 0 : 1);
   if (state.accepted !== null) writeView(writer, state.accepted);
@@ -68,7 +71,7 @@ export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const head = new ByteReader(bytes);
   if (head.u32() !== MAGIC) throw new DecodeError('state-magic');
   const version = head.u16();
-  if (version !== VERSION && version !== VERSION_WITHOUT_PROTOCOL) throw new DecodeError(STATE_VERSION, `${version}`);
+  if (version === 0 || version > VERSION_RESUMING) throw new DecodeError(STATE_VERSION, `${version}`);
   if (head.u16() !== bytes.length || bytes.length < HEAD_BYTES + CHECKSUM_BYTES) throw new DecodeError('state-length');
   const content = bytes.subarray(0, bytes.length - CHECKSUM_BYTES);
   if (new ByteReader(bytes.subarray(content.length)).u32() !== crc32c(content)) throw new DecodeError('state-checksum');

@@ -9,11 +9,13 @@
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
  *           the last run of a server that is no member, 254 for a run that only former views name
  *   former: {u53 epoch, bits: one for each run, in whole bytes}, ascending
+ *   from protocol 2 on: u32 renewed (bit n: the former view number n), u8 resumed, {u8 node, u53 resumes}, ascending
  */
 import type { ByteReader, ByteWriter } from '../base/bytes.js';
 import { DecodeError } from '../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
 import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
+import { RESUMING_PROTOCOL } from './protocol-version.js';
 
 /** One run of one server. */
 export interface Run {
@@ -22,13 +24,17 @@ export interface Run {
 }
 
 export interface Member extends Run {
-  /** The view in which this run joined. */
+  /** The view in which this run joined, or took the place of the one that it continues. */
   since: Epoch;
+  /** This run continues all runs of its server from this one on (docs/decisions/resuming.md). Absent: it began anew. */
+  resumes?: Incarnation;
 }
 
 export interface FormerView {
   epoch: Epoch;
   members: Run[];
+  /** In this view a run took the place of the one that it continues: all keys were told to their homes anew. */
+  isRenewed?: true;
 }
 
 /** All lists are ascending: members, holders and past by node, former by epoch. */
@@ -91,7 +97,12 @@ export function viewBytes(view: View): number {
   const { epochs, runs } = tablesOf(view);
   if (runs.length > RUNS_MAX) return Infinity;
   const bitBytes = Math.ceil(runs.length / 8);
-  return HEAD_BYTES + view.holders.length + 8 * epochs.length + 10 * runs.length + view.former.length * (8 + bitBytes);
+  const fixed = HEAD_BYTES + view.holders.length + 8 * epochs.length + 10 * runs.length;
+  return fixed + view.former.length * (8 + bitBytes) + resumedBytes(view);
+}
+
+function resumedBytes({ protocol, members }: View): number {
+  return protocol < RESUMING_PROTOCOL ? 0 : 5 + 9 * members.filter(({ resumes }) => resumes !== undefined).length;
 }
 
 export function writeView(writer: ByteWriter, view: View): void {
@@ -108,6 +119,32 @@ export function writeView(writer: ByteWriter, view: View): void {
       bits[place >> 3]! |= 1 << (place & 7);
     }
     writer.u53(epoch).raw(bits);
+  }
+  if (view.protocol >= RESUMING_PROTOCOL) writeResumed(writer, view);
+}
+
+function writeResumed(writer: ByteWriter, { former, members }: View): void {
+  const renewed = former.reduce((bits, { isRenewed }, i) => bits | (isRenewed === true ? 1 << i : 0), 0);
+  const resumed = members.filter((member) => member.resumes !== undefined);
+  writer.u32(renewed >>> 0).u8(resumed.length);
+  for (const { node, resumes } of resumed) writer.u8(node).u53(resumes!);
+}
+
+function readResumed(reader: ByteReader, former: FormerView[], members: Member[]): void {
+  const renewed = reader.u32();
+  if (former.length < 32 && renewed >>> former.length !== 0) throw new DecodeError('view-renewed');
+  former.forEach((before, i) => {
+    if ((renewed & (1 << i)) !== 0) before.isRenewed = true;
+  });
+  let last = -1;
+  for (let left = reader.u8(); left > 0; left--) {
+    const node = readNode(reader);
+    const resumes = reader.u53() as Incarnation;
+    const member = members.find((one) => one.node === node);
+    if (node <= last || member === undefined) throw new DecodeError('view-resumed');
+    if (resumes === 0 || resumes >= member.incarnation) throw new DecodeError('view-resumes');
+    member.resumes = resumes;
+    last = node;
   }
 }
 
@@ -146,6 +183,7 @@ export function readView(reader: ByteReader, hasProtocol = true): View {
     if (!isInOrder) throw new DecodeError('view-former-order');
     former.push(before);
   }
+  if (protocol >= RESUMING_PROTOCOL) readResumed(reader, former, members);
   onePerNode(members);
   onePerNode(past);
   const nodes = new Set(members.map(({ node }) => node));

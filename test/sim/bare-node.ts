@@ -115,10 +115,10 @@ export class BareNode implements SteppedNode {
   }
 
   private install(view: View): void {
-    const { left, joined } = changes(this.members, view.members);
+    const changed = changes(this.members, view.members);
     this.members = view.members;
     this.links.install(view.epoch, new Map(view.members.map(({ node, incarnation }) => [node, incarnation])));
-    this.records.install(view, left, joined);
+    this.records.install(view, changed);
   }
 
   private packet(client: ClientId, bytes: Uint8Array): void {

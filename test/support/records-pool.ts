@@ -57,10 +57,10 @@ export class TestServer {
   }
 
   install(view: View): void {
-    const { left, joined } = changes(this.view?.members ?? [], view.members);
+    const changed = changes(this.view?.members ?? [], view.members);
     this.view = view;
     this.members = view.members.map(({ node }) => node);
-    this.act((records) => records.install(view, left, joined));
+    this.act((records) => records.install(view, changed));
   }
 
   /** Runs `action` on the records and performs the effects it causes. */

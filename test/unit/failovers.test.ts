@@ -2,6 +2,7 @@
  * The history of the pool's changes: what it makes of what it is told, its words, and the text that people read,
  * compared with golden files (REWRITE=1 accepts new ones).
  */
+import type { Changes } from '../../src/core/views.js';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeId } from '../../src/base/ids.js';
@@ -15,6 +16,8 @@ import type { FailoversReport, ViewChangeReport } from '../../src/wire/failovers
 import { epochOf } from '../../src/wire/membership-messages.js';
 import { exampleStatus } from '../support/example-status.js';
 import { assertGolden } from '../support/golden.js';
+
+const changed = (left: NodeId[], joined: NodeId[]): Changes => ({ left, joined, resumed: [] });
 
 process.env['TZ'] = 'UTC';
 
@@ -68,7 +71,7 @@ class Told {
   /** All three serve, and A or another leads. */
   begin(leader: NodeId = A): void {
     this.hear(990, B, C);
-    this.at(1_000).installed(view(1, 1, leader, [[A, 5], [B, 7], [C, 7]]), [], [A, B, C]);
+    this.at(1_000).installed(view(1, 1, leader, [[A, 5], [B, 7], [C, 7]]), changed([], [A, B, C]));
     this.at(1_002).settled();
     this.at(1_003).claimsSent();
     this.at(1_004).recovered();
@@ -99,7 +102,7 @@ function lostMember(): Told {
   told.at(10_306).suspects(new Map([[B, because('silent')]]));
   const next = view(1, 2, A, [[A, 5], [C, 7]]);
   told.at(10_307).proposed(next, new Map([[B, 10_302_000]]));
-  told.at(10_312).installed(next, [B], []);
+  told.at(10_312).installed(next, changed([B], []));
   told.count('record.home.new', 12);
   told.count('record.claim.sent', 7);
   told.at(10_314).settled();
@@ -135,7 +138,7 @@ test('one line of the log for each change, when records have come back', () => {
 test('a view that only raises the protocol says so', () => {
   const told = new Told();
   told.begin(B);
-  told.at(5_000).installed({ ...view(1, 2, B, [[A, 5], [B, 7], [C, 9]]), protocol: 2 }, [], []);
+  told.at(5_000).installed({ ...view(1, 2, B, [[A, 5], [B, 7], [C, 9]]), protocol: 2 }, changed([], []));
   assert.equal(told.last.causes.map(({ text }) => text).join('; '),
     'all servers are upgraded: the pool speaks protocol 2 from now on');
 });
@@ -149,7 +152,7 @@ test('a follower whose leader fell silent was fenced until another led', () => {
   told.at(5_320).suspects(new Map([[C, because('silent')]]));
   const next = view(2, 1, B, [[A, 5], [B, 7]]);
   told.at(5_430).proposed(next, new Map());
-  told.at(5_436).installed(next, [C], []);
+  told.at(5_436).installed(next, changed([C], []));
   told.at(5_440).renewed();
   told.at(5_450).settled();
   const report = told.report;
@@ -164,9 +167,9 @@ test('causes other than silence', () => {
   const lose = (millis: number, reason: LeaveReason): string => {
     told.hear(millis, B, C);
     told.at(millis).suspects(new Map([[C, reason]]));
-    told.at(millis + 5).installed(view(1, millis, A, [[A, 5], [B, 7]]), [C], []);
+    told.at(millis + 5).installed(view(1, millis, A, [[A, 5], [B, 7]]), changed([C], []));
     const text = told.last.causes.map((cause) => cause.text).join('; ');
-    told.at(millis + 6).installed(view(1, millis + 1, A, [[A, 5], [B, 7], [C, 7]]), [], [C]);
+    told.at(millis + 6).installed(view(1, millis + 1, A, [[A, 5], [B, 7], [C, 7]]), changed([], [C]));
     assert.equal(told.last.causes.map((cause) => cause.text).join('; '), 'server-2 joined');
     return text;
   };
@@ -174,7 +177,7 @@ test('causes other than silence', () => {
   assert.equal(lose(3_000, because('unwilling')), 'server-2 asked to be left out');
   assert.equal(lose(4_000, because('behind')), 'server-2 did not make up for the changes of the view before');
   told.at(5_000).heard(C, incarnation(8));
-  told.at(5_001).installed(view(1, 5_001, A, [[A, 5], [B, 7], [C, 8]]), [C], [C]);
+  told.at(5_001).installed(view(1, 5_001, A, [[A, 5], [B, 7], [C, 8]]), changed([C], [C]));
   assert.equal(told.last.causes.map((cause) => cause.text).join('; '), 'server-2 runs anew');
 });
 
@@ -182,7 +185,7 @@ test('who was heard and left out by another: the leader knows why', () => {
   const told = new Told();
   told.begin(B);
   told.hear(3_000, B, C);
-  told.at(3_010).installed(view(1, 2, B, [[A, 5], [B, 7]]), [C], []);
+  told.at(3_010).installed(view(1, 2, B, [[A, 5], [B, 7]]), changed([C], []));
   const [cause] = told.last.causes;
   assert.equal(cause?.text, 'server-2 was left out, although it was heard here');
   assert.equal(cause?.remedy, 'server-1, which leads, knows why: ask smbpool failovers there');
@@ -197,7 +200,7 @@ test('a suspicion is void when the server spoke after it', () => {
   told.at(2_330).suspects(new Map());
   told.at(2_650).suspects(new Map([[B, because('silent')]]));
   told.hear(2_650, C);
-  told.at(2_660).installed(view(1, 2, A, [[A, 5], [C, 7]]), [B], []);
+  told.at(2_660).installed(view(1, 2, A, [[A, 5], [C, 7]]), changed([B], []));
   assert.equal(told.last.causes[0]?.text, 'server-1 was not heard for 330 ms');
 });
 
@@ -210,7 +213,7 @@ test('who spoke again before the view was agreed is out all the same, for its si
   told.at(2_311).proposed(next, new Map([[B, 2_305_000]]));
   told.hear(2_312, B, C);
   told.at(2_313).suspects(new Map([[B, because('silent')]]));
-  told.at(2_320).installed(next, [B], []);
+  told.at(2_320).installed(next, changed([B], []));
   assert.equal(told.last.causes[0]?.text, 'server-1 was not heard for 310 ms');
   assert.equal(told.last.steps[0]?.atMicros, ORIGIN + 2_000_000);
 });
@@ -219,9 +222,9 @@ test('a view that comes before the one before is complete ends that one', () => 
   const told = new Told();
   told.begin();
   told.hear(2_000, B, C);
-  told.at(2_400).installed(view(1, 2, A, [[A, 5], [C, 7]]), [B], []);
+  told.at(2_400).installed(view(1, 2, A, [[A, 5], [C, 7]]), changed([B], []));
   told.count('record.claim.sent', 3);
-  told.at(2_800).installed(view(1, 3, A, [[A, 5]]), [C], []);
+  told.at(2_800).installed(view(1, 3, A, [[A, 5]]), changed([C], []));
   told.count('record.claim.sent', 5);
   const [, first, second] = told.history.report();
   assert.ok(first?.kind === 'view' && second?.kind === 'view');

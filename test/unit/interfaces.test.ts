@@ -2,6 +2,7 @@
  * What is told of servers with two interfaces: when one of these counts as silent and when as back, what is said of it,
  * and that random failures are told of as an obvious rule, looked at from outside, wants it.
  */
+import type { Changes } from '../../src/core/views.js';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeId } from '../../src/base/ids.js';
@@ -17,6 +18,8 @@ import { epochOf } from '../../src/wire/membership-messages.js';
 import { exampleStatus } from '../support/example-status.js';
 import { assertGolden } from '../support/golden.js';
 import { chooseSeed } from '../support/native-helpers.js';
+
+const changed = (left: NodeId[], joined: NodeId[]): Changes => ({ left, joined, resumed: [] });
 
 process.env['TZ'] = 'UTC';
 
@@ -141,12 +144,12 @@ test('the timeline of a lost server tells its last frame by each interface, of t
   const run = (node: NodeId, number: number) => ({ node, incarnation: incarnation(number), since: epoch(1) });
   const view = (number: number, ...members: ReturnType<typeof run>[]) =>
     ({ epoch: epochOf(1, number), leader: A, members, protocol: 1, holders: [], former: [], past: [] });
-  told.history.installed(view(1, run(A, 5), run(B, 7), run(C, 7)), [], [A, B, C]);
+  told.history.installed(view(1, run(A, 5), run(B, 7), run(C, 7)), changed([], [A, B, C]));
   told.until(1, 'B1', 'B2', 'C1', 'C2');
   told.until(2, 'B1', 'C1', 'C2');
   told.history.heard(B, incarnation(7));
   told.until(2.5, 'C1', 'C2');
-  told.history.installed(view(2, run(A, 5), run(C, 7)), [B], []);
+  told.history.installed(view(2, run(A, 5), run(C, 7)), changed([B], []));
   const [, event] = told.history.report();
   assert.ok(event?.kind === 'view');
   const byInterface = event.steps.filter(({ what }) => what === 'last-frame-by');
@@ -154,8 +157,8 @@ test('the timeline of a lost server tells its last frame by each interface, of t
     ['eth2', SECOND], ['eth1', 2 * SECOND],
   ]);
   assert.match(told.text, /\n {2}10:00:02\.000 +0 ms {2}last frame of server-1 by eth1\n/);
-  told.history.installed(view(3, run(A, 5), run(C, 7), run(B, 6)), [], [B]);
-  told.history.installed(view(4, run(A, 5), run(C, 7)), [B], []);
+  told.history.installed(view(3, run(A, 5), run(C, 7), run(B, 6)), changed([], [B]));
+  told.history.installed(view(4, run(A, 5), run(C, 7)), changed([B], []));
   const last = told.history.report().at(-1);
   assert.ok(last?.kind === 'view' && last.steps.every(({ what }) => what !== 'last-frame-by'), 'of another run');
 });
@@ -163,7 +166,7 @@ test('the timeline of a lost server tells its last frame by each interface, of t
 test('a bad cable does not make people forget the lost servers', () => {
   const told = new Told();
   const lists = { members: [], holders: [], former: [], past: [] };
-  told.history.installed({ epoch: epochOf(1, 1), leader: A, protocol: 1, ...lists }, [], []);
+  told.history.installed({ epoch: epochOf(1, 1), leader: A, protocol: 1, ...lists }, changed([], []));
   for (let round = 1; round <= 2 * EVENTS_MAX; round++) {
     told.until(10 * round, 'B1', 'C1', 'C2');
     told.until(10 * round + 1, 'B1', 'B2', 'C1', 'C2');

@@ -161,7 +161,7 @@ test('two servers meet, tell each other once, and know the round trip', () => {
     assert.equal(status.up, true);
     assert.equal(status.rttMinMicros, 100);
     assert.equal(status.incarnation, 1);
-    assert.deepEqual(stations[self]!.announced, [`${peer} 1: test 1-1`]);
+    assert.deepEqual(stations[self]!.announced, [`${peer} 1: test 1-2`]);
   }
 });
 

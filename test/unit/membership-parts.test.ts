@@ -25,8 +25,8 @@ const [A, B, C, D] = [0, 1, 2, 3].map(nodeId) as [NodeId, NodeId, NodeId, NodeId
 
 function fact(node: NodeId, change: Partial<ServerFacts> = {}): ServerFacts {
   return {
-    node, incarnation: incarnation(1), isSilent: false, isHeard: true, willing: true, unheard: new Set(), recovered: 0,
-    speaks: { min: 1, max: 1 }, leaseOverAt: -Infinity, ...change,
+    node, incarnation: incarnation(1), resumes: 0, isSilent: false, isHeard: true, willing: true, unheard: new Set(),
+    recovered: 0, speaks: { min: 1, max: 1 }, leaseOverAt: -Infinity, ...change,
   };
 }
 

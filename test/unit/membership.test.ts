@@ -15,9 +15,10 @@ import type {
 } from '../../src/wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage, epochOf } from '../../src/wire/membership-messages.js';
 import type { ProtocolRange } from '../../src/wire/protocol-version.js';
-import { PROTOCOL } from '../../src/wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../../src/wire/membership-state.js';
 
+/** What most servers here speak. */
+const RELEASED: ProtocolRange = { min: 1, max: 1 };
 const H = 40_000;
 const L = 300_000;
 const [A, B, C] = [0, 1, 2].map(nodeId) as [NodeId, NodeId, NodeId];
@@ -48,7 +49,7 @@ class Stage {
 
   constructor(setup: Setup = {}) {
     const { self = A, roles = ['server', 'server', 'server'], saved = null, incarnation: run = 5 } = setup;
-    const announcement = { speaks: setup.speaks ?? PROTOCOL, release: '0.1.0' };
+    const announcement = { speaks: setup.speaks ?? RELEASED, release: '0.1.0' };
     const context = {
       now: () => this.now,
       timers: this.timers,
@@ -93,7 +94,7 @@ class Stage {
     const { term = 0, to = 5, run = 7, ...rest } = content;
     const message = { ...rest, term, to: incarnation(to) };
     const speaks = this.othersSpeak.get(from);
-    if (speaks !== null) this.announce(from, speaks ?? PROTOCOL, run);
+    if (speaks !== null) this.announce(from, speaks ?? RELEASED, run);
     this.engine.onFrame(from, incarnation(run), encodeMembershipMessage(message));
     this.disk();
   }
@@ -411,7 +412,7 @@ const shown = ({ views }: Stage): string =>
 
 test('the protocol rises when every configured server is heard and speaks it, and not before', () => {
   assert.match(shown(upgradedLeader(UPGRADED, UPGRADED)), /2: 012$/);
-  assert.match(shown(upgradedLeader(UPGRADED, PROTOCOL)), /^(1: 0, )?1: 012$/, 'C is not upgraded');
+  assert.match(shown(upgradedLeader(UPGRADED, RELEASED)), /^(1: 0, )?1: 012$/, 'C is not upgraded');
   assert.match(shown(upgradedLeader(UPGRADED)), /^(1: 0, )?1: 01$/, 'C is away');
 });
 
@@ -419,7 +420,7 @@ test('a run whose range is not known, or has not the protocol of the pool, is no
   assert.match(shown(upgradedLeader(null)), /^1: 0$/);
   const stage = upgradedLeader(UPGRADED, { min: 2, max: 3 });
   assert.match(shown(stage), /2: 012$/, 'it joins with the raise that all can take');
-  const newer = upgradedLeader(PROTOCOL, { min: 2, max: 3 });
+  const newer = upgradedLeader(RELEASED, { min: 2, max: 3 });
   assert.match(shown(newer), /1: 01$/);
   const told = newer.logs.filter((line) => line.startsWith('membership.protocol.foreign'));
   assert.equal(told.length, 1, 'once');

@@ -69,6 +69,13 @@ export class Addresses {
     for (const { address } of places) this.known.set(address, { holder: null, since: 0 });
   }
 
+  /** The run that we continue had put this address on the interface; no lease of its lasts longer than this. */
+  kept(address: string, leaseMicros: Micros): void {
+    this.holding.kept(address);
+    if (this.known.has(address)) this.known.set(address, { holder: this.context.self, since: this.context.now() });
+    this.context.timers.at(this.context.now() + leaseMicros, () => this.holding.endKept());
+  }
+
   /** `isNewLeader`: another led the view that was installed before. */
   install(view: { epoch: Epoch; leader: NodeId }, isNewLeader: boolean, left: NodeId[], joined: NodeId[]): void {
     this.epoch = view.epoch;

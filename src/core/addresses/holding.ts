@@ -26,6 +26,8 @@ interface Slot {
   wanted: boolean;
   /** It is, or may be, on the interface. */
   present: boolean;
+  /** It is there by the lease of the run that we continue. */
+  isKept: boolean;
   inFlight: 'take' | 'release' | null;
   /** What failed is not tried before. */
   retryAt: Micros;
@@ -45,10 +47,25 @@ export class Holding {
     places: readonly AddressPlace[],
     private readonly events: HoldingEvents,
   ) {
-    const empty = { wanted: false, present: false, inFlight: null, retryAt: 0, refusedUntil: 0, takenAt: 0 };
+    const flags = { wanted: false, present: false, isKept: false };
+    const empty = { ...flags, inFlight: null, retryAt: 0, refusedUntil: 0, takenAt: 0 };
     for (const place of places) {
       this.slots.set(place.address, { place, ...empty, announced: 0, tickle: [], timer: null });
     }
+  }
+
+  /** The run that we continue had put it on the interface: it stays unless a table, or the end of a lease, says no. */
+  kept(address: string): void {
+    const slot = this.slots.get(address);
+    if (slot === undefined) return;
+    slot.wanted = slot.present = slot.isKept = true;
+    slot.announced = ANNOUNCE_AGAIN_MICROS.length;
+  }
+
+  /** The lease that allowed it is over by now. */
+  endKept(): void {
+    for (const slot of this.slots.values()) slot.isKept = false;
+    this.settle();
   }
 
   /** What a table gives us. */
@@ -102,6 +119,12 @@ export class Holding {
 
   private settleOne(slot: Slot): void {
     if (slot.inFlight !== null) return;
+    if (slot.isKept) {
+      // the former run's lease goes on
+      if (this.context.isFenced()) return;
+      slot.isKept = false;
+      this.later(slot, this.context.now());
+    }
     const wanted = slot.wanted && !this.context.isFenced();
     if (wanted === slot.present) return;
     const now = this.context.now();

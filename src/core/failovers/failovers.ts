@@ -9,7 +9,7 @@ import { EPOCHS_PER_TERM, termOf } from '../../wire/membership-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Micros, PeerHeard } from '../effects.js';
 import type { LeaveReason } from '../membership/composition.js';
-import type { Run, View } from '../views.js';
+import type { Changes, Run, View } from '../views.js';
 import type { Timer } from '../timers.js';
 import type { Silence } from './interfaces.js';
 import { InterfaceWatch } from './interfaces.js';
@@ -151,7 +151,7 @@ export class Failovers {
     this.proposal = { epoch, at: this.context.now(), leaseOver, suspicions };
   }
 
-  installed(view: View, left: readonly NodeId[], joined: readonly NodeId[]): void {
+  installed(view: View, { left, joined, resumed }: Changes): void {
     const now = this.context.now();
     const former = this.view;
     const counts = this.counts();
@@ -170,7 +170,8 @@ export class Failovers {
     steps.push({ what: 'installed', server: null, at: now });
     const known = ({ node }: Run): Known => ({ joined, suspicion: this.suspicionOf(node, proposal) });
     const lost = runs.map((run) => this.causeOf(run, view, known(run)));
-    const causes = [...lost, ...this.otherCauses(former, view, left, joined)];
+    const went = resumed.map((server): Cause => ({ what: 'resumed', server }));
+    const causes = [...lost, ...went, ...this.otherCauses(former, view, left, joined)];
     const change = { kind: 'view', view, left, joined, causes, steps, before: counts, after: null } as const;
     this.open = { ...change, overtaken: false };
     this.push(this.open);

@@ -30,6 +30,8 @@ function causeText({ what, server, micros, by, protocol }: Cause, nameOf: NameOf
       return micros == null ? `${name} was never heard` : `${name} was not heard for ${millis(micros)} ms`;
     case 'anew':
       return `${name} runs anew`;
+    case 'resumed':
+      return `smbpoold of ${name} was restarted; its clients went on`;
     case 'joined':
       return `${name} joined`;
     case 'unheard':
@@ -56,6 +58,8 @@ function causeRemedy({ what, server, by, leader }: Cause, nameOf: NameOf): strin
       return `see that ${name} is up and runs smbpoold, and that the interconnect works; it joins by itself`;
     case 'anew':
       return `nothing, if somebody started it; else see the log of smbpoold on ${name} for why its run before ended`;
+    case 'resumed':
+      return `nothing, if somebody ended it; else see the log of smbpoold on ${name} for why its run before ended`;
     case 'unheard':
       return `check cables, ports and switch between ${list([...(by ?? []), server].sort((a, b) => a - b), nameOf)}`;
     case 'behind':

@@ -82,7 +82,10 @@ export class Calls {
     client.lastDatabase = database;
     client.lastMigrated = what === 'migrate' ? key : '';
     if (what === 'migrate') {
-      client.hasMigrated = true;
+      if (!client.hasMigrated) {
+        client.hasMigrated = true;
+        this.clients.keep(client);
+      }
       this.records.migrate(database, key, token, isAgain);
     } else if (MOVED_TO_READERS.has(database)) {
       // smbd lists over a connection of its own, on which it never takes a record and after which it keeps nothing

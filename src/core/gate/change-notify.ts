@@ -338,6 +338,15 @@ export class ChangeNotify {
     this.renew(node);
   }
 
+  /** The peer's run continues the one before: so do its notifyd and those who watch there. */
+  peerResumed(node: NodeId, incarnation: Incarnation): void {
+    const peer = this.peers.get(node);
+    if (peer === undefined) return;
+    peer.incarnation = incarnation;
+    peer.isServed = false;
+    peer.isKnown = false;
+  }
+
   /** Ours drops one that is gone; by itself it does so after a minute, and tells its watchers twice until then. */
   private forget(id: ServerId): void {
     if (this.own !== null) this.messages.deliver(SRVID.sambaNotifyProxy, this.logMessage(id, NO_INDEX, []));

@@ -5,6 +5,9 @@
 import type { ClientId, DatabaseId, RecordKey } from '../../base/ids.js';
 import { encodeCtdb, SRVID } from '../../wire/ctdb.js';
 import type { CtdbBody } from '../../wire/ctdb.js';
+import type { TraverseStart } from '../../wire/ctdb-controls.js';
+import type { KeptClient } from '../../wire/kept-state.js';
+import { KEPT_PER_CLIENT_MAX, encodeKeptClient } from '../../wire/kept-state.js';
 import type { CoreContext } from '../context.js';
 
 /** smbd registers under ten addresses per connection; a client beyond this is broken and refused. */
@@ -26,6 +29,13 @@ export interface Client {
   readonly calls: Set<number>;
   /** What to do when the client is gone: messages it asked to be sent in its name. */
   readonly notifies: Map<bigint, Uint8Array>;
+  /** Its TCP connections, as it told them; and its traversals under way. For a run that continues ours. */
+  readonly connections: Uint8Array[];
+  readonly traversals: Set<TraverseStart>;
+  /** Its last request that changed what is kept of it; 0: none. */
+  lastRequest: number;
+  /** The same of the run that we continue, as long as that request may come again. */
+  repeated: number;
   /** Work to stop when the client is gone. */
   readonly onClosed: Set<() => void>;
 }
@@ -55,14 +65,44 @@ export class Clients {
       hasMigrated: false,
       calls: new Set(),
       notifies: new Map(),
+      connections: [],
+      traversals: new Set(),
+      lastRequest: 0,
+      repeated: 0,
       onClosed: new Set(),
     };
     this.clients.set(id, client);
     return client;
   }
 
+  /** A client of the run that we continue; `register` is left to the caller. */
+  reopen(id: ClientId, pid: number, kept: KeptClient): Client {
+    const client = this.open(id, pid);
+    client.hasMigrated = kept.hasMigrated;
+    client.lastRequest = kept.lastRequest;
+    client.repeated = kept.lastRequest;
+    for (const [srvid, data] of kept.notifies) client.notifies.set(srvid, data);
+    client.connections.push(...kept.connections);
+    for (const start of kept.traversals) client.traversals.add(start);
+    return client;
+  }
+
+  /** What is known of the client has changed: a run that continues ours must know it. */
+  keep(client: Client): void {
+    if (!this.clients.has(client.id)) return;
+    const connections = client.connections.slice(0, KEPT_PER_CLIENT_MAX);
+    const traversals = [...client.traversals].slice(0, KEPT_PER_CLIENT_MAX);
+    const { hasMigrated, lastRequest, srvids, notifies } = client;
+    const state = encodeKeptClient({ hasMigrated, lastRequest, srvids, notifies, connections, traversals });
+    this.context.emit({ kind: 'client-keep', client: client.id, state });
+  }
+
   get(id: ClientId): Client | undefined {
     return this.clients.get(id);
+  }
+
+  all(): readonly Client[] {
+    return [...this.clients.values()];
   }
 
   /** Forgets the client; the caller ends what it had under way. */

@@ -21,6 +21,17 @@ import { isBroadcast } from './messages.js';
 /** Numbers of controls that get a counter of their own when they are unknown; CTDB's end at 160. */
 const OPCODE_COUNTED_MAX = 255;
 
+/** Controls that change what a run that continues ours must know of the client. */
+const CHANGING: ReadonlySet<number> = new Set([
+  CONTROL.registerSrvid,
+  CONTROL.deregisterSrvid,
+  CONTROL.registerNotify,
+  CONTROL.deregisterNotify,
+  CONTROL.tcpClient,
+  CONTROL.traverseStart,
+  CONTROL.traverseStartExtended,
+]);
+
 /** A control to be performed here. */
 export interface ControlCall extends ControlRequest {
   /** Who asked; null when it came from a peer. */
@@ -53,6 +64,7 @@ export class Controls {
       if (wanted) this.clients.send(client.id, { kind: 'reply-control', ...result }, requestId);
     };
     if (destination === DESTINATION.current || destination === this.context.self) {
+      if (CHANGING.has(opcode)) return this.change(client, requestId, { client, opcode, srvid, flags, data, answer });
       // written out, not spread: smbd sends two of these for each file it closes
       return this.perform({ client, opcode, srvid, flags, data, answer });
     }
@@ -60,6 +72,19 @@ export class Controls {
     const node = nodeId(destination);
     if (!this.context.servers.includes(node)) return answer(refused(`there is no server ${destination}`));
     this.elsewhere(node, request, wanted, answer);
+  }
+
+  /** What it changes is kept before it is answered; asked again by way of the next run, it was done. */
+  private change(client: Client, requestId: number, call: ControlCall): void {
+    const wasDone = client.repeated === requestId && requestId !== 0;
+    client.repeated = 0;
+    if (wasDone) return call.answer({ status: 0, data: new Uint8Array(0), error: '' });
+    client.lastRequest = requestId;
+    const answer = (result: ControlAnswer): void => {
+      this.clients.keep(client);
+      call.answer(result);
+    };
+    this.perform({ ...call, answer });
   }
 
   private noteRefusal(client: Client, request: ControlRequest, destination: number, why: string): void {

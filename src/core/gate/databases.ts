@@ -9,7 +9,8 @@ import { TDB_FLAG_SEQNUM } from '../../wire/ctdb-controls.js';
 import { encodeGateMessage } from '../../wire/gate-messages.js';
 import type { DatabaseKind } from '../../wire/gate-messages.js';
 import type { CoreContext } from '../context.js';
-import type { Input } from '../effects.js';
+import type { Input, KeptInput } from '../effects.js';
+import { decodeKeptDatabase, encodeKeptDatabase } from '../../wire/kept-state.js';
 import type { PersistentForGate, RecordsForGate, Refusal } from './ports.js';
 
 /** Samba knows about forty databases; a client that invents names must not fill the disk. */
@@ -122,8 +123,39 @@ export class Databases {
     this.context.emit({ kind: 'database-open', database: id, name, persistent });
     // effects are performed in order, so the engine's work on records comes after the opening
     if (persistent) this.persistent.databaseOpening(id);
-    else this.records.addDatabase(id, name);
+    else {
+      this.records.addDatabase(id, name);
+      this.keep(database);
+    }
     return database;
+  }
+
+  /** What is known of a volatile database has changed: a run that continues ours must know it. */
+  private keep({ id, name, kind, readonly, countsChanges }: Database): void {
+    if (kind !== 'volatile') return;
+    const state = encodeKeptDatabase({ readonly, countsChanges });
+    this.context.emit({ kind: 'database-keep', database: id, name, state });
+  }
+
+  /** A volatile database that the run that we continue had open. Throws DecodeError. */
+  reopen({ database: id, name, path, flags, state }: Extract<KeptInput, { kind: 'database-kept' }>): void {
+    const { readonly, countsChanges } = decodeKeptDatabase(state);
+    this.databases.set(id, {
+      id, name, kind: 'volatile', state: 'open', path, flags, countsChanges, readonly, waiting: [],
+    });
+    this.records.addDatabase(id, name);
+  }
+
+  /** None is being opened. */
+  get areOpen(): boolean {
+    return [...this.databases.values()].every(({ state }) => state === 'open');
+  }
+
+  /** smbd wants each store to raise the file's sequence number. */
+  countChanges(database: Database): void {
+    if (database.countsChanges) return;
+    database.countsChanges = true;
+    this.keep(database);
   }
 
   onDatabaseOpened(input: OpenedInput): void {
@@ -178,7 +210,9 @@ export class Databases {
       return this.context.log('error', 'gate.database.refused', { peer: from, database: name, why });
     }
     const database = known ?? this.open(id, name, kind);
-    database.readonly ||= readonly;
+    if (!readonly || database.readonly) return;
+    database.readonly = true;
+    this.keep(database);
   }
 
   /** Allows read copies, everywhere. False for a database that is not volatile. */
@@ -186,6 +220,7 @@ export class Databases {
     if (database.kind !== 'volatile') return false;
     if (database.readonly) return true;
     database.readonly = true;
+    this.keep(database);
     for (const peer of this.told) this.announce(peer, database);
     return true;
   }

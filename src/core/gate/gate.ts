@@ -5,11 +5,13 @@
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { ClientId, Incarnation, NodeId } from '../../base/ids.js';
+import { databaseId } from '../../base/ids.js';
 import { OPERATION, SRVID, decodeCtdbPacket, nameBytes, peekHeader } from '../../wire/ctdb.js';
-import { encodeU32 } from '../../wire/ctdb-controls.js';
+import { decodeTcpClient, encodeU32 } from '../../wire/ctdb-controls.js';
 import { decodeGateMessage } from '../../wire/gate-messages.js';
+import { decodeKeptClient } from '../../wire/kept-state.js';
 import type { CoreContext } from '../context.js';
-import type { Input } from '../effects.js';
+import type { Input, KeptInput } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Calls } from './calls.js';
 import { ChangeNotify } from './change-notify.js';
@@ -74,13 +76,15 @@ export class Gate implements RecordsEvents {
     options: GateOptions,
     incarnation: Incarnation,
     private readonly addresses?: AddressesForGate,
+    /** Our run continues another one. */
+    resumes = false,
   ) {
     const generation = (context.epoch + GENERATION_OFFSET) % 0x8000_0000;
     const tokens = new Tokens();
     this.clients = new Clients(context, generation);
     this.processes = new Processes(context);
     this.databases = new Databases(context, records, persistent);
-    this.messages = new Messages(context, this.clients);
+    this.messages = new Messages(context, this.clients, resumes);
     this.changeNotify = new ChangeNotify(context, this.messages);
     this.forwarding = new Forwarding(context);
     this.releases = new Releases(context, options.samba, incarnation);
@@ -108,6 +112,41 @@ export class Gate implements RecordsEvents {
 
   clientOpened(id: ClientId, pid: number): void {
     this.processes.clientOpened(this.clients.open(id, pid));
+  }
+
+  /** A volatile database that the run that we continue had open. Throws DecodeError. */
+  keepDatabase(kept: Extract<KeptInput, { kind: 'database-kept' }>): void {
+    this.databases.reopen(kept);
+  }
+
+  /** A client of the run that we continue. Throws DecodeError. */
+  keepClient({ client: id, pid, state }: Extract<KeptInput, { kind: 'client-kept' }>): void {
+    const kept = decodeKeptClient(state);
+    const client = this.clients.reopen(id, pid, kept);
+    this.processes.clientOpened(client);
+    for (const [srvid, count] of kept.srvids) {
+      for (let i = 0; i < count; i++) this.clients.register(client, srvid);
+      this.processes.registered(client, srvid);
+      this.addressRegistered(client, srvid);
+    }
+    for (const data of kept.connections) this.addresses?.connected(id, decodeTcpClient(data));
+  }
+
+  /** Whether the packets of clients can be taken: no database is being opened. */
+  get isReady(): boolean {
+    return this.databases.areOpen;
+  }
+
+  /** Traversals that were under way begin again: the process has got some of the rows, perhaps all. */
+  resume(): void {
+    for (const client of this.clients.all()) {
+      for (const start of client.traversals) {
+        const database = this.databases.get(databaseId(start.database));
+        if (database?.state === 'open') {
+          this.traversals.start(client, start, database.id, database.kind !== 'volatile');
+        }
+      }
+    }
   }
 
   clientClosed(id: ClientId): void {
@@ -225,6 +264,14 @@ export class Gate implements RecordsEvents {
     this.forwarding.peerLost(peer);
     this.traversals.peerLost(peer);
     this.changeNotify.peerUp(peer, incarnation);
+  }
+
+  /** The peer's run is another one, which continues the one before: its processes live. */
+  peerResumed(peer: NodeId, incarnation: Incarnation): void {
+    this.processes.peerResumed(peer, incarnation);
+    this.changeNotify.peerResumed(peer, incarnation);
+    this.forwarding.peerLost(peer);
+    this.traversals.peerLost(peer);
   }
 
   /** The peer's run is out of the view. */

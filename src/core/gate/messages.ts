@@ -16,6 +16,8 @@ export class Messages {
   constructor(
     private readonly context: CoreContext,
     private readonly clients: Clients,
+    /** Our run continues another one: whom that one had met, we have not met yet. */
+    private readonly resumes: boolean,
   ) {}
 
   /** `data` may be a view of the packet: it is copied where it outlives the step. */
@@ -44,7 +46,8 @@ export class Messages {
   }
 
   private send(peer: NodeId, message: Uint8Array, mode: SendMode): void {
-    if (this.context.send(peer, message, mode)) this.context.count('gate.message.sent');
+    const isOfOld = this.resumes && this.context.members.includes(peer);
+    if (this.context.send(peer, message, isOfOld ? 'wait' : mode)) this.context.count('gate.message.sent');
     else this.context.count('gate.message.dropped.server-down');
   }
 

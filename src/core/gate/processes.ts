@@ -113,6 +113,15 @@ export class Processes {
     }
   }
 
+  /** The peer's run is another one, which continues the one before: those who live are in its list. */
+  peerResumed(node: NodeId, incarnation: Incarnation): void {
+    const peer = this.peers.get(node);
+    if (peer === undefined) return;
+    peer.incarnation = incarnation;
+    peer.listed = false;
+    peer.incoming = null;
+  }
+
   /** First contact, or what was sent to the peer was lost: it gets the full list and every change from then on. */
   peerUp(node: NodeId, incarnation: Incarnation): void {
     const peer = this.peers.get(node);

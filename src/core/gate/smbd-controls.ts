@@ -95,6 +95,7 @@ function serverControls({ context, options, processes, addresses }: ControlParts
         if (call.data.length !== TCP_CLIENT_BYTES) throw new DecodeError('wrong-size');
         if (addresses !== undefined && call.client !== null) {
           addresses.connected(call.client.id, decodeTcpClient(call.data));
+          call.client.connections.push(Uint8Array.prototype.slice.call(call.data));
         }
         call.answer(done());
       },
@@ -178,7 +179,7 @@ function databaseControls({ databases }: ControlParts): [number, ControlHandler]
     [
       CONTROL.enableSequenceNumber,
       onDatabase(databases, (database) => {
-        database.countsChanges = true;
+        databases.countChanges(database);
         return done();
       }),
     ],
@@ -211,6 +212,7 @@ function recordControls({ context, databases, traversals, records, persistent }:
       const database = databases.get(databaseId(start.database));
       if (client === null) return answer(refused('a traversal is asked for at the own server'));
       if (database === undefined || database.state !== 'open') return answer(refused('no such database'));
+      client.traversals.add(start);
       answer(done());
       traversals.start(client, start, database.id, database.kind !== 'volatile');
     };

@@ -143,10 +143,12 @@ export class Traversals {
       if (node === this.context.self) this.stopServing(node, asked.number);
       else this.tellToStop(node, asked.number);
     }
+    asked.client.traversals.delete(asked.start);
     if (!mark) return;
     const { requestId, srvid } = asked.start;
     const data = encodeRow(endOfRows(requestId));
     this.clients.send(asked.client.id, { kind: 'message', srvid, data }, 0);
+    this.clients.keep(asked.client);
   }
 
   /** A run that is silent now hears it when it comes back. */

@@ -68,9 +68,11 @@ export class Links {
    * A view was installed. Runs that are not among its members are given up: nothing of theirs is taken any more, what
    * waits for them is dropped, and they hear that they must end.
    */
-  install(epoch: Epoch, runs: ReadonlyMap<NodeId, Incarnation>): void {
+  install(epoch: Epoch, runs: ReadonlyMap<NodeId, Incarnation>, resumed: readonly NodeId[] = []): void {
     this.epoch = epoch;
-    for (const [peer, link] of this.peers) link.setMember(runs.get(peer) ?? toIncarnation(0));
+    for (const [peer, link] of this.peers) {
+      link.setMember(runs.get(peer) ?? toIncarnation(0), resumed.includes(peer));
+    }
   }
 
   /**
@@ -87,7 +89,8 @@ export class Links {
       this.context.log('error', 'link.message.too-large', { peer, bytes: message.length, bytesMax: MESSAGE_BYTES_MAX });
       return false;
     }
-    if ((mode === 'drop' && !link.up) || (mode === 'met' && !link.isMet)) {
+    const isReached = mode === 'drop' ? link.up : mode !== 'met' || link.isMet;
+    if (!isReached && !link.isBetween) {
       this.context.count('link.message.dropped');
       return false;
     }

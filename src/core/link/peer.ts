@@ -58,6 +58,8 @@ export interface LinkEvents {
   peerReturned?(peer: NodeId, incarnation: Incarnation): void;
   /** What this run of the peer, member or not, says of itself; once, as soon as it is heard. */
   announced?(peer: NodeId, incarnation: Incarnation, announcement: Announcement): void;
+  /** Whether a message for a run of the peer is as good for the one that continues it; absent: none is. */
+  survives?(message: Uint8Array): boolean;
   sendFrame(peer: NodeId, body: Uint8Array): void;
 }
 
@@ -108,6 +110,9 @@ export interface PeerLinkOptions {
   window: number;
 }
 
+/** Of messages for a run that may be continued by another one; smbds send each other some hundred bytes at times. */
+const CARRIED_BYTES_MAX = 16 * 1024 * 1024;
+
 /** Beginnings of reasons that come with every server that starts or joins: the next frames will do. */
 const ORDINARY_REFUSALS = ['incarnation', 'not-a-member', 'epoch-ahead'];
 
@@ -126,6 +131,11 @@ export class PeerLink {
   private announced = toIncarnation(0);
   /** The run of the peer for which too much waited: we do not speak with it any more, only with a later one. */
   private givenUp = toIncarnation(0);
+  /**
+   * Messages for processes of the run that is a member, while a later run is heard: for that one, if a view says that
+   * it continues the former (docs/decisions/resuming.md). Some of them may have arrived.
+   */
+  private carried: Uint8Array[] = [];
   private remoteWindow = 1;
   private readonly sending: SendStream;
   private readonly receiving = new ReceiveStream();
@@ -190,12 +200,18 @@ export class PeerLink {
     return this.member !== 0 && this.member === this.remote;
   }
 
+  /** A later run than the member's is heard: whether it continues that one, the next view says. */
+  get isBetween(): boolean {
+    return this.member !== 0 && this.remote > this.member;
+  }
+
   private get isGivenUp(): boolean {
     return this.givenUp !== 0 && this.givenUp === this.remote;
   }
 
   /** Queues a message. When too much waits already, everything is given up, and the peer must start anew. */
   push(message: Uint8Array, canWait = false): boolean {
+    if (this.isBetween && this.carries(message)) return true;
     if (this.isGivenUp || !this.isMember) {
       this.context.count('link.message.dropped');
       return false;
@@ -230,11 +246,28 @@ export class PeerLink {
     this.givenUp = this.remote;
   }
 
-  /** A view was installed: this run of the peer is a member; 0: none is. */
-  setMember(run: Incarnation): void {
+  private carries(message: Uint8Array): boolean {
+    if (this.events.survives?.(message) !== true) return false;
+    const bytes = this.carried.reduce((sum, { length }) => sum + length, message.length);
+    if (bytes > CARRIED_BYTES_MAX) return false;
+    this.carried.push(message);
+    return true;
+  }
+
+  /** A view was installed: this run of the peer, which perhaps continues the one before, is a member; 0: none is. */
+  setMember(run: Incarnation, continues = false): void {
     if (run === this.member) return;
     const wasMember = this.isMember;
     this.member = run;
+    this.admit(run, wasMember);
+    const carried = continues ? this.carried : [];
+    this.carried = [];
+    if (continues && this.met !== 0) this.met = run;
+    for (const message of carried) this.push(message);
+    this.announceMember();
+  }
+
+  private admit(run: Incarnation, wasMember: boolean): void {
     if (run > this.remote) {
       // known from the view before we heard it: what is said from now on is for it
       this.switchTo(run);
@@ -242,7 +275,6 @@ export class PeerLink {
       this.giveUp();
       this.goDown('left the pool');
     }
-    this.announceMember();
   }
 
   private announceMember(): void {
@@ -313,6 +345,7 @@ export class PeerLink {
     this.context.log('debug', 'link.incarnation', { peer: this.options.peer, was: this.remote, is: incarnation });
     this.remote = incarnation;
     this.announcement = null;
+    for (const message of this.sending.unacknowledged()) this.carries(message);
     this.sending.restart(1);
     this.receiving.restart(0);
     this.waitingSince = null;

@@ -30,6 +30,8 @@ export class SendStream {
   private headOffset = 0;
   private queuedBytesNow = 0;
   private sent: SentFrame[] = [];
+  /** Of a message of which the rest is under way or waits. */
+  private arrivedParts: Uint8Array[] = [];
   private nextSequence = 1;
   private transmissions = 0;
   private lostCount = 0;
@@ -58,6 +60,21 @@ export class SendStream {
     this.queuedBytesNow += message.length + MESSAGE_OVERHEAD_BYTES;
   }
 
+  /** All messages that are not known to have arrived, in their order. */
+  unacknowledged(): Uint8Array[] {
+    const messages: Uint8Array[] = [];
+    let parts = [...this.arrivedParts];
+    // also of frames that arrived before others: nothing behind a gap was delivered
+    for (const { records } of this.sent) {
+      for (const { first, last, bytes } of records) {
+        if (first) parts = [];
+        parts.push(bytes);
+        if (last) messages.push(parts.length === 1 ? bytes : joined(parts));
+      }
+    }
+    return [...messages, ...this.queue.slice(this.queueHead)];
+  }
+
   /** Forgets everything waiting and under way; the next frame is the first of a stream with this number. */
   restart(number: number): void {
     this.number = number;
@@ -66,8 +83,17 @@ export class SendStream {
     this.headOffset = 0;
     this.queuedBytesNow = 0;
     this.sent = [];
+    this.arrivedParts = [];
     this.nextSequence = 1;
     this.lostCount = 0;
+  }
+
+  /** Only the last record of a frame can be less than the rest of its message. */
+  private noteParts({ first, last, bytes }: FrameRecord): void {
+    if (last) {
+      if (this.arrivedParts.length > 0) this.arrivedParts = [];
+    } else if (first) this.arrivedParts = [bytes];
+    else this.arrivedParts.push(bytes);
   }
 
   /** Makes the next frame from what is queued, if the window allows one more under way. */
@@ -144,7 +170,7 @@ export class SendStream {
     if (newestOrder === 0) return false;
     let done = 0;
     while (done < this.sent.length && this.sent[done]!.acked) done++;
-    if (done > 0) this.sent.splice(0, done);
+    for (const { records } of this.sent.splice(0, done)) this.noteParts(records.at(-1)!);
     for (const frame of this.sent) if (!frame.acked && frame.order < newestOrder) this.markLost(frame);
     return true;
   }
@@ -268,12 +294,7 @@ export class ReceiveStream {
     this.parts.push(Uint8Array.prototype.slice.call(record.bytes));
     this.partsBytes += record.bytes.length;
     if (!record.last) return;
-    const message = new Uint8Array(this.partsBytes);
-    let at = 0;
-    for (const part of this.parts) {
-      message.set(part, at);
-      at += part.length;
-    }
+    const message = joined(this.parts);
     this.dropParts();
     deliver(message);
   }
@@ -286,4 +307,14 @@ export class ReceiveStream {
 
 function ownRecord(record: FrameRecord): FrameRecord {
   return { ...record, bytes: Uint8Array.prototype.slice.call(record.bytes) };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const message = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    message.set(part, at);
+    at += part.length;
+  }
+  return message;
 }

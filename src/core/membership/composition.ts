@@ -9,6 +9,8 @@ import { FORMER_VIEWS_MAX, viewBytes } from '../../wire/membership-views.js';
 import { isWithin } from '../../wire/protocol-version.js';
 import type { ProtocolRange } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
+import type { Successor } from '../views.js';
+import { continues, isRenewed, isSameRun } from '../views.js';
 
 export type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
 
@@ -32,6 +34,8 @@ export interface ServerFacts {
   node: NodeId;
   /** Of its newest run; 0: never heard. */
   incarnation: Incarnation;
+  /** That run continues all from this one on; 0: it began anew. */
+  resumes: number;
   /** Nothing came of it for a lease. */
   isSilent: boolean;
   /** It was heard lately; only then it may join. */
@@ -62,6 +66,8 @@ export interface Composition {
   /** Of each that is leaving; for people. */
   reasons: ReadonlyMap<NodeId, LeaveReason>;
   joined: NodeId[];
+  /** Members whose run is continued by another one from this view on. */
+  resumed: NodeId[];
   left: Run[];
 }
 
@@ -85,7 +91,7 @@ export function compose(
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
-    const why = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node));
+    const why = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node), protocol);
     if (why !== null) reasons.set(run.node, { why, by: [] });
   }
   const staying = [leader, ...present.map(({ node }) => node).filter((node) => !reasons.has(node) && node !== leader)];
@@ -96,7 +102,15 @@ export function compose(
   const leaving = new Set(reasons.keys());
   const isOut = ({ node }: Run): boolean => leaving.has(node) && (facts.get(node)?.leaseOverAt ?? -Infinity) <= now;
   const left = present.filter(isOut);
-  const members = present.filter((member) => !isOut(member));
+  const resumed: NodeId[] = [];
+  const members = present.filter((member) => !isOut(member)).map((member): Member => {
+    const known = facts.get(member.node);
+    // what it speaks may not be known yet: it is there a moment later
+    if (known === undefined || known.speaks === null || leaving.has(member.node)) return member;
+    if (!continues(member, known)) return member;
+    resumed.push(member.node);
+    return { node: member.node, incarnation: known.incarnation, since: epoch, resumes: known.resumes as Incarnation };
+  });
   const joined: NodeId[] = [];
   if (!members.some(({ node }) => node === leader)) {
     joined.push(leader);
@@ -105,8 +119,10 @@ export function compose(
   // whoever still has a lease that must run out will leave soon: one view for both
   if (left.length === leaving.size) {
     const nodes = members.map(({ node }) => node);
-    for (const { node, incarnation, isHeard, willing, speaks } of facts.values()) {
+    for (const { node, incarnation, resumes, isHeard, willing, speaks } of facts.values()) {
       const run = { node, incarnation };
+      // what it would continue is no member: it has to start anew
+      if (resumes !== 0) continue;
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
       if (speaks === null || !isWithin(speaks, protocol)) continue;
       if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
@@ -116,13 +132,15 @@ export function compose(
       members.push({ ...run, since: epoch });
     }
   }
-  return { members: members.sort((a, b) => a.node - b.node), protocol, leaving, reasons, joined, left };
+  return { members: members.sort((a, b) => a.node - b.node), protocol, leaving, reasons, joined, resumed, left };
 }
 
-function whyLeaving({ incarnation }: Run, known: ServerFacts | undefined): LeaveReason['why'] | null {
+function whyLeaving(member: Run, known: ServerFacts | undefined, protocol: number): LeaveReason['why'] | null {
   if (known === undefined) return 'unconfigured';
   // a lower one is of before the view: that server has not talked to us since
-  if (known.incarnation > incarnation) return 'anew';
+  const isAnother = known.incarnation > member.incarnation;
+  const isForeign = known.speaks !== null && !isWithin(known.speaks, protocol);
+  if (isAnother && (isForeign || !continues(member, known))) return 'anew';
   if (known.isSilent) return 'silent';
   return known.willing === false ? 'unwilling' : null;
 }
@@ -169,12 +187,13 @@ export interface HoldersFacts {
  * each commit is on both, so that either may be lost, and the one that stays holds all; what it does alone, the other
  * has to get before it counts again. (In larger pools a majority of the servers is there, or nothing is committed.)
  */
-export function nextHolders(base: View | null, members: readonly Run[], facts: HoldersFacts): NodeId[] {
+export function nextHolders(base: View | null, members: readonly Successor[], facts: HoldersFacts): NodeId[] {
   const { servers, allHold, blank } = facts;
   if (base === null || servers.length !== 2) return [];
   const stays = (node: NodeId): boolean => {
     const run = memberOf({ members: base.members }, node);
-    return run !== undefined && members.some((other) => other.node === node && other.incarnation === run.incarnation);
+    // a run that is continued has lost nothing of its disk, and nothing was committed without it
+    return run !== undefined && members.some((other) => isSameRun(run, other));
   };
   if (allHold && servers.every(stays)) return [...servers];
   const staying = base.holders.filter(stays);
@@ -193,7 +212,7 @@ export function nextView(
   recovered: (node: NodeId) => number,
 ): View {
   const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));
-  const before: FormerView[] = base === null ? [] : [...base.former, { epoch: base.epoch, members: runsOf(base) }];
+  const before: FormerView[] = base === null ? [] : [...base.former, formerOf(base)];
   const isMember = ({ node }: Run): boolean => next.members.some((member) => member.node === node);
   const ended = new Map<NodeId, Run>();
   // the newest run of a number wins: members of the base are newer than what the base calls past
@@ -202,6 +221,10 @@ export function nextView(
   }
   const past = [...ended.values()].filter((run) => !isMember(run)).sort((a, b) => a.node - b.node);
   return { ...next, former: before.filter(({ epoch }) => epoch >= needed), past };
+}
+
+function formerOf(view: View): FormerView {
+  return { epoch: view.epoch, members: runsOf(view), ...(isRenewed(view) ? { isRenewed: true } : {}) };
 }
 
 function runsOf(view: View): Run[] {

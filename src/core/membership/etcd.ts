@@ -72,7 +72,7 @@ export class EtcdMembership implements MembershipEngine {
     private readonly options: MembershipOptions,
     private readonly events: MembershipEvents,
   ) {
-    const { self, incarnation, saved, leaseMicros, heartbeatMicros } = options;
+    const { self, incarnation, resumes, saved, leaseMicros, heartbeatMicros } = options;
     const servers = [...options.servers].sort((a, b) => a.node - b.node);
     assert(incarnation > 0, 'an incarnation is above 0');
     const role = servers.find(({ node }) => node === self)?.role;
@@ -83,11 +83,11 @@ export class EtcdMembership implements MembershipEngine {
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
     const isBlank = (saved?.accepted ?? null) === null;
     this.versions = new Versions(context, { node: self, incarnation }, options.announcement);
-    const run = { self, incarnation, isServer: role === 'server', isBlank };
+    const run = { self, incarnation, resumes, isServer: role === 'server', isBlank };
     this.own = new OwnRun(context, run, this.versions, events, () => {
       this.stepDown('this run is over');
     });
-    this.mail = new Mail(context, { incarnation, engine: 'etcd' }, this.peers, events, {
+    this.mail = new Mail(context, { incarnation, resumes, engine: 'etcd' }, this.peers, events, {
       term: () => this.term,
       accepted: () => this.saving.durableEpoch,
       newRun: (peer) => this.leading?.onNewRun(peer),
@@ -103,6 +103,7 @@ export class EtcdMembership implements MembershipEngine {
     this.lookAt = now;
     this.tickAt(now);
     this.own.lookAtProtocol(this.saving.accepted);
+    this.mail.helloFromSuccessor();
   }
 
   // --- what the rest of the daemon says
@@ -300,7 +301,7 @@ export class EtcdMembership implements MembershipEngine {
     context.log('info', 'membership.leads', { term: state.term });
     // a lead without authority goes on: only the register says whether another has taken it
     const times = { heartbeatMicros, leaseMicros, stepDownLeases: Infinity, aloneMicros: ALONE_MICROS };
-    const lead = { self: own.run, servers: this.servers, versions: this.versions, ...times };
+    const lead = { self: own.asLeader, servers: this.servers, versions: this.versions, ...times };
     const leading = new Leading(context, lead, this.agreement(state), peers, () => own.news(), {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),

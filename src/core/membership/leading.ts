@@ -7,6 +7,7 @@ import type { MembershipContent, MembershipMessageOf } from '../../wire/membersh
 import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
 import { isWithin } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
+import { continues } from '../views.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
@@ -32,7 +33,7 @@ export interface LeaderPorts {
 }
 
 export interface LeaderOptions {
-  self: Run;
+  self: Run & { resumes: number };
   heartbeatMicros: Micros;
   leaseMicros: Micros;
   /** Servers that lead and become members. */
@@ -128,6 +129,13 @@ export class Leading {
   onNewRun(peer: Peer): void {
     this.authority.onNewRun(peer.node);
     this.beat(peer);
+    this.judgeSuccessor(peer);
+  }
+
+  /** Its processes wait, and it is a member as long as nobody says otherwise: it is taken over at once. */
+  private judgeSuccessor(peer: Peer): void {
+    const member = memberOf(this.agreed, peer.node);
+    if (!this.isOpen && member !== undefined && continues(member, peer)) this.judge();
   }
 
   onAnswer(peer: Peer, message: MembershipMessageOf<'answer'>): void {
@@ -145,6 +153,7 @@ export class Leading {
     this.tellLease();
     // who leaves in order is not waited for
     if (this.proposal === null || peer.released) this.judge();
+    else this.judgeSuccessor(peer);
   }
 
   /** What was asked at this time outside of the pool says that we lead. */
@@ -192,9 +201,9 @@ export class Leading {
     return this.proposal !== null && this.proposal !== this.agreed;
   }
 
-  private propose(view: View, { joined, left }: Composition): void {
+  private propose(view: View, { joined, resumed, left }: Composition): void {
     this.proposals++;
-    for (const node of joined) {
+    for (const node of [...joined, ...resumed]) {
       this.takenIn.set(node, { incarnation: memberOf(view, node)!.incarnation, at: this.context.now() });
     }
     this.proposal = view;
@@ -232,10 +241,11 @@ export class Leading {
         all.set(node, { ...self, ...lease, willing, unheard, recovered, speaks: versions.speaks(self) });
         continue;
       }
-      const { incarnation, heardAt, willing, unheard, recovered } = peer;
+      const { incarnation, resumes, heardAt, willing, unheard, recovered } = peer;
       all.set(node, {
         node,
         incarnation,
+        resumes,
         isSilent: now >= this.silentAt(peer),
         isHeard: now - heardAt < leaseMicros,
         willing,
@@ -286,7 +296,8 @@ export class Leading {
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
     const holders = this.holdersOf(base, composition);
     const isChange =
-      composition.joined.length > 0 || composition.left.length > 0 || holders.length > (base?.holders.length ?? 0)
+      composition.joined.length > 0 || composition.left.length > 0 || composition.resumed.length > 0
+      || holders.length > (base?.holders.length ?? 0)
       || composition.protocol !== base?.protocol;
     if (this.agreed !== null && !isChange) return;
     this.proposeComposition(base, composition);

@@ -11,6 +11,7 @@ import type { EngineName, MembershipContext, MembershipEvents } from './port.js'
 
 export interface MailOptions {
   incarnation: Incarnation;
+  resumes?: Incarnation | undefined;
   engine: EngineName;
 }
 
@@ -49,7 +50,7 @@ export class Mail {
       if (!(error instanceof DecodeError)) throw error;
       return this.refuse(from, error.reason);
     }
-    if (this.peers.heard(peer, incarnation, this.context.now())) this.ports.newRun(peer);
+    if (this.peers.heard(peer, incarnation, this.context.now(), message.resumes)) this.ports.newRun(peer);
     if (message.to !== this.options.incarnation) {
       this.hello(peer, false);
       return;
@@ -68,8 +69,14 @@ export class Mail {
   }
 
   send(peer: Peer, content: MembershipContent, term = this.ports.term()): void {
-    const message = { ...content, to: peer.incarnation, term };
+    const { resumes } = this.options;
+    const message = { ...content, to: peer.incarnation, term, ...(resumes === undefined ? {} : { resumes }) };
     this.events.send(peer.node, encodeMembershipMessage(message, this.options.engine));
+  }
+
+  /** A run that continues another one is missed already. */
+  helloFromSuccessor(): void {
+    if (this.options.resumes !== undefined) for (const peer of this.peers.all) this.hello(peer, false);
   }
 
   hello(peer: Peer, answerWanted: boolean): void {

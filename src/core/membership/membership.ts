@@ -13,7 +13,6 @@ import type { Announcement } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import type { View } from './composition.js';
-import { isOver } from './composition.js';
 import { Leading } from './leading.js';
 import { REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
 import { Mail } from './mail.js';
@@ -57,7 +56,7 @@ export class Membership implements MembershipEngine {
     private readonly options: MembershipOptions,
     private readonly events: MembershipEvents,
   ) {
-    const { self, incarnation, saved, leaseMicros } = options;
+    const { self, incarnation, resumes, saved, leaseMicros } = options;
     const servers = [...options.servers].sort((a, b) => a.node - b.node);
     assert(incarnation > 0, 'an incarnation is above 0');
     const own = servers.find(({ node }) => node === self);
@@ -73,9 +72,9 @@ export class Membership implements MembershipEngine {
     const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
     this.voting = new Voting(this.saving, leaseMicros, boundUntil);
     const isBlank = (saved?.accepted ?? null) === null;
-    const run = { self, incarnation, isServer: this.isServer, isBlank };
+    const run = { self, incarnation, resumes, isServer: this.isServer, isBlank };
     this.own = new OwnRun(context, run, this.versions, events, () => this.stepDown('this run is over'));
-    this.mail = new Mail(context, { incarnation, engine: 'embedded' }, this.peers, events, {
+    this.mail = new Mail(context, { incarnation, resumes, engine: 'embedded' }, this.peers, events, {
       term: () => this.saving.term,
       accepted: () => this.saving.durableEpoch,
       newRun: (peer) => this.onNewRun(peer),
@@ -84,6 +83,7 @@ export class Membership implements MembershipEngine {
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
     this.own.lookAtProtocol(this.saving.accepted);
+    this.mail.helloFromSuccessor();
   }
 
   private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {
@@ -217,7 +217,7 @@ export class Membership implements MembershipEngine {
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
-    if (accepted !== null && isOver(accepted, this.own.run)) return this.own.end(accepted);
+    if (accepted !== null && this.own.isOverIn(accepted)) return this.own.end(accepted);
     if (wasLed && this.leader !== null) this.events.suspects?.(new Map([[this.leader, { why: 'silent', by: [] }]]));
     this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
     this.context.count('membership.stood');
@@ -279,7 +279,7 @@ export class Membership implements MembershipEngine {
     context.log('info', 'membership.leads', { term });
     const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
     const times = { heartbeatMicros, leaseMicros, stepDownLeases: STEP_DOWN_LEASES, aloneMicros: 0 };
-    const lead = { self: this.own.run, servers, versions: this.versions, ...times };
+    const lead = { self: this.own.asLeader, servers, versions: this.versions, ...times };
     const agreement = new MajorityAgreement(saving, self, this.majority);
     this.leading = new Leading(context, lead, agreement, peers, () => this.own.news(), {
       send: (peer, content) => this.send(peer, content),

@@ -5,8 +5,9 @@
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent } from '../../wire/membership-messages.js';
 import type { Micros } from '../effects.js';
+import { continues } from '../views.js';
 import type { Run, View } from './composition.js';
-import { isOver, names } from './composition.js';
+import { isOver, memberOf, names } from './composition.js';
 import type { LeaderNews } from './leading.js';
 import type { Grant } from './leases.js';
 import { OwnLease } from './leases.js';
@@ -16,6 +17,7 @@ import type { Versions } from './versions.js';
 export interface OwnRunOptions {
   self: NodeId;
   incarnation: Incarnation;
+  resumes: Incarnation | undefined;
   /** False: a witness, which is never a member. */
   isServer: boolean;
   /** Whatever of the pool's was on our disk in an earlier run is gone. */
@@ -46,6 +48,10 @@ export class OwnRun {
   ) {
     this.run = { node: options.self, incarnation: options.incarnation };
     this.lease = new OwnLease((until) => events.lease(until));
+  }
+
+  get asLeader(): Run & { resumes: number } {
+    return { ...this.run, resumes: this.options.resumes ?? 0 };
   }
 
   recovered(epoch: Epoch): void {
@@ -112,7 +118,16 @@ export class OwnRun {
     this.lookAtProtocol(view);
     if (this.over || !this.options.isServer) return;
     if (names(view, this.run)) return this.events.view(view);
-    if (isOver(view, this.run)) this.end(view);
+    if (this.isOverIn(view)) this.end(view);
+  }
+
+  /** The view says that our run is over. One that continues another is, too, when what it continues is no member. */
+  isOverIn(view: View): boolean {
+    if (isOver(view, this.run)) return true;
+    const { resumes, incarnation } = this.options;
+    if (resumes === undefined || names(view, this.run)) return false;
+    const member = memberOf(view, this.run.node);
+    return member === undefined || !continues(member, { incarnation, resumes });
   }
 
   /** It makes us a member of what we cannot speak: whoever proposed it errs. */

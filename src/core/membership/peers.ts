@@ -10,6 +10,8 @@ export interface Peer {
   readonly role: ServerRole;
   /** Of its newest run that we heard; 0: none. */
   incarnation: Incarnation;
+  /** That run continues all from this one on; 0: it began anew. */
+  resumes: number;
   /** When we heard that run last; -Infinity: never. */
   heardAt: Micros;
   /** From when its silence counts: as heardAt, but not for time that we slept, or before anything was to be heard. */
@@ -38,6 +40,7 @@ export class Peers {
       node,
       role,
       incarnation: 0 as Incarnation,
+      resumes: 0,
       heardAt: -Infinity,
       silentFrom: -Infinity,
       accepted: 0,
@@ -57,11 +60,12 @@ export class Peers {
   }
 
   /** A frame of this run came. Returns whether the run is a new one. */
-  heard(peer: Peer, incarnation: Incarnation, now: Micros): boolean {
+  heard(peer: Peer, incarnation: Incarnation, now: Micros, resumes = 0): boolean {
     peer.heardAt = now;
     peer.silentFrom = now;
     if (incarnation === peer.incarnation) return false;
     peer.incarnation = incarnation;
+    peer.resumes = resumes;
     peer.installed = 0;
     peer.recovered = 0;
     peer.saidAt = 0;

@@ -18,6 +18,8 @@ export interface MembershipOptions {
   self: NodeId;
   /** Of this run of ours; above 0 and higher than in every earlier run. */
   incarnation: Incarnation;
+  /** It continues all runs of this server from this one on, as in NodeOptions. */
+  resumes?: Incarnation | undefined;
   /** What our run tells all others of itself. */
   announcement: Announcement;
   /** All that are configured, ourselves included. */

@@ -7,7 +7,8 @@ import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
 import { turn as toTurn } from '../../base/ids.js';
 import { Histogram } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
-import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
+import type { AccessMode, KeptInput, Micros, RecordOp, RecordOutcome } from '../effects.js';
+import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../wire/record-header.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
 import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLeaving } from './holding.js';
@@ -21,6 +22,8 @@ import { Stays } from './stays.js';
 const BUSY_RETRY_MICROS_MAX = 1_000;
 /** A chain held longer than this is worth a line in the log: smbd holds chains for microseconds. */
 const BUSY_WARN_MICROS = 1_000_000;
+
+export type KeptRecord = Extract<KeptInput, { kind: 'record-kept' }>;
 
 type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => void;
 
@@ -77,6 +80,19 @@ export class Holdings {
     const keys: RecordKey[] = [];
     for (const holding of this.all(database)) if (holding.state === 'owned') keys.push(holding.key);
     return keys;
+  }
+
+  /** What the run that we continue left in the file (docs/decisions/resuming.md). */
+  kept({ database, key, dmaster, turn, flags }: KeptRecord): Holding {
+    const holding = this.holdingOf(database, key);
+    const isCopy = dmaster !== this.context.self && (flags & FLAG_HAVE_READONLY) !== 0;
+    holding.state = dmaster === this.context.self ? 'owned' : isCopy ? 'copy' : 'backup';
+    holding.shared = holding.state === 'owned' && (flags & FLAG_HAVE_DELEGATIONS) !== 0;
+    // it may have taken the place of a backup
+    holding.isBackupToo = isCopy;
+    // the header of what was given away has the turn in which we owned it: it is newer than what we got it from
+    holding.turn = holding.state === 'backup' ? toTurn(turn + 1) : turn;
+    return holding;
   }
 
   /** Whether a local writer, or reader, could use the record now. */
@@ -330,6 +346,10 @@ export class Holdings {
     if (operation !== null) {
       holding.operation = operation;
       holding.giving = holding.give;
+      if (operation.op === 'erase') {
+        const { database, key } = holding;
+        this.context.emit({ kind: 'erasure-keep', database, key, turn: lastTurnOf(holding) });
+      }
       if (isLeaving(operation)) this.events.leaving(holding.database, holding.key);
       this.context.emit({ kind: 'record', database: holding.database, key: holding.key, op: operation });
       return;
@@ -537,8 +557,7 @@ export class Holdings {
     }
     holding.state = 'none';
     this.context.count('record.erased');
-    const lastTurn = holding.sharedTurn > turn ? holding.sharedTurn : turn;
-    this.erasures.erased(database, key, lastTurn, this.context.now());
+    this.erasures.erased(database, key, lastTurnOf(holding), this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
   }
 
@@ -586,3 +605,8 @@ export class Holdings {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** In which anybody may have got something of it from us. */
+function lastTurnOf({ sharedTurn, turn }: Holding): Turn {
+  return sharedTurn > turn ? sharedTurn : turn;
+}

@@ -6,13 +6,15 @@
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
 import { assert } from '../../base/assert.js';
 import type { FormerView, View } from '../views.js';
-import { runOf } from '../views.js';
+import { isRenewed, runOf } from '../views.js';
 import { rendezvousHome } from './rendezvous.js';
 
 interface RememberedView {
   epoch: Epoch;
   nodes: readonly NodeId[];
   runs: ReadonlyMap<NodeId, Incarnation>;
+  /** A run took the place of the one that it continues: what homes knew of that one is old. */
+  isRenewed: boolean;
 }
 
 export class Homes {
@@ -66,14 +68,15 @@ export class Homes {
 
   /**
    * The epoch of the view since which the key's home has been the run that it is now; of the oldest view remembered if
-   * it was in all of them.
+   * it was in all of them. With a run that continues another one all homes begin anew: what that one did last, and what
+   * was under way to it, is told by what all have (docs/decisions/resuming.md).
    */
   since(database: DatabaseId, key: RecordKey): Epoch {
     const { views, current } = this;
     const home = this.homeOf(database, key);
     const run = current.runs.get(home);
     let since = current.epoch;
-    for (let i = views.length - 2; i >= 0; i--) {
+    for (let i = views.length - 2; i >= 0 && !views[i + 1]!.isRenewed; i--) {
       const { nodes, runs, epoch } = views[i]!;
       if (runs.get(home) !== run || rendezvousHome(database, key, nodes) !== home) break;
       since = epoch;
@@ -92,7 +95,9 @@ export class Homes {
   }
 }
 
-function remember({ epoch, members }: FormerView | View): RememberedView {
+function remember(view: FormerView | View): RememberedView {
+  const { epoch, members } = view;
   const nodes = members.map((member) => member.node);
-  return { epoch, nodes, runs: new Map(nodes.map((node) => [node, runOf(members, node)!])) };
+  const renewed = 'leader' in view ? isRenewed(view) : view.isRenewed === true;
+  return { epoch, nodes, runs: new Map(nodes.map((node) => [node, runOf(members, node)!])), isRenewed: renewed };
 }

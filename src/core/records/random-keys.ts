@@ -168,6 +168,14 @@ export class RandomKeys {
     }
   }
 
+  /**
+   * A run that continues another one has, unlike us, forgotten which keys that one made: a record that it holds and of
+   * which nobody knows is one that ended, or one that it made last.
+   */
+  tellAllOrphans(peers: readonly NodeId[]): void {
+    if (peers.length > 0) this.tellOrphans(peers, () => true);
+  }
+
   /** A peer came: it hears what is ours. */
   announceTo(peer: NodeId): void {
     for (const [database, all] of this.databases) {

@@ -7,7 +7,7 @@
  * granted at once. Before the first view nothing is asked or answered.
  */
 import { DecodeError } from '../../base/bytes.js';
-import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
+import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn } from '../../base/ids.js';
 import { epoch as toEpoch } from '../../base/ids.js';
 import type { HistogramSummary } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
@@ -17,6 +17,7 @@ import { decodeRecordMessage, serverNamed } from '../../wire/record-messages.js'
 import { Descriptions } from './descriptions.js';
 import { Directory } from './directory.js';
 import { Holdings } from './holdings.js';
+import type { KeptRecord } from './holdings.js';
 import type { Ask } from './mail.js';
 import { Mail } from './mail.js';
 import { Deletions } from './deletions.js';
@@ -28,7 +29,7 @@ import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
-import type { View } from '../views.js';
+import type { Changes, View } from '../views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;
@@ -89,6 +90,8 @@ export class Records {
     private readonly context: CoreContext,
     incarnation: Incarnation,
     holdMicros: Micros = HOLD_MICROS,
+    /** Our run continues another one, whose records it keeps. */
+    private readonly resumes = false,
   ) {
     this.mail = new Mail(context, (from, message) => this.handle(from, message));
     const post = (to: NodeId, message: RecordMessage): void => this.mail.post(to, message);
@@ -129,6 +132,7 @@ export class Records {
       },
       post,
       { settled: () => this.settled(), recovered: (epoch) => this.recovered(epoch) },
+      resumes,
     );
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
@@ -231,6 +235,20 @@ export class Records {
     if (this.randomKeys.open(database, name)) this.deletions.useShortLinger(database);
   }
 
+  /** A record that the run that we continue left in its file. */
+  keepRecord(kept: KeptRecord): void {
+    const { database, key, isEmpty } = kept;
+    const holding = this.holdings.kept(kept);
+    if (holding.state !== 'owned') return;
+    this.watcher?.came(database, key);
+    if (isEmpty) this.deletions.emptyTaken(database, key);
+  }
+
+  /** A record that it erased, or was about to erase. */
+  keepErasure(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    this.holdings.erasures.erased(database, key, turn, this.context.now());
+  }
+
   /**
    * A local process needs the record to be ours; answered by events.migrated, possibly within this call. `isAgain`: it
    * asked for the same one just before, which left before it was done.
@@ -305,15 +323,19 @@ export class Records {
 
   /**
    * A later view is agreed, and our run is one of its members. `left`: the servers whose run is out; a later run of
-   * theirs may be in. `joined`: those whose run is new.
+   * theirs may be in. `joined`: those whose run is new. `resumed`: those whose run is another, which continues the one
+   * before; with them all homes begin anew.
    */
-  install(view: View, left: readonly NodeId[], joined: readonly NodeId[]): void {
+  install(view: View, { left, joined, resumed }: Changes): void {
     const before = this.homes.isInstalled ? this.homes.epoch : null;
-    const runs = new Map(left.map((node) => [node, this.homes.runOf(node)]));
+    const over = [...left, ...resumed];
+    const runs = new Map(over.map((node) => [node, this.homes.runOf(node)]));
     this.homes.install(view);
     for (const node of left) {
       this.gone.add(node);
       this.directory.runLeft(node);
+    }
+    for (const node of over) {
       this.recovery.runGone(node);
       this.holdings.runGone(node);
       this.barriers.peerGone(node);
@@ -321,7 +343,10 @@ export class Records {
       if (run !== undefined) this.randomKeys.makerGone(node, this.homes.goneSince(node, run));
     }
     if (before !== null) this.letGo(before);
-    for (const peer of joined) if (peer !== this.context.self) this.randomKeys.announceTo(peer);
+    for (const peer of [...joined, ...resumed]) {
+      if (peer !== this.context.self) this.randomKeys.announceTo(peer);
+    }
+    this.randomKeys.tellAllOrphans(resumed);
     const others = view.members.map(({ node }) => node).filter((node) => node !== this.context.self);
     this.randomKeys.tellOrphans(others, (database, key) => this.holdings.holds(database, key));
     this.flush();
@@ -350,9 +375,28 @@ export class Records {
   private settled(): void {
     for (const node of this.gone) this.directory.runGone(node);
     this.gone.clear();
+    if (this.resumes && !this.knowsRandomKeys) this.sortKeptKeys();
     this.knowsRandomKeys = true;
     this.recoveryWatcher?.settled();
     this.answerHeld();
+  }
+
+  /**
+   * All have told us which random keys there are. Of those that we kept and nobody knows, what we own was made last by
+   * the run that we continue; the rest is of keys that have ended.
+   */
+  private sortKeptKeys(): void {
+    const others = this.context.members.filter((node) => node !== this.context.self);
+    for (const database of this.databases.keys()) {
+      if (!this.randomKeys.has(database)) continue;
+      const unknown = [...this.holdings.all(database)].filter(({ key }) => !this.randomKeys.knows(database, key));
+      const owned = unknown.filter(({ state }) => state === 'owned').map(({ key }) => key);
+      this.randomKeys.orphansAt(database, this.homes.epoch, owned);
+      for (const { key, state, turn } of unknown) {
+        if (state === 'copy' || state === 'backup') this.holdings.onDrop(database, key, turn);
+      }
+    }
+    this.randomKeys.tellOrphans(others, (database, key) => this.holdings.holds(database, key));
   }
 
   /** We have told all homes what we have. */

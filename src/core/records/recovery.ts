@@ -42,6 +42,8 @@ export class Recovery {
     private readonly homes: RecoveryHomes,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly events: RecoveryEvents,
+    /** Our run continues another one: it has what that one had. */
+    private readonly resumes: boolean,
   ) {}
 
   /** The members of the view whose word is not here yet: `settled` waits for them. */
@@ -57,7 +59,7 @@ export class Recovery {
   /** Whether all have claimed what they had before this view; those that joined with it or later had nothing. */
   areClaimsIn(since: Epoch): boolean {
     for (const member of this.members) {
-      if (member.since < since && (this.claims.get(member.node) ?? 0) < since) return false;
+      if (hadSomething(member, since) && (this.claims.get(member.node) ?? 0) < since) return false;
     }
     return true;
   }
@@ -67,7 +69,7 @@ export class Recovery {
     let until: number = this.installed;
     for (const member of this.members) {
       const claimed = this.claims.get(member.node) ?? 0;
-      if (member.since < this.installed) until = Math.min(until, claimed);
+      if (hadSomething(member, this.installed)) until = Math.min(until, claimed);
     }
     return toEpoch(until);
   }
@@ -89,7 +91,7 @@ export class Recovery {
     this.members = members;
     this.installed = epoch;
     // a run that joins has nothing from before
-    if (isFirst) this.claimed = epoch;
+    if (isFirst && !this.resumes) this.claimed = epoch;
     for (const member of this.context.members) this.post(member, { kind: 'view', epoch });
   }
 
@@ -156,4 +158,9 @@ export class Recovery {
       else if (state === 'copy') post('reader', turn);
     }
   }
+}
+
+/** Whether the member may have something from before this view; who joined with it, or later, began with nothing. */
+function hadSomething({ since, resumes }: Member, view: Epoch): boolean {
+  return since < view || (since === view && resumes !== undefined);
 }
