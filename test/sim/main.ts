@@ -29,7 +29,7 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership'] as const;
+  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership', 'resumes'] as const;
   const chosen = flags.filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
   console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
@@ -42,6 +42,7 @@ const program = new Command('sim')
   .option('--node <kind>', 'pool: the whole core; bare: links and records only', 'pool')
   .option('--sabotage <kind>', `a planted bug: ${SABOTAGES.join(', ')}`, 'none')
   .option('--restarts', 'let daemons die and start anew too', false)
+  .option('--resumes', 'daemons are killed while their smbds go on, and others continue them', false)
   .option('--modules', 'smbds have the VFS module', false)
   .option('--rough', 'smbds are stopped, stores refuse, listings run, faults may last', false)
   .option('--leases', 'clients cache files under leases', false)
@@ -63,14 +64,15 @@ const options = program.opts<{
   leases: boolean;
   watches: boolean;
   membership: boolean;
+  resumes: boolean;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const { restarts, modules, rough, leases, watches, membership, sabotage } = options;
-    const settings = settingsOf(seed, { restarts, modules, rough, leases, watches, membership, sabotage });
+    const { restarts, modules, rough, leases, watches, membership, resumes, sabotage } = options;
+    const settings = settingsOf(seed, { restarts, modules, rough, leases, watches, membership, resumes, sabotage });
     const result = simulate(settings, nodeFactory(options.node, sabotage));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
     console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);

@@ -1,5 +1,7 @@
 /** The cores the simulator can run: the whole PoolNode, or links and records with the smallest gate (bare-node). */
+import type { NodeId } from '../../src/base/ids.js';
 import { PoolNode } from '../../src/core/node.js';
+import type { View } from '../../src/core/views.js';
 import { BareNode } from './bare-node.js';
 import type { NodeFactory, NodeOptions, SteppedNode } from './server.js';
 import type { Sabotage } from './settings.js';
@@ -43,6 +45,7 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
   const recovery = partOf(records, 'recovery');
   if (sabotage === 'claim-nothing') Reflect.set(recovery, 'claim', () => undefined);
   if (sabotage === 'claim-at-once') Reflect.set(recovery, 'awaited', () => []);
+  plantInResuming(node, records, sabotage);
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {
     const answer = method(pins, 'answer');
@@ -54,6 +57,30 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
     Reflect.set(stays, 'pinnedUntil', (holding: unknown) => {
       const until = pinnedUntil(holding) as number;
       return until === 0 ? 0 : until + PINS_TOO_LONG_MICROS;
+    });
+  }
+}
+
+/** The same in what concerns runs that continue others. */
+function plantInResuming(node: PoolNode, records: object, sabotage: Sabotage): void {
+  const nothing = (): void => undefined;
+  if (sabotage === 'resume-without-records') Reflect.set(records, 'keepRecord', nothing);
+  if (sabotage === 'resume-without-erasures') Reflect.set(records, 'keepErasure', nothing);
+  if (sabotage === 'resumed-is-dead') {
+    const gate = partOf(node, 'gate') as { peerLeft(peer: NodeId): void };
+    Reflect.set(gate, 'peerResumed', (peer: NodeId) => gate.peerLeft(peer));
+  }
+  if (sabotage === 'lose-between-runs') {
+    const links = Reflect.get(partOf(node, 'links'), 'links') as object[];
+    for (const link of links) Reflect.set(link, 'carries', () => false);
+  }
+  if (sabotage === 'keep-homes') {
+    const homes = partOf(records, 'homes') as { install(view: View): void };
+    const install = homes.install.bind(homes);
+    Reflect.set(homes, 'install', (view: View) => {
+      const members = view.members.map(({ node: of, incarnation, since }) => ({ node: of, incarnation, since }));
+      const former = view.former.map(({ epoch, members: runs }) => ({ epoch, members: runs }));
+      install({ ...view, members, former });
     });
   }
 }

@@ -17,7 +17,7 @@ import { LeaseChecker } from './lease-checker.js';
 import { LeaseWorld } from './lease-world.js';
 import { leaseKey } from './leases.js';
 import { PinChecker } from './pin-checker.js';
-import type { NodeFactory, ServerWorld } from './server.js';
+import type { NodeFactory, ServerWorld, Successor } from './server.js';
 import { SimulatedServer } from './server.js';
 import type { Settings } from './settings.js';
 import { SimulatedSmbd } from './smbd.js';
@@ -26,9 +26,11 @@ import { Trace } from './trace.js';
 import type { Shared } from './shared.js';
 import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/core/membership/limits.js';
 import type { View } from '../../src/core/views.js';
+import { isSameRun } from '../../src/core/views.js';
 import type { MembershipSettings } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { announcementOf } from './membership/releases.js';
+import { Neighbours } from './neighbours.js';
 import { ViewOracle } from './view-oracle.js';
 import { WatchChecker } from './watch-checker.js';
 import { WatchWorld, watch } from './watches.js';
@@ -49,6 +51,10 @@ const LOOKS_AGAIN_MICROS = 7_000_000;
 const QUIET_TICKS_MAX = 25;
 /** The engine of membership has heartbeats of its own. */
 const MEMBERSHIP_TICKS_MAX = 100;
+
+/** From the start of a daemon until it has met the others, over a good wire and a bad one. */
+const MET_MICROS = 30_000;
+const BADLY_MET_MICROS = 300_000;
 
 const WATCHERS_PER_SERVER = 2;
 /** Apart from those of the other smbds. */
@@ -78,7 +84,7 @@ class Run {
   private readonly names = new Map<DatabaseId, string>();
   private readonly shared: Shared;
   private readonly smbds = new Set<SimulatedSmbd>();
-  private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0 };
+  private readonly totals = { operations: 0, migrations: 0, attemptsMax: 0, deaths: 0, restarts: 0, resumed: 0 };
   private readonly world: ServerWorld;
   /** Servers that died and do not come back. */
   private lost = 0;
@@ -130,6 +136,7 @@ class Run {
       late: new Set(),
       leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
       watches: settings.watches ? this.watchWorld() : null,
+      neighbours: settings.resumes > 0 ? this.makeNeighbours() : null,
     };
     this.world = {
       time: this.time,
@@ -149,6 +156,14 @@ class Run {
         return `${from} -> ${to} ${fate === 'sent' ? '' : `(${fate}) `}${lines.join(' | ')}`;
       });
     };
+  }
+
+  private makeNeighbours(): Neighbours {
+    const fail = (rule: string, text: string): void => this.checker.fail(rule, text);
+    const { partitions, longFaults, wire } = this.settings;
+    const isWireGood = wire.lossProbability + wire.duplicateProbability + wire.reorderProbability === 0;
+    const metMicros = partitions > 0 || longFaults ? Infinity : isWireGood ? MET_MICROS : BADLY_MET_MICROS;
+    return new Neighbours(fail, (server) => this.buried.has(server), metMicros);
   }
 
   private watchWorld(): WatchWorld {
@@ -173,6 +188,13 @@ class Run {
     server.onView = (view) => this.viewInstalled(view);
     server.onSaved = (state) => void this.disks.set(self, state);
     server.onDeath = () => this.serverDied(server, members);
+    server.successor = () => this.successorOf(server);
+    server.onResumed = () => {
+      this.totals.resumed++;
+      this.runs.set(server.options.incarnation, server);
+      if (settings.modules) server.pins = this.watchPins(server);
+      this.oracle?.resumed();
+    };
     server.store.onChange = (database, key, why) => this.checker.storeChanged(self, database, key, why);
     server.store.onOpen = (database, name) => void this.names.set(database, name);
     server.store.sabotage = sabotageOf(settings, this.prng);
@@ -192,11 +214,24 @@ class Run {
     }
   }
 
+  /** Mostly within a fraction of a lease; now and then the others give it up before. */
+  private successorOf({ self, options }: SimulatedServer): Successor {
+    const { prng } = this;
+    const isSlow = this.settings.membership && prng.chance(0.15);
+    return {
+      afterMicros: isSlow ? prng.below(1_500_000) : 1_000 + prng.below(prng.chance(0.5) ? 5_000 : 80_000),
+      options: () => {
+        const incarnation = (this.nextIncarnation++) as Incarnation;
+        return { ...options, incarnation, ...this.membershipOf(self, options.servers) };
+      },
+    };
+  }
+
   /** Some begin with the next release, the others get it when they start anew. */
   private releaseOf(self: NodeId): number {
     if (!this.settings.membership) return 1;
     const isFirst = this.servers[self] === undefined;
-    if (!isFirst || this.releasePrng.chance(0.6)) this.upgraded.add(self);
+    if (!isFirst || this.releasePrng.chance(this.settings.resumes > 0 ? 0.95 : 0.6)) this.upgraded.add(self);
     return this.upgraded.has(self) ? 2 : 1;
   }
 
@@ -242,6 +277,9 @@ class Run {
       this.out.add(incarnation);
       const server = this.runs.get(incarnation);
       if (server === undefined || server.dead) continue;
+      const heir = members.find(({ node }) => node === server.self);
+      // it is continued by one that the view names
+      if (heir !== undefined && isSameRun({ node: server.self, incarnation }, heir)) continue;
       this.trace.add(this.time.now, () => `view ${epoch}: ${text()} leaves ${server.self}#${incarnation} out`);
       if (this.settings.membership && !server.isFenced()) {
         this.checker.fail('no-server-without-lease', `server ${server.self} serves, and view ${epoch} is without it`);
@@ -339,6 +377,7 @@ class Run {
   private kill(smbd: SimulatedSmbd): void {
     this.bury(smbd);
     this.shared.leases?.died(smbd);
+    this.shared.neighbours?.died(smbd);
     this.watchChecker.died(smbd.name);
     smbd.die();
   }
@@ -366,6 +405,14 @@ class Run {
     }
     for (let i = 0; i < settings.restarts; i++) {
       time.after(prng.below(settings.activeMicros), () => prng.pick(this.servers).dieAfter(prng.below(40)));
+    }
+    for (let i = 0; i < settings.resumes; i++) {
+      time.after(prng.below(settings.activeMicros), () => {
+        const victim = prng.pick(this.servers);
+        victim.killAfter(prng.below(60));
+        // the one that continues it, too, perhaps before it is a member
+        if (prng.chance(0.3)) time.after(prng.below(100_000), () => victim.killAfter(prng.below(60)));
+      });
     }
     for (let i = 0; i < settings.stalls; i++) {
       time.after(prng.below(settings.activeMicros), () => {
@@ -445,6 +492,7 @@ class Run {
     for (const server of this.living()) server.pins?.finish();
     this.leaseChecker.finish();
     this.watchChecker.finish();
+    this.shared.neighbours?.finish();
     for (const notifyd of this.shared.watches?.notifyds.values() ?? []) notifyd.end();
     for (const smbd of [...this.smbds]) this.bury(smbd);
     // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
@@ -526,6 +574,13 @@ class Run {
     return [`${watches} watches`, `${changes} changes in folders, told ${told} times, ${twice} of them again`];
   }
 
+  private resumeSummary(): string[] {
+    const { neighbours } = this.shared;
+    if (neighbours === null) return [];
+    const { asked, told, heard, twice } = neighbours.totals;
+    return [`${this.totals.resumed} resumed`, `${asked} asked`, `${told} told, ${heard} heard, ${twice} again`];
+  }
+
   private pinSummary(): string[] {
     if (!this.settings.modules) return [];
     let [batches, ready, longest] = [0, 0, 0];
@@ -551,6 +606,7 @@ class Run {
       ...this.watchSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,
+      ...this.resumeSummary(),
       ...(this.settings.membership ? [`protocol ${this.protocol}`] : []),
       `${this.wire.totals.sent} frames`,
       ...this.pinSummary(),

@@ -16,6 +16,7 @@ import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedWire } from '../support/simulated-wire.js';
 import { describeKey } from '../support/describe.js';
+import { Kept } from './kept.js';
 import type { PinChecker } from './pin-checker.js';
 import { SimulatedStore, describeOp } from './store.js';
 import type { Trace } from './trace.js';
@@ -38,6 +39,8 @@ export interface NodeOptions {
   self: NodeId;
   servers: readonly NodeId[];
   incarnation: Incarnation;
+  /** It continues all runs of the server from this one on. */
+  resumes?: Incarnation;
   /** The engine in the core agrees on views; absent: they come from an oracle. */
   membership?: MembershipSettings;
   /** What it tells the others of itself; absent: as this release does. */
@@ -61,7 +64,14 @@ export interface ServerWorld {
 }
 
 /** One module's ring: messages keep their order, each way. */
+export interface Successor {
+  afterMicros: Micros;
+  options: () => NodeOptions;
+}
+
 interface Ring {
+  /** The daemon is gone, and another one comes. */
+  lost: () => void;
   receive: (op: number, payload: Uint8Array) => void;
   lastToDaemon: Micros;
   lastToClient: Micros;
@@ -77,7 +87,27 @@ interface Connection {
 export class SimulatedServer {
   readonly store: SimulatedStore;
   readonly counters = { turns: 0, steps: 0, ticks: 0 };
-  private readonly node: SteppedNode;
+  private node: SteppedNode;
+  /** Of the present run; others before it may have been continued by it. */
+  options: NodeOptions;
+  private readonly kept = new Kept();
+  /** The daemon was killed, and the one that continues it does not run yet. */
+  down = false;
+  /** Whether clients' packets are given to the present run. */
+  private givesPackets = true;
+  /** Killed as often as this while its smbds went on, and when last. */
+  resumptions = 0;
+  killedAt: Micros = -Infinity;
+  readonly startedAt: Micros;
+  /** The first run of those that the present one continues, itself included. */
+  private readonly first: Incarnation;
+  /** Says after which time a run starts that continues this one, and makes its options then. */
+  successor: (() => Successor) | null = null;
+  private isContinued = false;
+  /** It runs. */
+  onResumed: (() => void) | null = null;
+  private readonly waitingForRun: (() => void)[] = [];
+  private readonly saves = new Set<SavedMembership>();
   private inbox: Input[] = [];
   private turnSet = false;
   private wakeAt: Micros = Infinity;
@@ -110,17 +140,67 @@ export class SimulatedServer {
   socketMicrosFixed: Micros | null = null;
 
   constructor(
-    readonly options: NodeOptions,
+    options: NodeOptions,
     private readonly world: ServerWorld,
-    makeNode: NodeFactory,
+    private readonly makeNode: NodeFactory,
   ) {
+    this.options = options;
+    this.first = options.incarnation;
+    this.startedAt = world.time.now;
     this.store = new SimulatedStore(options.self);
     if (options.membership !== undefined) this.leaseUntil = 0;
     this.node = makeNode(options);
-    world.wire.attach(options.self, (peer, incarnation, body) => {
+    this.attach();
+    this.arm();
+  }
+
+  private attach(): void {
+    this.world.wire.attach(this.self, (peer, incarnation, body) => {
       this.input({ kind: 'frame', peer, incarnation, body: Uint8Array.prototype.slice.call(body) });
     });
-    this.arm();
+  }
+
+  // --- being killed while the smbds go on
+
+  /** Kills the daemon now; what continues it starts a little later. */
+  private kill(successor: Successor): void {
+    const { time, wire, trace, prng } = this.world;
+    trace.add(time.now, () => `server ${this.self} is killed; its smbds go on`);
+    this.resumptions++;
+    this.killedAt = time.now;
+    this.down = true;
+    this.effectsUntilDeath = Infinity;
+    wire.detach(this.self);
+    this.inbox = [];
+    this.givesPackets = false;
+    this.kept.runEnded();
+    // what the disk was about to write is there, or not
+    for (const state of this.saves) if (prng.chance(0.5)) this.onSaved?.(state);
+    this.saves.clear();
+    this.wakeAt = Infinity;
+    for (const ring of [...this.rings.values()]) ring.lost();
+    this.rings.clear();
+    time.after(successor.afterMicros, () => this.resume(successor.options()));
+  }
+
+  private resume(options: NodeOptions): void {
+    if (this.dead) return;
+    const { time, trace } = this.world;
+    this.options = { ...options, resumes: this.first };
+    trace.add(time.now, () => `server ${this.self} resumes as ${options.incarnation}`);
+    this.down = false;
+    this.node = this.makeNode(this.options);
+    this.inbox = this.kept.inputs(this.store, this.self);
+    this.attach();
+    this.setTurn();
+    this.onResumed?.();
+    for (const action of this.waitingForRun.splice(0)) action();
+  }
+
+  /** Runs the action when a daemon runs: now, or when the next one has started. */
+  whenRunning(action: () => void): void {
+    if (this.down) this.waitingForRun.push(action);
+    else action();
   }
 
   /** Stuck now, or so lately that others may still take it for dead. */
@@ -144,6 +224,19 @@ export class SimulatedServer {
   /** Kills the daemon after so many more effects: in the middle of a turn, or of a step. */
   dieAfter(effects: number): void {
     this.effectsUntilDeath = effects;
+    this.isContinued = false;
+  }
+
+  /** The same, but its smbds go on, and another run continues this one. */
+  killAfter(effects: number): void {
+    if (this.effectsUntilDeath !== Infinity) return;
+    this.effectsUntilDeath = effects;
+    this.isContinued = true;
+  }
+
+  /** Killed so lately that others may not know yet of all that it did last. */
+  killedLately(): boolean {
+    return this.down || this.world.time.now < this.killedAt + SILENCE_MICROS_MAX;
   }
 
   die(): void {
@@ -164,7 +257,11 @@ export class SimulatedServer {
   connect(pid: number, receive: (packet: Uint8Array) => void): ClientId {
     const client = clientId(this.nextClient++);
     this.clients.set(client, { receive, lastToDaemon: 0, lastToClient: 0 });
-    this.input({ kind: 'client-opened', client, pid });
+    // who connects while no daemon runs is accepted by the next one
+    this.whenRunning(() => {
+      this.kept.opened(client, pid);
+      this.input({ kind: 'client-opened', client, pid });
+    });
     return client;
   }
 
@@ -175,7 +272,11 @@ export class SimulatedServer {
     const arrival = Math.max(connection.lastToDaemon, time.now + this.socketMicros());
     connection.lastToDaemon = arrival;
     time.after(arrival - time.now, () => {
-      if (this.clients.has(client)) this.input({ kind: 'client-packet', client, packet });
+      if (!this.clients.has(client)) return;
+      this.whenRunning(() => {
+        const input = this.kept.arrived(client, packet, this.givesPackets);
+        if (input !== null) this.input(input);
+      });
     });
   }
 
@@ -184,14 +285,18 @@ export class SimulatedServer {
   }
 
   disconnect(client: ClientId): void {
-    if (this.clients.delete(client)) this.input({ kind: 'client-closed', client });
+    if (!this.clients.delete(client)) return;
+    this.whenRunning(() => {
+      this.kept.closed(client);
+      this.input({ kind: 'client-closed', client });
+    });
   }
 
   // --- the VFS modules' side
 
-  attachRing(pid: number, receive: (op: number, payload: Uint8Array) => void): number {
+  attachRing(pid: number, receive: (op: number, payload: Uint8Array) => void, lost: () => void): number {
     const attachment = this.nextAttachment++;
-    this.rings.set(attachment, { receive, lastToDaemon: 0, lastToClient: 0 });
+    this.rings.set(attachment, { receive, lost, lastToDaemon: 0, lastToClient: 0 });
     this.input({ kind: 'ring-attached', attachment, pid });
     return attachment;
   }
@@ -226,7 +331,7 @@ export class SimulatedServer {
   // --- turns
 
   input(input: Input): void {
-    if (this.dead) return;
+    if (this.dead || this.down) return;
     this.inbox.push(input);
     this.setTurn();
   }
@@ -238,34 +343,42 @@ export class SimulatedServer {
     const wait = Math.max(prng.below(turnMicrosMax + 1), this.stuckUntil - time.now);
     time.after(wait, () => {
       this.turnSet = false;
-      if (this.dead) return;
+      if (this.dead || this.down) return;
       if (this.stuckUntil > time.now) this.setTurn();
       else this.turn();
     });
   }
 
   private turn(): void {
+    const { resumptions } = this;
+    const isOver = (): boolean => this.dead || this.resumptions !== resumptions;
     this.counters.turns++;
     if (this.node.deadline() <= this.world.time.now) {
       this.counters.ticks++;
       this.step({ kind: 'tick' });
+      if (isOver()) return;
     }
     const inputs = this.inbox;
     this.inbox = [];
+    this.kept.turnBegins();
     for (const input of [...inputs, { kind: 'turn-end' } as const]) {
-      if (!this.dead) this.step(input);
+      if (!isOver()) this.step(input);
     }
-    if (!this.dead) this.arm();
+    if (isOver()) return;
+    this.kept.turnEnded();
+    this.arm();
   }
 
   private arm(): void {
+    if (this.down) return;
     const due = this.node.deadline();
     const { time } = this.world;
+    const { resumptions } = this;
     if (due === Infinity || (this.wakeAt <= due && this.wakeAt > time.now)) return;
     this.wakeAt = due;
     // the core's times are whole microseconds, as those of the host's clock; its estimates are not
     time.after(Math.ceil(due - time.now), () => {
-      if (this.dead) return;
+      if (this.dead || this.down || this.resumptions !== resumptions) return;
       if (time.now >= this.wakeAt) this.wakeAt = Infinity;
       if (this.node.deadline() <= time.now) this.setTurn();
       else this.arm();
@@ -284,7 +397,11 @@ export class SimulatedServer {
       if (input.kind === 'client-packet') input.packet.fill(0xee);
       if (input.kind === 'ring-message') input.payload.fill(0xee);
       for (const effect of effects) {
-        if (this.effectsUntilDeath-- <= 0) return this.die();
+        if (this.effectsUntilDeath-- <= 0) {
+          if (!this.isContinued || this.successor === null) return this.die();
+          return this.kill(this.successor());
+        }
+        this.kept.performed(effect);
         this.perform(effect, inputs);
         if (this.dead) return;
       }
@@ -296,10 +413,14 @@ export class SimulatedServer {
     const { time, prng } = this.world;
     const micros = prng.chance(0.05) ? prng.below(SLOW_SAVE_MICROS_MAX) : 100 + prng.below(SAVE_MICROS_MAX);
     const written = prng.below(micros);
+    const { resumptions } = this;
+    this.saves.add(state);
     time.after(written, () => {
-      if (!this.dead || prng.chance(0.5)) this.onSaved?.(state);
+      if (this.saves.delete(state) && (!this.dead || prng.chance(0.5))) this.onSaved?.(state);
     });
-    time.after(micros, () => this.input({ kind: 'membership-saved', token, ok: true }));
+    time.after(micros, () => {
+      if (this.resumptions === resumptions) this.input({ kind: 'membership-saved', token, ok: true });
+    });
   }
 
   private noteView(): void {
@@ -363,6 +484,15 @@ export class SimulatedServer {
         return;
       case 'membership-save':
         return this.saveMembership(effect);
+      case 'client-keep':
+      case 'database-keep':
+      case 'erasure-keep':
+        return;
+      case 'resumed':
+        trace.add(time.now, () => `server ${this.self} has resumed`);
+        this.givesPackets = true;
+        for (const input of this.kept.notGiven()) this.input(input);
+        return;
       case 'recovered':
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':

@@ -32,6 +32,13 @@ export const SABOTAGES = [
   'claim-nothing',
   'claim-at-once',
   'ignore-lease',
+  // a run that continues another one takes the records for none, or forgets what was erased; the others bury its
+  // processes, lose what is sent to them meanwhile, or keep their entries that name the run before
+  'resume-without-records',
+  'resume-without-erasures',
+  'resumed-is-dead',
+  'lose-between-runs',
+  'keep-homes',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -59,6 +66,8 @@ export interface Settings {
   stalls: number;
   /** How often a daemon dies, with all smbds of its server, and is started anew with empty files. */
   restarts: number;
+  /** How often a daemon is killed while its smbds go on, and another one continues it. */
+  resumes: number;
   /** How many of those that die never come back, as far as a majority stays. */
   losses: number;
   /** Servers agree on views themselves; otherwise they come from somebody who knows who lives. */
@@ -85,6 +94,8 @@ export interface Extras {
   /** Daemons may die. */
   restarts?: boolean;
   modules?: boolean;
+  /** Daemons are killed while their smbds go on. */
+  resumes?: boolean;
   /** smbds are stopped, stores refuse, listings run, faults may last. */
   rough?: boolean;
   /** Clients cache files under leases. */
@@ -124,6 +135,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     stalls: prng.pick([0, 0, 1, 3]),
     restarts: extras.restarts === true ? prng.pick([0, 1, 2]) : 0,
     losses: extras.restarts === true ? prng.pick([0, 0, 1]) : 0,
+    resumes: 0,
     membership: false,
     modules: extras.modules ?? false,
     stops: 0,
@@ -135,7 +147,10 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     sabotage: extras.sabotage ?? 'none',
   };
   const rough = extras.rough === true ? roughen(settings, prng) : settings;
-  return extras.membership === true ? withMembership(rough, prng) : rough;
+  const agreed = extras.membership === true ? withMembership(rough, prng) : rough;
+  if (extras.resumes !== true) return agreed;
+  const activeMicros = Math.max(agreed.activeMicros, 300_000 + prng.below(500_000));
+  return { ...agreed, activeMicros, resumes: prng.pick([1, 2, 3, 6]) };
 }
 
 function roughen(settings: Settings, prng: Prng): Settings {
@@ -176,6 +191,7 @@ export function describeSettings(settings: Settings): string {
     `${settings.partitions} partitions`,
     `${settings.stalls} stalls`,
     `${settings.restarts} restarts`,
+    ...(settings.resumes > 0 ? [`${settings.resumes} resumes`] : []),
     ...(settings.losses > 0 ? [`${settings.losses} for good`] : []),
     ...(settings.stops > 0 ? [`${settings.stops} stops`] : []),
     ...(settings.storeFailures > 0 ? [`${settings.storeFailures} store failures`] : []),

@@ -1,6 +1,7 @@
 /** What the smbds of one simulated run share, and the two steps all of their work is made of. */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
+import type { Neighbours } from './neighbours.js';
 import type { LeaseWorld } from './lease-world.js';
 import type { Settings } from './settings.js';
 import type { WatchWorld } from './watches.js';
@@ -19,6 +20,8 @@ export interface Shared {
   late: Set<string>;
   /** Clients that cache under leases; null in a run without. */
   leases: LeaseWorld | null;
+  /** Who knows whom, in runs in which daemons are killed while their smbds go on; null in others. */
+  neighbours: Neighbours | null;
   /** Clients that watch folders; null in a run without. */
   watches: WatchWorld | null;
 }

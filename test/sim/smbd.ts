@@ -10,7 +10,7 @@ import type { CtdbPacket } from '../../src/wire/ctdb.js';
 import { CALL_FLAG, CALL_ID, CONTROL_FLAG, DESTINATION } from '../../src/wire/ctdb.js';
 import { decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
 import type { CtdbBody } from '../../src/wire/ctdb.js';
-import { CONTROL, encodeTraverseStart } from '../../src/wire/ctdb-controls.js';
+import { CONTROL, encodeCheckPidSrvid, encodeTraverseStart, encodeU32 } from '../../src/wire/ctdb-controls.js';
 import { decodeRow, encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
 import { encodeRecordHeader, RECORD_HEADER_BYTES } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
@@ -68,6 +68,7 @@ export class SimulatedSmbd {
   private readonly cache = new Map<string, Cached>();
   /** The module's ring, if it has one. */
   private attachment: number | null = null;
+  hasModule = false;
   private lastOperation = 0n;
   private awaitingOperation: bigint | null = null;
   private awaitingAnswer: { op: number; number: bigint } | null = null;
@@ -81,6 +82,7 @@ export class SimulatedSmbd {
   private stopWhenLocked: Micros | null = null;
   /** Messages of other processes that it has not looked at, oldest first. */
   private readonly messages: Uint8Array[] = [];
+  private readonly listeners = new Map<bigint, (data: Uint8Array) => void>();
 
   constructor(
     readonly name: string,
@@ -207,6 +209,8 @@ export class SimulatedSmbd {
   }
 
   private onMessage(srvid: bigint, data: Uint8Array): void {
+    const listener = this.listeners.get(srvid);
+    if (listener !== undefined) return listener(data);
     if (srvid !== ROWS_SRVID) return void this.messages.push(Uint8Array.prototype.slice.call(data));
     const { requestId, key, value } = decodeRow(data);
     if (requestId !== this.awaitingRows) return;
@@ -227,8 +231,8 @@ export class SimulatedSmbd {
     return requestId;
   }
 
-  private *exchange(body: CtdbBody): Steps<CtdbPacket> {
-    const reply = yield { for: 'reply', requestId: this.send(body) };
+  private *exchange(body: CtdbBody, destination?: number): Steps<CtdbPacket> {
+    const reply = yield { for: 'reply', requestId: this.send(body, destination) };
     if (reply === undefined) throw new Error('resumed without a reply');
     return reply;
   }
@@ -279,6 +283,21 @@ export class SimulatedSmbd {
     });
   }
 
+  /** What is sent to this address goes there. */
+  listen(srvid: bigint, listener: (data: Uint8Array) => void): void {
+    this.listeners.set(srvid, listener);
+  }
+
+  /** Asks its daemon whether another process lives, and has the address. */
+  *asksWhetherAlive(other: SimulatedSmbd, address: bigint | null): Steps<boolean> {
+    const opcode = address === null ? CONTROL.processExists : CONTROL.checkPidSrvid;
+    const data = address === null ? encodeU32(other.pid) : encodeCheckPidSrvid(other.pid, address);
+    const control = { kind: 'request-control', opcode, srvid: 0n, clientId: 0, flags: 0, data } as const;
+    const reply = yield* this.exchange(control, other.server.self);
+    if (reply.kind !== 'reply-control') throw new Error(`asked whether a process lives: ${reply.kind}`);
+    return reply.status === 0;
+  }
+
   sendMessage(server: NodeId, srvid: bigint, data: Uint8Array): void {
     this.send({ kind: 'message', srvid, data }, server);
   }
@@ -292,10 +311,25 @@ export class SimulatedSmbd {
 
   /** Loads the module. */
   attachModule(): void {
-    this.attachment = this.server.attachRing(this.pid, (op, payload) => {
+    this.hasModule = true;
+    const receive = (op: number, payload: Uint8Array): void => {
       if (op === RING_OP.openReady) this.whenRunning(() => this.onOpenReady(payload));
       else this.whenRunning(() => this.onAnswer(op, payload));
+    };
+    this.attachment = this.server.attachRing(this.pid, receive, () => this.ringLost());
+  }
+
+  /** The daemon was killed: what was asked over the ring is done the slow way, and the module attaches again. */
+  private ringLost(): void {
+    this.attachment = null;
+    this.server.whenRunning(() => {
+      if (!this.dead) this.attachModule();
     });
+    if (this.awaitingOperation === null && this.awaitingAnswer === null) return;
+    this.awaitingOperation = null;
+    this.awaitingAnswer = null;
+    this.answered = 1;
+    this.world.time.after(1, () => this.whenRunning(() => this.resume(undefined)));
   }
 
   private onAnswer(op: number, payload: Uint8Array): void {
@@ -315,9 +349,6 @@ export class SimulatedSmbd {
     this.resume(undefined);
   }
 
-  get hasModule(): boolean {
-    return this.attachment !== null;
-  }
 
   /** Begins an open of a file, or of a stream of `base`; returns its number. */
   beginOpen(file: RecordKey, base: RecordKey | null, wantsReply: boolean): bigint {

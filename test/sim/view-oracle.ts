@@ -6,6 +6,7 @@
 import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { FormerView, Member, View } from '../../src/core/views.js';
+import { isRenewed } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedServer } from './server.js';
@@ -37,6 +38,11 @@ export class ViewOracle {
     if (this.view !== null || this.servers.size === this.configured) this.changeSoon();
   }
 
+  /** Another run of the server continues the one before. */
+  resumed(): void {
+    this.changeSoon();
+  }
+
   died(server: SimulatedServer): void {
     if (this.servers.get(server.self) === server) this.servers.delete(server.self);
     this.changeSoon();
@@ -63,12 +69,18 @@ export class ViewOracle {
     }
     const epoch = (this.term * EPOCHS_PER_TERM + ++this.number) as Epoch;
     const members = [...this.servers.values()].map(({ self, options }): Member => {
-      const known = before?.members.find((member) => member.incarnation === options.incarnation);
-      return { node: self, incarnation: options.incarnation, since: known?.since ?? epoch };
+      const { incarnation, resumes } = options;
+      const known = before?.members.find((member) => member.node === self);
+      if (known?.incarnation === incarnation) return known;
+      const continues = known !== undefined && resumes !== undefined && known.incarnation >= resumes;
+      return { node: self, incarnation, since: epoch, ...(continues ? { resumes } : {}) };
     });
     const behind = Math.min(...members.map((member) => this.recovered.get(member.incarnation) ?? member.since));
     const former: FormerView[] = [...(before?.former ?? [])];
-    if (before !== null) former.push({ epoch: before.epoch, members: before.members });
+    if (before !== null) {
+      const members = before.members.map(({ node, incarnation }) => ({ node, incarnation }));
+      former.push({ epoch: before.epoch, members, ...(isRenewed(before) ? { isRenewed: true } : {}) });
+    }
     const needed = former.filter((one) => one.epoch >= behind);
     const view: View = { epoch, leader, members, protocol: 1, former: needed, holders: [], past: [] };
     this.view = view;

@@ -143,7 +143,7 @@ function* reconnect(shared: Shared, smbd: SimulatedSmbd, databases: Databases): 
   smbd.store(session, nextText(shared, smbd));
   smbd.unlock(session);
   // the logon waited for nobody who seemed dead, and what that one made last may not be known here
-  if (chosen.of.server.stuckLately()) shared.opens.push(chosen);
+  if (chosen.of.server.stuckLately() || chosen.of.server.killedLately()) shared.opens.push(chosen);
   else {
     const record = yield* locked(shared, smbd, databases.opens, chosen.key);
     yield* work(shared);
@@ -209,6 +209,8 @@ function choose({ settings, prng }: Shared): (typeof OPERATIONS)[number] {
   return OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
 }
 
+/** Of all operations while daemons are killed and their smbds go on. */
+const NEIGHBOURS_SHARE = 0.2;
 /** Of all operations while clients cache under leases. */
 const LEASES_SHARE = 0.8;
 
@@ -230,6 +232,7 @@ function* caching(shared: Shared, smbd: SimulatedSmbd, { locking }: Databases): 
 export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
   const databases = yield* attachAll(smbd);
   if (shared.settings.modules) smbd.attachModule();
+  if (shared.neighbours !== null) yield* shared.neighbours.begin(smbd);
   const client = yield* caching(shared, smbd, databases);
   while (!stop()) {
     if (client !== null && shared.prng.chance(LEASES_SHARE)) {
@@ -237,6 +240,12 @@ export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean):
       smbd.totals.operations++;
       smbd.doing = 'thinking';
       yield { for: 'time', micros: 1 + shared.prng.below(clientThinks(shared) + 1) };
+      continue;
+    }
+    if (shared.neighbours !== null && shared.prng.chance(NEIGHBOURS_SHARE)) {
+      smbd.doing = 'meeting others';
+      yield* shared.neighbours.meet(shared, smbd);
+      yield { for: 'time', micros: 1 + shared.prng.below(shared.settings.thinkMicrosMax + 1) };
       continue;
     }
     const chosen = choose(shared);
