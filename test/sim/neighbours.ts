@@ -48,8 +48,10 @@ export class Neighbours {
     const [other, srvid] = prng.pick([...this.living]);
     if (prng.chance(0.5)) return this.tell(smbd, other, srvid);
     this.totals.asked++;
+    // before it joins a server has no living processes for the others
+    const wasMember = smbd.server.knowsMember(other.server.self);
     const isAlive = yield* smbd.asksWhetherAlive(other, prng.chance(0.5) ? srvid : null);
-    if (isAlive || !this.living.has(other) || this.isGone(other)) return;
+    if (isAlive || !wasMember || !this.living.has(other) || this.isGone(other)) return;
     this.fail('living-is-not-dead', `${smbd.name} hears that ${other.name}, which lives, is dead`);
   }
 

@@ -217,6 +217,11 @@ export class SimulatedServer {
     this.fenced.push(action);
   }
 
+  /** Whether the other server is a member of the newest view that this one has installed. */
+  knowsMember(other: NodeId): boolean {
+    return this.lastView?.members.some(({ node }) => node === other) ?? false;
+  }
+
   get self(): NodeId {
     return this.options.self;
   }

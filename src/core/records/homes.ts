@@ -84,6 +84,11 @@ export class Homes {
     return since;
   }
 
+  /** The newest remembered view in which a run took the place of another one; null: there is none. */
+  get renewedSince(): Epoch | null {
+    return this.views.findLast(({ isRenewed: renewed }) => renewed)?.epoch ?? null;
+  }
+
   /** The first remembered view of which this run of a server was no member, after one of which it was. */
   goneSince(node: NodeId, incarnation: Incarnation): Epoch {
     let gone = this.current.epoch;

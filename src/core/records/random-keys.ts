@@ -94,6 +94,14 @@ export class RandomKeys {
     if (this.has(database)) this.announce('gone', database, key);
   }
 
+  /** Those of our keys end of which there is nothing. */
+  endUnless(exists: (database: DatabaseId, key: RecordKey) => boolean): void {
+    for (const [database, keys] of this.databases) {
+      if (keys === null) continue;
+      for (const key of this.ours(keys)) if (!exists(database, key)) this.end(database, key);
+    }
+  }
+
   existsAt(home: NodeId, database: DatabaseId, key: RecordKey): void {
     this.of(database)?.set(key, this.at(home));
   }

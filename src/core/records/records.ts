@@ -418,6 +418,10 @@ export class Records {
     const until = this.recovery.claimsAreInUntil();
     if (until >= this.homes.epoch) {
       this.randomKeys.orphansDone(until);
+      // of keys of ours nobody may have anything any more: who erased one last is a run that could not tell us
+      if (this.homes.renewedSince !== null) {
+        this.randomKeys.endUnless((database, key) => this.directory.has(database, key));
+      }
       this.homes.forgetBefore(until);
     }
   }
@@ -502,7 +506,9 @@ export class Records {
 
   /** Since which view the key's home has been its home. */
   private homeSince(database: DatabaseId, key: RecordKey): Epoch {
-    if (this.randomKeys.has(database)) return this.randomKeys.since(database, key) ?? toEpoch(0);
+    if (this.randomKeys.has(database)) {
+      return this.randomKeys.since(database, key) ?? this.homes.renewedSince ?? toEpoch(0);
+    }
     return this.homes.since(database, key);
   }
 
