@@ -1,5 +1,4 @@
 /** The cores the simulator can run: the whole PoolNode, or links and records with the smallest gate (bare-node). */
-import type { NodeId } from '../../src/base/ids.js';
 import { PoolNode } from '../../src/core/node.js';
 import type { View } from '../../src/core/views.js';
 import { BareNode } from './bare-node.js';
@@ -66,9 +65,16 @@ function plantInResuming(node: PoolNode, records: object, sabotage: Sabotage): v
   const nothing = (): void => undefined;
   if (sabotage === 'resume-without-records') Reflect.set(records, 'keepRecord', nothing);
   if (sabotage === 'resume-without-erasures') Reflect.set(records, 'keepErasure', nothing);
-  if (sabotage === 'resumed-is-dead') {
-    const gate = partOf(node, 'gate') as { peerLeft(peer: NodeId): void };
-    Reflect.set(gate, 'peerResumed', (peer: NodeId) => gate.peerLeft(peer));
+  if (sabotage === 'kept-clients-untold') {
+    const gate = partOf(node, 'gate') as { keepClient(kept: unknown): void };
+    const processes = partOf(gate, 'processes') as { clientOpened(client: unknown): void };
+    const { keepClient } = gate;
+    Reflect.set(gate, 'keepClient', (kept: unknown) => {
+      const { clientOpened } = processes;
+      processes.clientOpened = nothing;
+      keepClient.call(gate, kept);
+      processes.clientOpened = clientOpened;
+    });
   }
   if (sabotage === 'lose-between-runs') {
     const links = Reflect.get(partOf(node, 'links'), 'links') as object[];

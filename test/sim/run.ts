@@ -52,6 +52,9 @@ const QUIET_TICKS_MAX = 25;
 /** The engine of membership has heartbeats of its own. */
 const MEMBERSHIP_TICKS_MAX = 100;
 
+/** Where a kill may tear apart what belongs together. */
+const KILLED_AT = ['erase', 'erase', 'give', 'take', 'share', 'discard'] as const;
+
 /** From the start of a daemon until it has met the others, over a good wire and a bad one. */
 const MET_MICROS = 30_000;
 const BADLY_MET_MICROS = 300_000;
@@ -409,7 +412,8 @@ class Run {
     for (let i = 0; i < settings.resumes; i++) {
       time.after(prng.below(settings.activeMicros), () => {
         const victim = prng.pick(this.servers);
-        victim.killAfter(prng.below(60));
+        if (prng.chance(0.5)) victim.killAt(prng.pick(KILLED_AT));
+        else victim.killAfter(prng.below(60));
         // the one that continues it, too, perhaps before it is a member
         if (prng.chance(0.3)) time.after(prng.below(100_000), () => victim.killAfter(prng.below(60)));
       });

@@ -7,7 +7,7 @@
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
-import type { Effect, Input, Micros } from '../../src/core/effects.js';
+import type { Effect, Input, Micros, RecordOp } from '../../src/core/effects.js';
 import type { View } from '../../src/core/views.js';
 import type { Announcement } from '../../src/wire/protocol-version.js';
 import type { MembershipSettings } from '../../src/core/node.js';
@@ -104,6 +104,7 @@ export class SimulatedServer {
   /** Says after which time a run starts that continues this one, and makes its options then. */
   successor: (() => Successor) | null = null;
   private isContinued = false;
+  private killsAt: RecordOp['op'] | null = null;
   /** It runs. */
   onResumed: (() => void) | null = null;
   private readonly waitingForRun: (() => void)[] = [];
@@ -170,6 +171,7 @@ export class SimulatedServer {
     this.killedAt = time.now;
     this.down = true;
     this.effectsUntilDeath = Infinity;
+    this.killsAt = null;
     wire.detach(this.self);
     this.inbox = [];
     this.givesPackets = false;
@@ -230,6 +232,7 @@ export class SimulatedServer {
   dieAfter(effects: number): void {
     this.effectsUntilDeath = effects;
     this.isContinued = false;
+    if (effects === Infinity) this.killsAt = null;
   }
 
   /** The same, but its smbds go on, and another run continues this one. */
@@ -237,6 +240,11 @@ export class SimulatedServer {
     if (this.effectsUntilDeath !== Infinity) return;
     this.effectsUntilDeath = effects;
     this.isContinued = true;
+  }
+
+  /** Kills the daemon so when it has done the next store operation of this kind, before it knows of it. */
+  killAt(operation: RecordOp['op']): void {
+    this.killsAt = operation;
   }
 
   /** Killed so lately that others may not know yet of all that it did last. */
@@ -409,6 +417,9 @@ export class SimulatedServer {
         this.kept.performed(effect);
         this.perform(effect, inputs);
         if (this.dead) return;
+        if (effect.kind === 'record' && effect.op.op === this.killsAt && this.successor !== null) {
+          return this.kill(this.successor());
+        }
       }
     }
   }

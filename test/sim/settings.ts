@@ -32,11 +32,11 @@ export const SABOTAGES = [
   'claim-nothing',
   'claim-at-once',
   'ignore-lease',
-  // a run that continues another one takes the records for none, or forgets what was erased; the others bury its
-  // processes, lose what is sent to them meanwhile, or keep their entries that name the run before
+  // a run that continues another one takes the records for none, forgets what was erased, or does not tell of the
+  // processes; the others lose what is sent to them meanwhile, or keep their entries that name the run before
   'resume-without-records',
   'resume-without-erasures',
-  'resumed-is-dead',
+  'kept-clients-untold',
   'lose-between-runs',
   'keep-homes',
 ] as const;

@@ -188,9 +188,11 @@ export class SimulatedSmbd {
         return;
       case 'ready':
         this.awaitingOperation = wait.operation;
+        if (this.attachment === null) this.goSlowly();
         return;
       case 'answer':
         this.awaitingAnswer = wait;
+        if (this.attachment === null) this.goSlowly();
         return;
       case 'rows':
         this.awaitingRows = wait.requestId;
@@ -325,7 +327,11 @@ export class SimulatedSmbd {
     this.server.whenRunning(() => {
       if (!this.dead) this.attachModule();
     });
-    if (this.awaitingOperation === null && this.awaitingAnswer === null) return;
+    if (this.awaitingOperation !== null || this.awaitingAnswer !== null) this.goSlowly();
+  }
+
+  /** Nobody is there who could answer over the ring. */
+  private goSlowly(): void {
     this.awaitingOperation = null;
     this.awaitingAnswer = null;
     this.answered = 1;
