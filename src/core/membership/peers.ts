@@ -121,7 +121,8 @@ export class Peers {
     for (const peer of this.all) {
       peer.willing = peer.released ? false : null;
       peer.unheard = new Set();
-      if (peer.node !== except) peer.silentFrom = now;
+      // a run that continues the one that fell silent is not that one
+      if (peer.node !== except || peer.resumes !== 0) peer.silentFrom = now;
     }
   }
 }

@@ -22,10 +22,11 @@ const options = new Command('membership')
   .option('--runs <number>', 'how many runs', wholeNumber, 1)
   .option('--sabotage <kind>', `a planted bug: ${SABOTAGES.join(', ')}`, 'none')
   .addOption(new Option('--engine <name>', 'the engine').choices(['embedded', 'etcd']).default('embedded'))
+  .option('--resumes', 'servers are killed, and other runs continue theirs', false)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, 60)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse()
-  .opts<{ seed: number; runs: number; sabotage: Sabotage; engine: EngineName; trace: number; keepGoing: boolean }>();
+  .opts<{ seed: number; runs: number; sabotage: Sabotage; engine: EngineName; trace: number; keepGoing: boolean; resumes: boolean }>();
 
 const measured = noMeasured();
 let failed = 0;
@@ -33,7 +34,7 @@ let agreements = 0;
 let raises = 0;
 console.log(`seed ${options.seed}, ${options.runs} runs`);
 for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-  const settings = settingsOf(seed, options.sabotage, options.engine);
+  const settings = settingsOf(seed, options.sabotage, options.engine, options.resumes);
   const result = simulate(settings);
   agreements += result.agreements;
   raises += result.raises;
@@ -45,7 +46,8 @@ for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
   for (const line of result.trace.tail(options.trace)) console.log(`  ${line}`);
   const sabotage = options.sabotage === 'none' ? '' : ` --sabotage ${options.sabotage}`;
   const engine = options.engine === 'etcd' ? ' --engine etcd' : '';
-  console.log(`  repeat: node dist/test/sim/membership/main.js --seed ${seed}${engine}${sabotage}`);
+  const resumes = options.resumes ? ' --resumes' : '';
+  console.log(`  repeat: node dist/test/sim/membership/main.js --seed ${seed}${engine}${sabotage}${resumes}`);
   if (!options.keepGoing) break;
 }
 for (const line of describeMeasured(measured)) console.log(line);

@@ -26,6 +26,14 @@ export function plant(engine: object, sabotage: Sabotage): void {
   const saving = partOf(engine, 'saving');
   const ownLease = partOf(partOf(engine, 'own'), 'lease');
   switch (sabotage) {
+    case 'resumed-is-anew': {
+      const peers = partOf(engine, 'peers') as { all: { resumes: number }[] };
+      for (const peer of peers.all) Object.defineProperty(peer, 'resumes', { get: () => 0, set: () => undefined });
+      return;
+    }
+    case 'resumes-what-is-over':
+      Reflect.set(partOf(engine, 'own'), 'isOverIn', () => false);
+      return;
     case 'vote-unsaved': {
       const onVote = methodOf(engine, 'onVote');
       const whenSaved = methodOf(saving, 'whenSaved');

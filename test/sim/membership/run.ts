@@ -37,11 +37,13 @@ export interface Measured {
   leaderSilent: Micros[];
   leaderCrashed: Micros[];
   foreign: Micros[];
+  memberContinued: Micros[];
+  leaderContinued: Micros[];
 }
 
 /** Nothing measured yet. */
 export function noMeasured(): Measured {
-  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [] };
+  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [], memberContinued: [], leaderContinued: [] };
 }
 
 export interface RunResult {
@@ -140,7 +142,33 @@ class Run {
       this.leaderLosesEtcd();
     }
     this.upgradeAll();
+    if (this.settings.resumes) {
+      this.continued('member');
+      this.continued('leader');
+    }
     this.goBack();
+  }
+
+  /** Killed, and continued within a fraction of a lease: its run goes on, and nobody else's ends. */
+  private continued(who: 'member' | 'leader'): void {
+    if (this.failed) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.releasePrng.below(100_000));
+    const leader = this.leader();
+    const candidates = who === 'leader' ? [leader] : this.others(leader.self);
+    if (candidates.length === 0) return;
+    const station = this.releasePrng.pick(candidates);
+    const wanted = this.stations.map(({ self, incarnation }) => `${self}/${incarnation + (self === station.self ? 1 : 0)}`);
+    const from = this.time.now;
+    this.note(`${who} ${station.self} is killed and continued`);
+    station.kill(5_000 + this.releasePrng.below(60_000));
+    const serves = (): boolean =>
+      station.engine !== null && station.trueTime(station.engine.status().leaseUntil) > this.time.now;
+    while (!serves() && this.time.now - from < SETTLE_MICROS_MAX) this.time.advance(1_000);
+    (who === 'leader' ? this.measured.leaderContinued : this.measured.memberContinued).push(this.time.now - from);
+    this.settle([]);
+    this.expectRuns('continued-runs-go-on', wanted.join(' '));
+    const member = this.checker.newest?.members.find(({ node }) => node === station.self);
+    if (!this.failed && member?.resumes === undefined) this.checker.fail('view-says-who-continues', `${station.self}`);
   }
 
   /** All are fenced until it is back, and nobody is left out for it. */
@@ -224,6 +252,7 @@ class Run {
     const { prng, wire, stations } = this;
     const station = prng.pick(stations);
     const other = prng.pick(stations);
+    if (this.settings.resumes && this.releasePrng.chance(0.3)) return station.kill(station.killMicros());
     switch (prng.below(11)) {
       case 0:
         return station.crash(prng.chance(0.5) ? 1 + prng.below(5_000) : null);
@@ -565,6 +594,8 @@ export function describeMeasured(measured: Measured): string[] {
     `a silent member to others serving without it: ${describeTimes(measured.memberSilent)}`,
     `a silent leader to others serving without it: ${describeTimes(measured.leaderSilent)}`,
     `a crashed leader to others serving without its run: ${describeTimes(measured.leaderCrashed)}`,
+    `a killed member until the run that continues it serves: ${describeTimes(measured.memberContinued)}`,
+    `a killed leader until the run that continues it serves: ${describeTimes(measured.leaderContinued)}`,
     `a server that went back a release to others serving without it: ${describeTimes(measured.foreign)}`,
   ];
 }

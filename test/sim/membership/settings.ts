@@ -23,6 +23,9 @@ export const SABOTAGES = [
   'ask-members-only',
   'protocol-falls',
   'foreign-stands',
+  // a run that continues another one is left out like any that runs anew; or joins though that one is out
+  'resumed-is-anew',
+  'resumes-what-is-over',
   // of the engine etcd
   'no-challenge-wait',
   'challenge-ignored',
@@ -54,6 +57,8 @@ export interface Settings {
   faultMicros: Micros;
   /** The servers' release at first; null: nobody upgrades anything, and all have the first. */
   release: number | null;
+  /** Servers are killed, and other runs continue theirs. */
+  resumes: boolean;
 }
 
 const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'protocol-falls', 'foreign-stands']);
@@ -78,8 +83,14 @@ function onEtcd(settings: Settings): Settings {
   return { ...settings, engine: 'etcd', witness: false, register };
 }
 
-export function settingsOf(seed: number, sabotage: Sabotage = 'none', engine: EngineName = 'embedded'): Settings {
-  const settings = embeddedSettings(seed, sabotage);
+export function settingsOf(
+  seed: number,
+  sabotage: Sabotage = 'none',
+  engine: EngineName = 'embedded',
+  resumes = false,
+): Settings {
+  const drawn = embeddedSettings(seed, sabotage);
+  const settings = resumes ? { ...drawn, resumes, release: 2 } : drawn;
   return engine === 'etcd' ? onEtcd(settings) : settings;
 }
 
@@ -115,6 +126,7 @@ function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
     release: releaseOf(seed, sabotage),
+    resumes: false,
   };
 }
 
@@ -125,6 +137,7 @@ export function describeSettings(settings: Settings): string {
     `${servers} servers${witness ? ' and a witness' : ''}`,
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
+    ...(settings.resumes ? ['runs are continued'] : []),
     ...(release === null ? [] : [`upgrades from release ${release}`]),
     ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
   ].join(', ');

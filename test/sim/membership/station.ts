@@ -20,6 +20,7 @@ import type { SimulatedRegister } from '../../support/simulated-register.js';
 import type { SimulatedTime } from '../../support/simulated-time.js';
 import type { SimulatedWire } from '../../support/simulated-wire.js';
 import type { Trace } from '../trace.js';
+import { RESUMING_PROTOCOL } from '../../../src/wire/protocol-version.js';
 import type { Announcements } from './releases.js';
 import { ANNOUNCED_MICROS_MAX, announcementOf } from './releases.js';
 import type { MembershipChecker } from './checker.js';
@@ -66,6 +67,9 @@ export class Station {
   /** It said so, and is about to end. */
   isLeaving = false;
   isStopped = false;
+  /** The first of the runs that the present one continues; itself if it began anew. */
+  private first = 0 as Incarnation;
+  private isContinued = false;
   /** What is installed; a run that started before keeps its own. */
   release: number;
   /** Runs of others whose announcement comes or came. */
@@ -108,6 +112,10 @@ export class Station {
     const { time, wire, trace, servers, settings, announcements, checker } = this.world;
     if (this.engine !== null) return;
     this.incarnation = (this.incarnation + 1) as Incarnation;
+    // in a pool that does not know of such runs, or has forgotten all, smbpoold does not try
+    const resumes = this.isContinued && this.protocolOnDisk >= RESUMING_PROTOCOL;
+    if (!resumes) this.first = this.incarnation;
+    this.isContinued = false;
     this.timers = new Timers();
     this.wakeAt = Infinity;
     this.isStopped = false;
@@ -117,7 +125,10 @@ export class Station {
     announcements.started(run, announcement);
     checker.versions.started(run, announcement.speaks);
     this.met = new Set();
-    trace.add(time.now, () => `${this.self} starts, run ${run.incarnation}, release ${announcement.release}`);
+    trace.add(time.now, () => {
+      const what = resumes ? `continues ${this.first}` : 'starts';
+      return `${this.self} ${what}, run ${run.incarnation}, release ${announcement.release}`;
+    });
     this.localNow = this.localTime();
     const context = {
       now: () => this.localNow,
@@ -130,6 +141,7 @@ export class Station {
     const options = {
       self: this.self,
       incarnation: run.incarnation,
+      ...(resumes ? { resumes: this.first } : {}),
       announcement,
       servers,
       heartbeatMicros: MEMBERSHIP_HEARTBEAT_MICROS,
@@ -218,6 +230,13 @@ export class Station {
     time.after(after, () => this.start());
   }
 
+  /** Killed; another run continues this one, soon or when the others have given it up. */
+  kill(afterMicros: Micros): void {
+    if (this.engine === null || this.isLeaving) return;
+    this.crash(afterMicros);
+    this.isContinued = true;
+  }
+
   /** The run ends in order, and lives on for a moment; another follows. */
   leave(): void {
     if (this.engine === null) return;
@@ -294,10 +313,16 @@ export class Station {
     });
   }
 
+  killMicros(): Micros {
+    const { releasePrng } = this.world;
+    return 1_000 + releasePrng.below(releasePrng.chance(0.8) ? 60_000 : 1_000_000);
+  }
+
   private maybeCrash(weight = 1): void {
     const { prng, settings } = this.world;
     if (!this.world.troubled() || !prng.chance(weight * settings.crashProbability)) return;
-    this.crash();
+    if (settings.resumes && this.world.releasePrng.chance(0.5)) this.kill(this.killMicros());
+    else this.crash();
     throw new Crash();
   }
 
