@@ -13,6 +13,7 @@
  *   begin COMMAND             starts one of the above and goes on at once
  *   lose N FROM TO            the next N data frames from server FROM to server TO are lost
  *   kill S                    server S dies for good, with its smbds and its stores; nobody has noticed yet
+ *   restart S                 server S's daemon is killed, its smbds go on; a run that continues it starts 1 ms later
  *   view                      the servers that live agree on a view, and all install it at once
  *   advance TIME              lets time pass: 200us, 5ms, 2s
  *   stores                    what the tdbs of all servers hold
@@ -23,7 +24,7 @@ import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../sr
 import { nodeId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Micros } from '../../src/core/effects.js';
-import type { View } from '../../src/core/views.js';
+import type { Member, View } from '../../src/core/views.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { decodeFrame } from '../../src/wire/frame.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
@@ -145,6 +146,9 @@ export class Scenario {
       case 'kill':
         this.kill(Number(first));
         return true;
+      case 'restart':
+        this.restart(Number(first));
+        return true;
       case 'view':
         this.agree();
         return true;
@@ -198,13 +202,30 @@ export class Scenario {
     server.die();
   }
 
+  private restart(number: number): void {
+    const server = this.servers[number];
+    if (server === undefined || server.dead) throw new Error(`no server "${number}"`);
+    const incarnation = (server.options.incarnation + 1) as Incarnation;
+    server.successor = () => ({ afterMicros: 1_000, options: () => ({ ...server.options, incarnation }) });
+    server.killNow();
+    // streams from and to the next run begin anew
+    for (const path of [...this.newestSequence.keys()]) {
+      if (path.split('>').includes(`${number}`)) this.newestSequence.delete(path);
+    }
+    this.time.advance(1_000 + 10 * TRIP_MICROS);
+  }
+
   /** Those that live, by the view before: all of them know that one. */
   private agree(): void {
     const before = this.view;
     if (before === null) throw new Error('"servers" was not said yet');
-    const members = before.members.filter(({ node }) => this.stores.has(node));
-    const former = [{ epoch: before.epoch, members: before.members }];
     const epoch = (before.epoch + 1) as Epoch;
+    const members = before.members.filter(({ node }) => this.stores.has(node)).map((member): Member => {
+      const { incarnation, resumes } = this.servers[member.node]!.options;
+      if (incarnation === member.incarnation || resumes === undefined) return member;
+      return { node: member.node, incarnation, since: epoch, resumes };
+    });
+    const former = [{ epoch: before.epoch, members: before.members }];
     const view: View = { epoch, leader: members[0]!.node, members, protocol: 1, holders: [], former, past: [] };
     this.view = view;
     for (const server of this.servers) if (!server.dead) server.input({ kind: 'view', view });

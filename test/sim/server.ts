@@ -235,7 +235,12 @@ export class SimulatedServer {
     if (effects === Infinity) this.killsAt = null;
   }
 
-  /** The same, but its smbds go on, and another run continues this one. */
+  /** Kills it now, between two turns; its smbds go on, and another run continues this one. */
+  killNow(): void {
+    if (this.successor !== null && !this.down) this.kill(this.successor());
+  }
+
+  /** As dieAfter, but its smbds go on, and another run continues this one. */
   killAfter(effects: number): void {
     if (this.effectsUntilDeath !== Infinity) return;
     this.effectsUntilDeath = effects;

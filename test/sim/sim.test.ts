@@ -56,6 +56,17 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     options: ' --restarts --modules --rough --membership',
   },
 ];
+/** Batches in which daemons are killed while their smbds go on. */
+const RESUMES: typeof BATCHES = [
+  { name: 'runs in which daemons are continued', runs: 40, extras: { resumes: true }, options: ' --resumes' },
+  {
+    name: 'rough runs with modules in which daemons are continued or start anew',
+    runs: 20,
+    extras: { resumes: true, restarts: true, rough: true, modules: true, membership: true },
+    options: ' --resumes --restarts --rough --modules --membership',
+  },
+];
+
 /**
  * Runs that showed a fault of the core once, and what it was; test/unit/records and records-races have most of them
  * bare.
@@ -93,7 +104,7 @@ function runOne(seed: number, extras: Extras, options: string): void {
   );
 }
 
-for (const { name, runs, extras, options } of BATCHES) {
+for (const { name, runs, extras, options } of [...BATCHES, ...RESUMES]) {
   test(`${runs} ${name} keep all rules`, () => {
     for (let seed = seedBase; seed < seedBase + runs; seed++) runOne(seed, extras, options);
   });
@@ -134,6 +145,11 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   {
     sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease', runs: 200,
   },
+  { sabotage: 'resume-without-records', extras: { resumes: true }, rule: null },
+  { sabotage: 'resume-without-erasures', extras: { resumes: true }, rule: null, runs: 200 },
+  { sabotage: 'kept-clients-untold', extras: { resumes: true }, rule: 'living-is-not-dead' },
+  { sabotage: 'lose-between-runs', extras: { resumes: true }, rule: 'message-arrives' },
+  { sabotage: 'keep-homes', extras: { resumes: true }, rule: null },
   { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 

@@ -103,7 +103,7 @@ export class EtcdMembership implements MembershipEngine {
     this.lookAt = now;
     this.tickAt(now);
     this.own.lookAtProtocol(this.saving.accepted);
-    this.mail.helloFromSuccessor();
+    context.timers.at(now, () => this.mail.helloFromSuccessor());
   }
 
   // --- what the rest of the daemon says

@@ -83,7 +83,7 @@ export class Membership implements MembershipEngine {
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
     this.own.lookAtProtocol(this.saving.accepted);
-    this.mail.helloFromSuccessor();
+    context.timers.at(context.now(), () => this.mail.helloFromSuccessor());
   }
 
   private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {

@@ -47,8 +47,15 @@ const ETCD_CANARIES: typeof CANARIES = [
   { sabotage: 'lease-from-receipt', rule: 'no-lease-without-view', runs: 60 },
 ];
 
-function runOne(seed: number, engine: EngineName = 'embedded'): Measured {
-  const settings = settingsOf(seed, 'none', engine);
+/** Servers are killed, and other runs continue theirs. */
+const RESUMING_RUNS = 30;
+const RESUMING_CANARIES: typeof CANARIES = [
+  { sabotage: 'resumed-is-anew', rule: 'view-says-who-continues', runs: 20 },
+  { sabotage: 'resumes-what-is-over', rule: 'settles', runs: 20 },
+];
+
+function runOne(seed: number, engine: EngineName = 'embedded', resumes = false): Measured {
+  const settings = settingsOf(seed, 'none', engine, resumes);
   const { violations, trace, measured } = simulate(settings);
   const [violation] = violations;
   if (violation === undefined) return measured;
@@ -57,7 +64,7 @@ function runOne(seed: number, engine: EngineName = 'embedded'): Measured {
       `seed ${seed}: ${violation.rule}: ${violation.text}`,
       describeSettings(settings),
       ...trace.tail(40),
-      `repeat: node dist/test/sim/membership/main.js --seed ${seed} --engine ${engine}`,
+      `repeat: node dist/test/sim/membership/main.js --seed ${seed} --engine ${engine}${resumes ? ' --resumes' : ''}`,
     ].join('\n'),
   );
 }
@@ -83,11 +90,18 @@ for (const engine of ['embedded', 'etcd'] as const) {
   });
 }
 
-function findsPlanted(engine: EngineName, { sabotage, rule, runs }: (typeof CANARIES)[number]): void {
+for (const engine of ['embedded', 'etcd'] as const) {
+  test(`${RESUMING_RUNS} runs in which runs are continued, ${engine}, keep all rules`, () => {
+    for (let seed = seedBase; seed < seedBase + RESUMING_RUNS; seed++) runOne(seed, engine, true);
+  });
+}
+
+function findsPlanted(engine: EngineName, canary: (typeof CANARIES)[number], resumes = false): void {
+  const { sabotage, rule, runs } = canary;
   test(`a planted bug is found: ${sabotage}, ${engine}`, () => {
     const found = new Set<string>();
     for (let seed = 1; seed <= runs; seed++) {
-      for (const violation of simulate(settingsOf(seed, sabotage, engine)).violations) {
+      for (const violation of simulate(settingsOf(seed, sabotage, engine, resumes)).violations) {
         assert.notEqual(violation.rule, 'no-exception', violation.text);
         found.add(violation.rule);
       }
@@ -98,4 +112,5 @@ function findsPlanted(engine: EngineName, { sabotage, rule, runs }: (typeof CANA
 }
 
 for (const canary of CANARIES) findsPlanted('embedded', canary);
+for (const canary of RESUMING_CANARIES) findsPlanted('embedded', canary, true);
 for (const canary of ETCD_CANARIES) findsPlanted('etcd', canary);
