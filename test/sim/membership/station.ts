@@ -273,7 +273,7 @@ export class Station {
 
   private watch(engine: MembershipEngine): void {
     const { authorityUntil, term } = engine.status();
-    if (authorityUntil !== null && authorityUntil > -Infinity) {
+    if (this.world.settings.engine === 'etcd' && authorityUntil !== null && authorityUntil > -Infinity) {
       this.world.checker.authority(this.run, term, this.trueTime(authorityUntil));
     }
   }
