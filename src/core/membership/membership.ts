@@ -386,12 +386,13 @@ export class Membership implements MembershipEngine {
 
   private onPreVote(peer: Peer, { term, accepted, sentAt }: MembershipMessageOf<'pre-vote' | 'vote'>): void {
     const candidate = { node: peer.node, term, accepted };
-    const granted = !this.leads() && this.voting.wouldVote(candidate, this.context.now()) && !this.goesBefore(candidate);
+    const isFree = !this.leads() && this.voting.wouldVote(candidate, this.context.now());
+    const granted = isFree && !this.goesBefore(candidate);
     if (granted && this.candidacy?.phase === 'pre-vote') this.candidacy = null;
     this.answerVote(peer, 'pre-vote-answer', granted, { echo: sentAt, accepted });
   }
 
-  /** Two that stand at once would split the votes: the one whose place is first goes on, unless the other knows more. */
+  /** Two that stand at once would split the votes: the one whose place is first goes on, unless it knows less. */
   private goesBefore({ node, accepted }: Candidate): boolean {
     const { candidacy, saving, options } = this;
     return candidacy !== null && saving.acceptedEpoch >= accepted && this.placeOf(options.self) < this.placeOf(node);

@@ -1,6 +1,7 @@
 /**
  * Watches the membership of a simulated pool from outside, by true time: disks, frames, and what each server is told.
- * It believes nothing that an engine says of itself but its lease and, on etcd, its authority, which are what others rely on.
+ * It believes nothing that an engine says of itself but its lease and, on etcd, its authority, which are what others
+ * rely on.
  */
 import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';

@@ -27,6 +27,8 @@ import { Station, describeView } from './station.js';
 export const SETTLE_MICROS_MAX = 3_000_000;
 const LOOK_MICROS = 10_000;
 const WAIT_STEP_MICROS = 1_000;
+/** Who has just started may have promised not to vote. */
+const VOTES_AFTER_MICROS = 2 * MEMBERSHIP_LEASE_MICROS;
 /** A server that is cut off for less than a lease loses nothing. */
 const BLINK_MICROS_MAX = 200_000;
 const QUIET_MICROS = 500_000;
@@ -44,7 +46,9 @@ export interface Measured {
 
 /** Nothing measured yet. */
 export function noMeasured(): Measured {
-  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], leaderFenced: [], foreign: [] };
+  return {
+    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], leaderFenced: [], foreign: [],
+  };
 }
 
 export interface RunResult {
@@ -435,7 +439,10 @@ class Run {
     into.push(this.time.now - from);
     if (into !== this.measured.leaderSilent && into !== this.measured.leaderCrashed) return;
     this.measured.leaderFenced.push(fenced);
-    if (fenced > 0 && this.isQuickVoting) {
+    const canVote = this.stations.every(({ self, startedAt }) => {
+      return self === lost.node || from - startedAt > VOTES_AFTER_MICROS;
+    });
+    if (fenced > 0 && canVote && this.isQuickVoting) {
       this.checker.fail('a-lost-leader-fences-nobody', `others had no lease for ${fenced / 1000} ms`);
     }
   }
