@@ -60,6 +60,8 @@ const LONG_DOWN_MICROS_MAX = 1_500_000;
 export class Station {
   engine: MembershipEngine | null = null;
   incarnation = 0 as Incarnation;
+  /** This run, by true time. */
+  startedAt: Micros = 0;
   /** The link layer's verdict, given to the engine. */
   unheard: NodeId[] = [];
   willing = true;
@@ -108,6 +110,7 @@ export class Station {
     const { time, wire, trace, servers, settings, announcements, checker } = this.world;
     if (this.engine !== null) return;
     this.incarnation = (this.incarnation + 1) as Incarnation;
+    this.startedAt = time.now;
     this.timers = new Timers();
     this.wakeAt = Infinity;
     this.isStopped = false;
@@ -273,7 +276,7 @@ export class Station {
 
   private watch(engine: MembershipEngine): void {
     const { authorityUntil, term } = engine.status();
-    if (authorityUntil !== null && authorityUntil > -Infinity) {
+    if (this.world.settings.engine === 'etcd' && authorityUntil !== null && authorityUntil > -Infinity) {
       this.world.checker.authority(this.run, term, this.trueTime(authorityUntil));
     }
   }
