@@ -212,8 +212,11 @@ export const configSchema = block(POOL_EXAMPLE, {
     heartbeatMs: whole(HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX, 'heartbeatMs: 40').default(40),
     /** How long a server goes on without hearing the leader; the others take over after it. */
     leaseMs: whole(LEASE_MS_MIN, LEASE_MS_MAX, 'leaseMs: 300').default(300),
-  }).prefault({}).refine(({ heartbeatMs, leaseMs }) => leaseMs >= 4 * heartbeatMs, {
-    error: advice('a lease of at least four heartbeats, since frames may be lost', 'membership: { leaseMs: 300 }'),
+  }).prefault({}).refine(({ heartbeatMs, leaseMs }) => leaseMs >= 6 * heartbeatMs, {
+    error: advice(
+      'a lease of at least six heartbeats: after half of it another server may lead, and frames may be lost',
+      'membership: { leaseMs: 300 }',
+    ),
   }),
   /**
    * The most that this server offers to speak with the others: holds the pool there during an upgrade that may have to

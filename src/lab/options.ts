@@ -73,8 +73,8 @@ const DEFAULTS: LabOptions = {
   addresses: 0,
 };
 
-/** Four heartbeats, and what smbpoold takes. */
-const LEASE_MILLIS_MIN = 160;
+/** Six heartbeats, and what smbpoold takes. */
+const LEASE_MILLIS_MIN = 240;
 const LEASE_MILLIS_MAX = 30_000;
 
 /** A unix socket's path has at most 107 bytes (Linux, sun_path); the longest below the root is 60 bytes. */

@@ -50,7 +50,9 @@ async function killed(lab: Lab, victim: ServerPlace, prefix: string): Promise<vo
   await withClients([first, second, victim, first, second], async (clients) => {
     const [holder, other, dying, ...rest] = clients as [SmbClient, SmbClient, SmbClient];
     const files = await HeldFiles.hold(prefix, FILES, holder, dying);
-    const unrelated = rest.map((client, index) => new Unrelated(client, `${prefix}-unrelated-${index}`));
+    const unrelated = await Promise.all(
+      rest.map((client, index) => Unrelated.begin(client, `${prefix}-unrelated-${index}`)),
+    );
     await pause(500);
     const { at, gone } = await killServer(victim);
     const free = await firstOpen(other, files.onlyVictims, at, MINE);

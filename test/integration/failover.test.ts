@@ -68,7 +68,9 @@ async function killed(lab: Lab, victim: ServerPlace, prng: Prng, prefix: string)
     const [holder, other, dying, toucher, ...rest] = clients as [SmbClient, SmbClient, SmbClient, SmbClient];
     const files = await HeldFiles.hold(prefix, FILES, holder, dying);
     const touching = touch(toucher, files.shared, () => prng.below(2 ** 30));
-    const unrelated = rest.map((client, index) => new Unrelated(client, `${prefix}-unrelated-${index}`));
+    const unrelated = await Promise.all(
+      rest.map((client, index) => Unrelated.begin(client, `${prefix}-unrelated-${index}`)),
+    );
     await pause(prng.below(1000));
     const { at, gone } = await killServer(victim);
     const free = await firstOpen(other, files.onlyVictims, at, MINE);
@@ -134,7 +136,9 @@ async function isolated(lab: Lab, victim: ServerPlace, isolation: Isolation, pre
       const files = await HeldFiles.hold(prefix, FILES, holder, inside);
       const own = await inside.mustOpen(contested, MINE);
       assertStatus(await inside.write(own.handle, 'before'), 'OK', contested);
-      const unrelated = rest.map((client, index) => new Unrelated(client, `${prefix}-unrelated-${index}`));
+      const unrelated = await Promise.all(
+        rest.map((client, index) => Unrelated.begin(client, `${prefix}-unrelated-${index}`)),
+      );
       const at = machineSeconds();
       await isolation.begin(victim);
       let asked: Promise<string>[] = [];

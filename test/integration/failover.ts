@@ -21,6 +21,7 @@ const END_MILLIS_MAX = 20_000;
 const STARTS_MAX = 6;
 /** RestartSec of packaging/smbpoold.service. */
 const RESTART_MILLIS = 1000;
+const UNRELATED_FILES = 20;
 /** Between two tries to open what the lost server had. */
 const TRY_MILLIS = 10;
 
@@ -154,15 +155,28 @@ export class Unrelated {
   private isOver = false;
   private readonly done: Promise<void>;
 
-  constructor(private readonly client: SmbClient, private readonly prefix: string) {
+  private constructor(private readonly client: SmbClient, private readonly prefix: string) {
     this.done = this.work();
     // seen by stop() in any case
     this.done.catch(() => undefined);
   }
 
+  /**
+   * Begins, and waits until each file was used once: a file that nobody in the pool has used lately is asked for at its
+   * home, which may be the server that is lost.
+   */
+  static async begin(client: SmbClient, prefix: string): Promise<Unrelated> {
+    const unrelated = new Unrelated(client, prefix);
+    const isUsed = () => unrelated.count > UNRELATED_FILES;
+    await Promise.race([unrelated.done, waitUntil(isUsed, TAKEN_OVER_MILLIS_MAX, 5)]);
+    assert.ok(isUsed(), `${prefix}: only ${unrelated.count} opens`);
+    unrelated.longest = 0;
+    return unrelated;
+  }
+
   private async work(): Promise<void> {
     while (!this.isOver) {
-      const path = `${this.prefix}-${this.count % 20}`;
+      const path = `${this.prefix}-${this.count % UNRELATED_FILES}`;
       const answer = await this.client.mustOpen(path, { share: '', disposition: 'open_if', access: ['read', 'write'] });
       this.longest = Math.max(this.longest, answer.at - answer.sent);
       const closed = await this.client.closeHandle(answer.handle);

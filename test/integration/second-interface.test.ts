@@ -107,7 +107,7 @@ async function oneLink(lab: Lab, victim: ServerPlace, link: Link, prefix: string
     const [inside, ...more] = clients as [SmbClient];
     const [others, rest] = [more.slice(0, 2), more.slice(2)];
     const held = await Held.hold(inside, prefix);
-    const work = rest.map((client, index) => new Unrelated(client, `${prefix}-${index}`));
+    const work = await Promise.all(rest.map((client, index) => Unrelated.begin(client, `${prefix}-${index}`)));
     await setLink(victim, link, 'down');
     try {
       for (const place of servers) {

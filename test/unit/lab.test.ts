@@ -39,7 +39,7 @@ test('options that cannot be met are refused', () => {
     [{ vfs: ['acl xattr'] }, /VFS module/],
     [{ lossPercent: 60 }, /--loss/],
     [{ interfaces: 3 }, /--interfaces is 1 or 2/],
-    [{ leaseMillis: 100 }, /--lease-millis is 160 to 30000, not "100"/],
+    [{ leaseMillis: 100 }, /--lease-millis is 240 to 30000, not "100"/],
   ];
   for (const [wishes, message] of refused) {
     assert.throws(() => labOptions(wishes), (error) => error instanceof LabError && message.test(error.message));

@@ -106,13 +106,13 @@ class Stage {
   }
 
   /** Lets it be elected with the voice of this peer. */
-  elect(by: NodeId): number {
-    this.pass(2 * L);
+  elect(by: NodeId, after = 2 * L, run = 7): number {
+    this.pass(after);
     const ask = this.last(by, 'pre-vote')!;
     const yes = { granted: true, accepted: 0, view: null };
-    this.frame(by, { kind: 'pre-vote-answer', ...yes, echo: ask.sentAt, term: ask.term - 1 });
+    this.frame(by, { kind: 'pre-vote-answer', ...yes, echo: ask.sentAt, term: ask.term - 1, run });
     const vote = this.last(by, 'vote')!;
-    this.frame(by, { kind: 'vote-answer', ...yes, echo: vote.sentAt, term: vote.term });
+    this.frame(by, { kind: 'vote-answer', ...yes, echo: vote.sentAt, term: vote.term, run });
     assert.equal(this.engine.status().role, 'leader');
     return vote.term;
   }
@@ -170,7 +170,7 @@ test('a heartbeat is answered, which is a promise, when its term is on disk', ()
   stage.diskAnswers = true;
   stage.disk();
   assert.equal(stage.last(B, 'answer')!.echo, 10);
-  assert.equal(stage.engine.status().promisedUntil, stage.now + Math.ceil(L * 1.01));
+  assert.equal(stage.engine.status().promisedUntil, stage.now + Math.ceil((L / 2) * 1.01));
   stage.frame(C, { kind: 'vote', accepted: 0, sentAt: 3, term: 10 });
   assert.equal(stage.last(C, 'vote-answer')!.granted, false);
   assert.equal(stage.engine.status().term, 9, 'a live leader is never voted out');
@@ -234,6 +234,41 @@ test('a leader that was elected keeps members it has not heard yet until they ar
     stage.answer(C);
   }
   assert.deepEqual(stage.views.at(-1)!.members.map(({ node }) => node), [A, C]);
+});
+
+test('when the leader is lost another renews the leases before they are over, and then waits for those it gave', () => {
+  const stage = new Stage();
+  const old = view(epochOf(1, 1), B, [[A, 5], [B, 7], [C, 7]]);
+  stage.frame(B, heartbeat(1, { view: old, agreed: old.epoch, echo: stage.now, remaining: L }));
+  const lease = stage.lease;
+  const runs = (): string =>
+    stage.last(C, 'heartbeat')!.view!.members.map(({ node, incarnation: run }) => `${node}/${run}`).join(' ');
+  // C has started anew: smbds of its former run may go on until the lease that B gave it is over
+  stage.elect(C, L / 2 + 2 * H, 8);
+  const elected = stage.now;
+  assert.ok(stage.now < lease);
+  stage.answer(C, { run: 8 });
+  assert.ok(stage.lease > lease && stage.views.length === 2);
+  const inherited = Math.ceil((L / 2) * 1.01);
+  const first = runs();
+  for (let i = 0; i < 9 && runs() === first; i++) {
+    stage.pass(H / 2);
+    stage.answer(C, { run: 8 });
+  }
+  assert.ok(stage.now >= elected + inherited && stage.now < elected + inherited + H);
+  assert.deepEqual([first, runs()], ['0/5 1/7 2/7', '0/5 2/8']);
+});
+
+test('of two that stand at once the one whose place is first goes on', () => {
+  for (const [self, other, granted] of [[A, B, false], [B, A, true]] as const) {
+    const stage = new Stage({ self });
+    stage.frame(C, heartbeat(1));
+    stage.pass(L);
+    assert.equal(stage.engine.status().role, 'candidate');
+    stage.frame(other, { kind: 'pre-vote', accepted: 0, sentAt: 3, term: 2 });
+    assert.equal(stage.last(other, 'pre-vote-answer')!.granted, granted);
+    assert.equal(stage.engine.status().role, granted ? 'follower' : 'candidate');
+  }
 });
 
 test('a run that a newer view leaves out is over; one that never was a member is not', () => {

@@ -563,6 +563,19 @@ describe('of two servers and a witness', () => {
     assertSame(pool, both);
   });
 
+  test('when one is lost while the other takes over the lead, that one goes on alone', () => {
+    const pool = pair();
+    const clients = both.map((id) => attach(pool, id)) as [TestClient, TestClient];
+    const lost = pool.view!.leader;
+    const next = nodeId(1 - lost);
+    pool.agree(next, [next]);
+    pool.advance(1_000_000);
+    assert.deepEqual(holders(pool), both, 'both are needed, and one does not answer');
+    pool.lose(lost);
+    assert.deepEqual(holders(pool), [next]);
+    mustCommit(pool, next, clients[next]!, 'alone');
+  });
+
   test('one that never saw the other waits for it', () => {
     const pool = pair([0]);
     const [client, request] = ask(pool, 0);
@@ -706,6 +719,11 @@ function randomPair(seed: number): void {
     } else if (action === 'lose' && isUp(id)) {
       clients.delete(id);
       asked.delete(id);
+      // the other leads at once, and leaves it out later
+      if (isUp(1 - id) && prng.chance(0.3)) {
+        pool.agree(1 - id, [nodeId(1 - id)]);
+        pool.advance(prng.below(300_000));
+      }
       if (prng.chance(0.7)) pool.lose(id);
       else pool.stop(id);
     } else if (action === 'start' && !isUp(id)) {

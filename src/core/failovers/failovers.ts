@@ -130,7 +130,7 @@ export class Failovers {
     this.frames.heard(server, incarnation, this.context.now());
   }
 
-  /** We lead, or stand: these are the members that we would leave out. */
+  /** We lead: these are the members that we would leave out. */
   suspects(reasons: ReadonlyMap<NodeId, LeaveReason>): void {
     const at = this.context.now();
     const before = this.suspicions;

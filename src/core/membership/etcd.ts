@@ -300,7 +300,9 @@ export class EtcdMembership implements MembershipEngine {
     context.count('membership.elected');
     context.log('info', 'membership.leads', { term: state.term });
     // a lead without authority goes on: only the register says whether another has taken it
-    const times = { heartbeatMicros, leaseMicros, stepDownLeases: Infinity, aloneMicros: ALONE_MICROS };
+    const times = {
+      heartbeatMicros, leaseMicros, inheritedMicros: 0, stepDownLeases: Infinity, aloneMicros: ALONE_MICROS,
+    };
     const lead = { self: own.asLeader, servers: this.servers, versions: this.versions, ...times };
     const leading = new Leading(context, lead, this.agreement(state), peers, () => own.news(), {
       send: (peer, content) => this.send(peer, content),

@@ -42,6 +42,8 @@ export interface LeaderOptions {
   versions: Versions;
   /** A lead without authority for so many leases ends. */
   stepDownLeases: number;
+  /** How long leases that former leaders gave may still be valid, by any clock, when we are elected. */
+  inheritedMicros: Micros;
   /** When none of two or more other members is heard, they are waited for so long; 0: as long as for any. */
   aloneMicros: Micros;
 }
@@ -103,6 +105,9 @@ export class Leading {
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
     this.authoritySince = context.now();
+    for (const { node } of agreement.base()?.members ?? []) {
+      this.authority.inherited(node, this.electedAt + options.inheritedMicros);
+    }
   }
 
   /** After the election: says so, and proposes. */
@@ -373,13 +378,14 @@ export class Leading {
   }
 
   /**
-   * Our first view waits a little for those that may join with it: in a fresh pool for all servers, else for runs that
-   * voted and are no members, as after all servers started anew.
+   * Our first view waits a little for those that may join with it: in a fresh pool for all servers; after all servers
+   * started anew for runs that voted and are no members. Not while we serve: leases wait to be renewed.
    */
   private hasGathered(base: View | null, { joined }: Composition): boolean {
     const now = this.context.now();
     if (now - this.electedAt >= GATHER_HEARTBEATS * this.options.heartbeatMicros) return true;
     if (base === null) return joined.length === this.options.servers.length;
+    if (names(base, this.options.self)) return true;
     return !this.peers.all.some((peer) => {
       const mayJoin = peer.role === 'server' && peer.willing === null && !names(base, peer);
       return mayJoin && now - peer.heardAt < this.options.leaseMicros;

@@ -20,7 +20,7 @@ export class Authority {
   /** By server: the newest heartbeat of ours that it answered. */
   private readonly answered = new Map<NodeId, Micros>();
   private readonly newestAnswers = new Map<NodeId, { sentAt: Micros; receivedAt: Micros }>();
-  /** By server: when all that was granted to it is over by any clock. */
+  /** By server: when all that was granted to it, by whomever, is over by any clock. */
   private readonly overAt = new Map<NodeId, Micros>();
   private authorityUntil: Micros = -Infinity;
 
@@ -73,6 +73,11 @@ export class Authority {
     if (newest === undefined || remaining <= 0) return NO_GRANT;
     this.overAt.set(node, Math.max(this.leaseOverAt(node), newest.receivedAt + stretched(remaining)));
     return { echo: newest.sentAt, remaining };
+  }
+
+  /** A former leader may have given it a lease that lasts until then. */
+  inherited(node: NodeId, until: Micros): void {
+    this.overAt.set(node, Math.max(this.leaseOverAt(node), until));
   }
 
   /** The server gave its lease back, and takes none any more. */

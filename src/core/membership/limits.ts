@@ -12,6 +12,13 @@ export const MEMBERSHIP_HEARTBEAT_MICROS = 40_000;
  */
 export const MEMBERSHIP_LEASE_MICROS = 300_000;
 
+/**
+ * Who hears nothing of its leader for this share of a lease may vote for another. Less than a lease, so that another
+ * leads, and renews all leases, before they are over: a lost leader fences nobody but itself. An election for nothing
+ * costs two writes to disk and leaves nobody out.
+ */
+export const PROMISE_LEASES = 0.5;
+
 /** Clocks of two servers differ by no more in speed. Quartz is a hundred times better; a steered clock is slewed. */
 export const CLOCK_SPEED_DIFFERENCE = 0.01;
 

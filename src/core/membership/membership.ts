@@ -14,7 +14,7 @@ import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import type { View } from './composition.js';
 import { Leading } from './leading.js';
-import { REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
+import { PROMISE_LEASES, REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
 import { Mail } from './mail.js';
 import { MajorityAgreement } from './majority.js';
 import { OwnRun } from './own-run.js';
@@ -25,6 +25,7 @@ import type {
 } from './port.js';
 import { Saving } from './saving.js';
 import { Versions } from './versions.js';
+import type { Candidate } from './voting.js';
 import { Candidacy, Voting } from './voting.js';
 
 export type { MembershipContext, MembershipEvents, MembershipOptions, MembershipStatus } from './port.js';
@@ -39,6 +40,9 @@ export class Membership implements MembershipEngine {
   private readonly mail: Mail;
   private readonly majority: number;
   private readonly isServer: boolean;
+  private readonly promiseMicros: Micros;
+  /** How much longer than a promise a lease that was given before it may last. */
+  private readonly inheritedMicros: Micros;
   private leading: Leading | null = null;
   private candidacy: Candidacy | null = null;
   /** Whom we follow or followed last. */
@@ -63,6 +67,8 @@ export class Membership implements MembershipEngine {
     assert(own !== undefined, 'we are one of the configured servers');
     this.isServer = own.role === 'server';
     this.majority = Math.floor(servers.length / 2) + 1;
+    this.promiseMicros = PROMISE_LEASES * leaseMicros;
+    this.inheritedMicros = stretched(leaseMicros - this.promiseMicros);
     this.peers = new Peers(servers.filter(({ node }) => node !== self));
     this.isFresh = saved === null;
     if (saved !== null) this.compareServers(saved, servers);
@@ -70,7 +76,7 @@ export class Membership implements MembershipEngine {
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
     // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
     const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
-    this.voting = new Voting(this.saving, leaseMicros, boundUntil);
+    this.voting = new Voting(this.saving, this.promiseMicros, boundUntil);
     const isBlank = (saved?.accepted ?? null) === null;
     const run = { self, incarnation, resumes, isServer: this.isServer, isBlank };
     this.own = new OwnRun(context, run, this.versions, events, () => this.stepDown('this run is over'));
@@ -184,22 +190,22 @@ export class Membership implements MembershipEngine {
 
   /** Sets when we stand for election, if nothing comes in between. */
   private standLater(base: Micros): void {
-    const at = base + this.place() * this.options.heartbeatMicros + this.marginMicros();
+    const at = base + this.placeOf(this.options.self) * this.options.heartbeatMicros + this.marginMicros();
     this.standTimer?.cancel();
     this.standTimer = this.context.timers.at(at, () => this.stand(at));
   }
 
   /** The others' promises began when ours did, or a little later. */
   private marginMicros(): Micros {
-    return stretched(this.options.leaseMicros) - this.options.leaseMicros;
+    return stretched(this.promiseMicros) - this.promiseMicros;
   }
 
   /** Servers stand one after the other, beginning behind the last leader, so that votes are rarely split. */
-  private place(): number {
+  private placeOf(server: NodeId): number {
     const last = this.leader ?? this.saving.accepted?.leader ?? -1;
     const servers = this.options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
     const order = [...servers].sort((a, b) => Number(a <= last) - Number(b <= last) || a - b);
-    return Math.max(0, order.indexOf(this.options.self));
+    return Math.max(0, order.indexOf(server));
   }
 
   // --- standing
@@ -208,7 +214,6 @@ export class Membership implements MembershipEngine {
     const now = this.context.now();
     const { heartbeatMicros, leaseMicros, servers } = this.options;
     if (this.leading !== null || !this.isServer) return;
-    const wasLed = this.hasLeader;
     this.hasLeader = false;
     this.leaderlessSince ??= now;
     const isLate = now - dueAt >= heartbeatMicros;
@@ -218,7 +223,6 @@ export class Membership implements MembershipEngine {
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
     if (accepted !== null && this.own.isOverIn(accepted)) return this.own.end(accepted);
-    if (wasLed && this.leader !== null) this.events.suspects?.(new Map([[this.leader, { why: 'silent', by: [] }]]));
     this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
     this.context.count('membership.stood');
     // when nothing comes of it, again
@@ -278,7 +282,8 @@ export class Membership implements MembershipEngine {
     context.count('membership.elected');
     context.log('info', 'membership.leads', { term });
     const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
-    const times = { heartbeatMicros, leaseMicros, stepDownLeases: STEP_DOWN_LEASES, aloneMicros: 0 };
+    const { inheritedMicros } = this;
+    const times = { heartbeatMicros, leaseMicros, inheritedMicros, stepDownLeases: STEP_DOWN_LEASES, aloneMicros: 0 };
     const lead = { self: this.own.asLeader, servers, versions: this.versions, ...times };
     const agreement = new MajorityAgreement(saving, self, this.majority);
     this.leading = new Leading(context, lead, agreement, peers, () => this.own.news(), {
@@ -380,8 +385,17 @@ export class Membership implements MembershipEngine {
   // --- votes
 
   private onPreVote(peer: Peer, { term, accepted, sentAt }: MembershipMessageOf<'pre-vote' | 'vote'>): void {
-    const granted = !this.leads() && this.voting.wouldVote({ node: peer.node, term, accepted }, this.context.now());
+    const candidate = { node: peer.node, term, accepted };
+    const isFree = !this.leads() && this.voting.wouldVote(candidate, this.context.now());
+    const granted = isFree && !this.goesBefore(candidate);
+    if (granted && this.candidacy?.phase === 'pre-vote') this.candidacy = null;
     this.answerVote(peer, 'pre-vote-answer', granted, { echo: sentAt, accepted });
+  }
+
+  /** Two that stand at once would split the votes: the one whose place is first goes on, unless it knows less. */
+  private goesBefore({ node, accepted }: Candidate): boolean {
+    const { candidacy, saving, options } = this;
+    return candidacy !== null && saving.acceptedEpoch >= accepted && this.placeOf(options.self) < this.placeOf(node);
   }
 
   /** A live leader is not voted out, not even by itself. */
@@ -413,7 +427,7 @@ export class Membership implements MembershipEngine {
       if (term > saving.term) this.stepDown('another server stands in a higher term');
       if (voting.vote({ node: peer.node, term, accepted }, now)) {
         this.candidacy = null;
-        this.standLater(now + this.options.leaseMicros);
+        this.standLater(now + this.promiseMicros);
         saving.whenSaved(() => {
           if (saving.term !== term || saving.votedFor !== peer.node) return;
           this.answerVote(peer, 'vote-answer', true, { echo: sentAt, accepted });
@@ -474,7 +488,7 @@ export class Membership implements MembershipEngine {
     this.leader = peer.node;
     this.hasLeader = true;
     this.isFresh = false;
-    this.standLater(now + stretched(this.options.leaseMicros));
+    this.standLater(now + stretched(this.promiseMicros));
     const { view, agreed } = message;
     if (view !== null && view.epoch > saving.acceptedEpoch) {
       saving.change({ accepted: view });

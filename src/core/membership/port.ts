@@ -38,8 +38,8 @@ export interface MembershipEvents {
   /** A view says that our run, which was a member, is none any more: this run is over. */
   removed(view: View): void;
   /**
-   * For people. We lead, or stand because the leader is silent: members that are to be left out, each time that we
-   * look; none of them any more when our lead ends.
+   * For people. We lead: members that are to be left out, each time that we look; none of them any more when our lead
+   * ends.
    */
   suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
   /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */

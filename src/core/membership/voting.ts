@@ -18,7 +18,7 @@ export class Voting {
 
   constructor(
     private readonly saving: Saving,
-    private readonly leaseMicros: Micros,
+    private readonly promiseMicros: Micros,
     /** Until when we vote for nobody. */
     private boundUntil: Micros,
   ) {}
@@ -33,7 +33,7 @@ export class Voting {
 
   /** We answer a leader's heartbeat, now. */
   promise(now: Micros): void {
-    this.bind(now + stretched(this.leaseMicros));
+    this.bind(now + stretched(this.promiseMicros));
   }
 
   bind(until: Micros): void {
@@ -44,7 +44,7 @@ export class Voting {
   wouldVote(candidate: Candidate, now: Micros): boolean {
     if (this.isBound(now) || candidate.term <= this.saving.term) return false;
     if (candidate.accepted < this.saving.acceptedEpoch) return false;
-    return this.saving.votedFor === candidate.node || now - this.votedAt >= this.leaseMicros;
+    return this.saving.votedFor === candidate.node || now - this.votedAt >= this.promiseMicros;
   }
 
   /** Decides on a vote and notes it, with the candidate's term, to be told when it is on disk. */

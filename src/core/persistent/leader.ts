@@ -119,9 +119,11 @@ export class LeaderOfDatabase {
     this.active?.timer.cancel();
   }
 
-  /** The member's run is out of the view. */
+  /** The member's run is out of the view, which may say that fewer are enough. */
   peerLeft(node: NodeId): void {
     this.forget(node);
+    if (this.phase === 'collecting') this.takeOver();
+    if (this.phase === 'stamping') this.serveIfStamped();
     this.next();
   }
 
@@ -295,7 +297,11 @@ export class LeaderOfDatabase {
     } else if (!sameVersion(this.versions.get(from), this.current)) {
       this.syncIfNeeded(from);
     }
-    if (!this.isEnough((node) => this.isCurrent(node))) return;
+    this.serveIfStamped();
+  }
+
+  private serveIfStamped(): void {
+    if (!this.isCurrent(this.context.self) || !this.isEnough((node) => this.isCurrent(node))) return;
     this.phase = 'serving';
     const { term, sequence } = this.current;
     this.context.log('info', 'persistent.serving', { database: this.name, term, sequence });

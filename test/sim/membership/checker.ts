@@ -1,6 +1,7 @@
 /**
  * Watches the membership of a simulated pool from outside, by true time: disks, frames, and what each server is told.
- * It believes nothing that an engine says of itself but its lease and its authority, which are what others rely on.
+ * It believes nothing that an engine says of itself but its lease and, on etcd, its authority, which are what others
+ * rely on.
  */
 import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';
@@ -162,7 +163,10 @@ export class MembershipChecker {
     this.fail('no-lease-without-view', `${when}: ${key(lease)} may serve ${over} ms longer, view ${newest.epoch}`);
   }
 
-  /** A leader's authority, of a run, which also counts after its crash: voters promised it. */
+  /**
+   * The authority of a leader on etcd, of a run, which also counts after its crash. (In the embedded engine a new
+   * leader may be elected while the one before has some left; leases are what it must respect.)
+   */
   authority(run: Run, term: number, until: Micros): void {
     const now = this.now();
     this.authorities.set(key(run), { node: run.node, term, until });

@@ -53,6 +53,9 @@ export function plant(engine: object, sabotage: Sabotage): void {
     case 'forget-promise':
       Reflect.set(voting(), 'boundUntil', -Infinity);
       return;
+    case 'inherited-ignored':
+      Reflect.set(engine, 'inheritedMicros', -Infinity);
+      return;
     case 'lease-from-receipt': {
       const extend = methodOf(ownLease, 'extend');
       Reflect.set(ownLease, 'onGrant', ({ echo, remaining }: { echo: Micros; remaining: Micros }, now: Micros) => {

@@ -26,6 +26,9 @@ import { Station, describeView } from './station.js';
 /** After the faults have stopped the pool is whole within this time: promises end, an election, two views. */
 export const SETTLE_MICROS_MAX = 3_000_000;
 const LOOK_MICROS = 10_000;
+const WAIT_STEP_MICROS = 1_000;
+/** Who has just started may have promised not to vote. */
+const VOTES_AFTER_MICROS = 2 * MEMBERSHIP_LEASE_MICROS;
 /** A server that is cut off for less than a lease loses nothing. */
 const BLINK_MICROS_MAX = 200_000;
 const QUIET_MICROS = 500_000;
@@ -36,6 +39,8 @@ export interface Measured {
   memberSilent: Micros[];
   leaderSilent: Micros[];
   leaderCrashed: Micros[];
+  /** How long some other server had no lease after that. */
+  leaderFenced: Micros[];
   foreign: Micros[];
   memberContinued: Micros[];
   leaderContinued: Micros[];
@@ -43,7 +48,10 @@ export interface Measured {
 
 /** Nothing measured yet. */
 export function noMeasured(): Measured {
-  return { formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], foreign: [], memberContinued: [], leaderContinued: [] };
+  return {
+    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], leaderFenced: [], foreign: [],
+    memberContinued: [], leaderContinued: [],
+  };
 }
 
 export interface RunResult {
@@ -449,14 +457,35 @@ class Run {
     const serves = (station: Station): boolean =>
       isOut(station.engine?.status().view ?? null)
       && station.trueTime(station.engine!.status().leaseUntil) > this.time.now;
+    let fenced = 0;
     while (!this.others(lost.node).some(serves)) {
+      if (!this.others(lost.node).every((station) => this.isLeased(station))) fenced += WAIT_STEP_MICROS;
       if (this.time.now - from > SETTLE_MICROS_MAX) {
         this.checker.fail('silent-are-left-out', `${lost.node} is still in after ${SETTLE_MICROS_MAX / 1000} ms`);
         return;
       }
-      this.time.advance(1_000);
+      this.time.advance(WAIT_STEP_MICROS);
     }
     into.push(this.time.now - from);
+    if (into !== this.measured.leaderSilent && into !== this.measured.leaderCrashed) return;
+    this.measured.leaderFenced.push(fenced);
+    const canVote = this.stations.every(({ self, startedAt }) => {
+      return self === lost.node || from - startedAt > VOTES_AFTER_MICROS;
+    });
+    if (fenced > 0 && canVote && this.isQuickVoting) {
+      this.checker.fail('a-lost-leader-fences-nobody', `others had no lease for ${fenced / 1000} ms`);
+    }
+  }
+
+  private isLeased(station: Station): boolean {
+    const { engine } = station;
+    return engine !== null && station.trueTime(engine.status().leaseUntil) > this.time.now;
+  }
+
+  /** Votes and a view are on disk, and agreed, well before the leases of the leader before are over. */
+  private get isQuickVoting(): boolean {
+    const { saveMicrosMax, slowSaveProbability, failedSaveProbability } = this.settings;
+    return !this.isOnEtcd && saveMicrosMax <= 5_000 && slowSaveProbability === 0 && failedSaveProbability === 0;
   }
 
   private silence(who: 'member' | 'leader'): void {
@@ -596,6 +625,7 @@ export function describeMeasured(measured: Measured): string[] {
     `a crashed leader to others serving without its run: ${describeTimes(measured.leaderCrashed)}`,
     `a killed member until the run that continues it serves: ${describeTimes(measured.memberContinued)}`,
     `a killed leader until the run that continues it serves: ${describeTimes(measured.leaderContinued)}`,
+    `others without a lease then: ${describeTimes(measured.leaderFenced)}`,
     `a server that went back a release to others serving without it: ${describeTimes(measured.foreign)}`,
   ];
 }

@@ -13,6 +13,7 @@ export const SABOTAGES = [
   'accept-unsaved',
   'no-lease-wait',
   'no-promise',
+  'inherited-ignored',
   'lease-from-receipt',
   'forget-promise',
   'old-term-counts',

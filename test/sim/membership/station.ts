@@ -61,6 +61,8 @@ const LONG_DOWN_MICROS_MAX = 1_500_000;
 export class Station {
   engine: MembershipEngine | null = null;
   incarnation = 0 as Incarnation;
+  /** This run, by true time. */
+  startedAt: Micros = 0;
   /** The link layer's verdict, given to the engine. */
   unheard: NodeId[] = [];
   willing = true;
@@ -112,6 +114,7 @@ export class Station {
     const { time, wire, trace, servers, settings, announcements, checker } = this.world;
     if (this.engine !== null) return;
     this.incarnation = (this.incarnation + 1) as Incarnation;
+    this.startedAt = time.now;
     // in a pool that does not know of such runs, or has forgotten all, smbpoold does not try
     const resumes = this.isContinued && this.protocolOnDisk >= RESUMING_PROTOCOL;
     if (!resumes) this.first = this.incarnation;
@@ -292,7 +295,7 @@ export class Station {
 
   private watch(engine: MembershipEngine): void {
     const { authorityUntil, term } = engine.status();
-    if (authorityUntil !== null && authorityUntil > -Infinity) {
+    if (this.world.settings.engine === 'etcd' && authorityUntil !== null && authorityUntil > -Infinity) {
       this.world.checker.authority(this.run, term, this.trueTime(authorityUntil));
     }
   }

@@ -1,0 +1,261 @@
+/**
+ * What the loss of a server with many records costs: some server owns RECORDS records whose backups the two others
+ * keep, and everything on it is killed. How long until all of them are back, and how long opens of other files on the
+ * survivors take meanwhile, beside what they took before. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on
+ * a lab of three. The records are made by clients that speak to smbpoold as smbd does; opens are real ones. Leaves
+ * nothing behind.
+ */
+import { constants } from 'node:fs';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import { cpus, loadavg, release } from 'node:os';
+import Table from 'cli-table3';
+import { daemonStatus } from '../src/lab/admin.js';
+import { LabError, messageOf } from '../src/lab/errors.js';
+import { Lab } from '../src/lab/lab.js';
+import type { ServerPlace } from '../src/lab/layout.js';
+import { processesIn, signalAll } from '../src/lab/network.js';
+import { labOptions } from '../src/lab/options.js';
+import { pause, waitUntil } from '../src/lab/run.js';
+import { cleaningUpOnSignal } from '../src/lab/signals.js';
+import { SmbClient } from '../src/lab/smb-client.js';
+import { loadNative } from '../src/host/native.js';
+import { VOLATILE_FLAGS, VOLATILE_HASH_SIZE } from '../src/host/record-store.js';
+import { CONTROL } from '../src/wire/ctdb-controls.js';
+import type { CtdbBody, CtdbPacket } from '../src/wire/ctdb.js';
+import { CALL_ID, decodeCtdbPacket, encodeCtdb, nameBytes } from '../src/wire/ctdb.js';
+import { RECORD_HEADER_BYTES } from '../src/wire/record-header.js';
+
+const ROOT = '/tmp/smbpool-recovery';
+const DATABASE = 'bench_recovery.tdb';
+const RECORDS_DEFAULT = 100_000;
+const ROUNDS_DEFAULT = 3;
+/** As long as a share mode record with one entry. */
+const PAYLOAD_BYTES = 250;
+const AT_ONCE = 256;
+const BEFORE_MILLIS = 10_000;
+const BACK_MILLIS_MAX = 60_000;
+const LOOK_MILLIS = 20;
+const FILES = 20;
+
+const seconds = (): number => Number(process.hrtime.bigint()) / 1e9;
+
+/** A connection to smbpoold that asks for many records at once. */
+class Asker {
+  private received = Buffer.alloc(0);
+  private readonly waiting = new Map<number, (reply: CtdbPacket) => void>();
+  private lastRequest = 0;
+  private database = 0;
+  private path = '';
+
+  private constructor(private readonly socket: Socket) {
+    socket.on('data', (bytes: Buffer) => this.take(bytes));
+  }
+
+  static async connect({ socket: path }: ServerPlace): Promise<Asker> {
+    const asker = await new Promise<Asker>((resolve, reject) => {
+      const socket = connect(path, () => resolve(new Asker(socket)));
+      socket.once('error', reject);
+    });
+    asker.database = (await asker.control(CONTROL.databaseAttach, nameBytes(DATABASE))).readUInt32LE(0);
+    const id = Buffer.alloc(4);
+    id.writeUInt32LE(asker.database);
+    asker.path = (await asker.control(CONTROL.getDatabasePath, id)).toString('utf8').replace('\0', '');
+    return asker;
+  }
+
+  private take(bytes: Buffer): void {
+    this.received = Buffer.concat([this.received, bytes]);
+    for (;;) {
+      const length = this.received.length < 4 ? Infinity : this.received.readUInt32LE(0);
+      if (this.received.length < length) return;
+      const reply = decodeCtdbPacket(this.received.subarray(0, length));
+      this.received = this.received.subarray(length);
+      this.waiting.get(reply.requestId)?.(reply);
+      this.waiting.delete(reply.requestId);
+    }
+  }
+
+  private request(body: CtdbBody): Promise<CtdbPacket> {
+    const requestId = ++this.lastRequest;
+    const packet = encodeCtdb({ generation: 1, destination: 0xf000_0001, source: 0, requestId }, body, true);
+    return new Promise((resolve) => {
+      this.waiting.set(requestId, resolve);
+      this.socket.write(packet);
+    });
+  }
+
+  private async control(opcode: number, data: Uint8Array): Promise<Buffer> {
+    const reply = await this.request({ kind: 'request-control', opcode, srvid: 0n, clientId: 0, flags: 0, data });
+    if (reply.kind !== 'reply-control' || reply.status !== 0) throw new LabError(`control ${opcode} failed`);
+    return Buffer.from(reply.data);
+  }
+
+  /** Makes this server the owner of all of them. */
+  async own(keys: readonly Buffer[]): Promise<void> {
+    const { database } = this;
+    const call = { kind: 'request-call', flags: 1, database, callId: CALL_ID.migrate, hopCount: 0 } as const;
+    for (let at = 0; at < keys.length; at += AT_ONCE) {
+      const some = keys.slice(at, at + AT_ONCE);
+      const replies = await Promise.all(some.map((key) => this.request({ ...call, key, data: new Uint8Array() })));
+      const refused = replies.find((reply) => reply.kind !== 'reply-call' || reply.status !== 0);
+      if (refused !== undefined) throw new LabError(`a record was refused: ${JSON.stringify(refused)}`);
+    }
+  }
+
+  /** The same, with content: records that stay empty are deleted after a second. */
+  async ownFilled(keys: readonly Buffer[], owner: number): Promise<void> {
+    for (let at = 0; at < keys.length; at += AT_ONCE) {
+      const some = keys.slice(at, at + AT_ONCE);
+      await this.own(some);
+      this.fill(some, owner);
+    }
+  }
+
+  private fill(keys: readonly Buffer[], owner: number): void {
+    const { Tdb } = loadNative();
+    const options = { hashSize: VOLATILE_HASH_SIZE, tdbFlags: VOLATILE_FLAGS, openFlags: constants.O_RDWR, mode: 0o600 };
+    const tdb = new Tdb(this.path, options);
+    for (const key of keys) {
+      if (!tdb.chainlockNonblock(key)) throw new LabError('a chain of the benchmark is locked');
+      const header = tdb.fetch(key);
+      const came = header === null ? 'nobody' : `server ${header.readUInt32LE(8)}`;
+      if (header === null || came !== `server ${owner}`) throw new LabError(`a record belongs to ${came}, not ${owner}`);
+      tdb.store(key, Buffer.concat([header.subarray(0, RECORD_HEADER_BYTES), Buffer.alloc(PAYLOAD_BYTES, 7)]));
+      tdb.chainunlock(key);
+    }
+    tdb.close();
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+}
+
+/** Opens and closes files of its own, and notes how long each open took. */
+class Opens {
+  private readonly samples: { at: number; took: number }[] = [];
+  private isOver = false;
+  private readonly done: Promise<void>;
+
+  constructor(private readonly client: SmbClient, private readonly prefix: string) {
+    this.done = this.work();
+    this.done.catch(() => undefined);
+  }
+
+  private async work(): Promise<void> {
+    for (let i = 0; !this.isOver; i++) {
+      const { handle, sent, at } = await this.client.mustOpen(`${this.prefix}-${i % FILES}`, { disposition: 'open_if' });
+      this.samples.push({ at, took: at - sent });
+      await this.client.closeHandle(handle);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.isOver = true;
+    await this.done;
+  }
+
+  between(from: number, until: number): number[] {
+    return this.samples.filter(({ at }) => at >= from && at < until).map(({ took }) => took);
+  }
+}
+
+interface Round {
+  millisToView: number;
+  millisToAll: number;
+  restored: number;
+  lost: number;
+  before: number[];
+  after: number[];
+}
+
+async function counters(places: readonly ServerPlace[], name: string): Promise<number> {
+  const all = await Promise.all(places.map(({ adminSocket }) => daemonStatus(adminSocket)));
+  return all.reduce((sum, status) => sum + (status?.counters[name] ?? 0), 0);
+}
+
+async function loseOwner(lab: Lab, round: number, records: number): Promise<Round> {
+  const victim = lab.server(round % lab.servers().length);
+  const rest = lab.servers().filter(({ id }) => id !== victim.id);
+  const keys = Array.from({ length: records }, (_, index) => Buffer.from(`round ${round} record ${index}`));
+  const half = (which: number): Buffer[] => keys.filter((_, index) => index % rest.length === which);
+  const owner = await Asker.connect(victim);
+  const askers = await Promise.all(rest.map((place) => Asker.connect(place)));
+  for (const [index, asker] of askers.entries()) {
+    await asker.ownFilled(half(index), rest[index]!.id!);
+  }
+  await owner.own(keys);
+  const clients = await Promise.all(rest.map(({ address }) => SmbClient.connect(address)));
+  try {
+    const opens = clients.map((client, index) => new Opens(client, `other-${round}-${index}`));
+    const began = seconds();
+    await pause(BEFORE_MILLIS);
+    const was = { restored: await counters(rest, 'record.restored'), lost: await counters(rest, 'record.lost.for-good') };
+    const pids = await processesIn(victim.namespace);
+    const at = seconds();
+    signalAll(pids, 'SIGKILL');
+    let viewAt = Infinity;
+    const restored = async (): Promise<number> => (await counters(rest, 'record.restored')) - was.restored;
+    const areBack = async (): Promise<boolean> => {
+      const count = await restored();
+      if (count > 0) viewAt = Math.min(viewAt, seconds());
+      return count >= records;
+    };
+    await waitUntil(areBack, BACK_MILLIS_MAX, LOOK_MILLIS);
+    const backAt = seconds();
+    await pause(1000);
+    await Promise.all(opens.map((one) => one.stop()));
+    return {
+      millisToView: 1000 * (viewAt - at),
+      millisToAll: 1000 * (backAt - at),
+      restored: await restored(),
+      lost: (await counters(rest, 'record.lost.for-good')) - was.lost,
+      before: opens.flatMap((one) => one.between(began + 1, at)),
+      after: opens.flatMap((one) => one.between(at, backAt)),
+    };
+  } finally {
+    for (const client of clients) client.close();
+    for (const asker of [owner, ...askers]) asker.close();
+  }
+}
+
+const at = (samples: readonly number[], share: number): string => {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return ((sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN) * 1000).toFixed(1);
+};
+
+async function main(): Promise<void> {
+  const [records = RECORDS_DEFAULT, rounds = ROUNDS_DEFAULT] = process.argv.slice(2).map(Number);
+  if (!Number.isSafeInteger(records) || !Number.isSafeInteger(rounds) || records < 1 || rounds < 1) {
+    throw new LabError('say how many records and how many rounds: whole numbers');
+  }
+  const load = loadavg()[0]!.toFixed(1);
+  const head = ['round', 'first back (ms)', 'all back (ms)', 'back', 'lost', 'opens before p50/p99/max (ms)', 'meanwhile'];
+  const table = new Table({ head, style: { head: [], border: [] } });
+  for (let round = 0; round < rounds; round++) {
+    await cleaningUpOnSignal(
+      async () => {
+        const lab = await Lab.up(labOptions({ root: ROOT, fresh: true }));
+        try {
+          const told = await loseOwner(lab, round, records);
+          const tails = (all: readonly number[]): string => [at(all, 0.5), at(all, 0.99), at(all, 1)].join(' / ');
+          const { millisToView, millisToAll, restored, lost, before, after } = told;
+          table.push([round, millisToView.toFixed(0), millisToAll.toFixed(0), restored, lost, tails(before), tails(after)]);
+        } finally {
+          await lab.down();
+          lab.wipe();
+        }
+      },
+      () => Lab.interrupt(),
+    );
+  }
+  const machine = `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`;
+  process.stdout.write(`${machine}, ${process.version}; ${records} records; load ${load} at the beginning\n`);
+  process.stdout.write(`${table.toString()}\n`);
+}
+
+main().catch((error: unknown) => {
+  console.error(`recovery: ${messageOf(error)}`);
+  process.exitCode = 1;
+});
