@@ -85,6 +85,8 @@ export interface NodeOptions {
   addresses?: readonly AddressPlace[];
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
+  /** How many records are told of, or brought back, in one step after a view change; the default is slices.SLICE. */
+  sliceSize?: number;
 }
 
 /** What an engine needs besides who we are. Without a name it is the embedded one. */
@@ -195,7 +197,9 @@ export class PoolNode {
         sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
       },
     );
-    this.records = new Records(context, options.incarnation, options.holdMicros ?? HOLD_MICROS, this.resumes);
+    this.records = new Records(
+      context, options.incarnation, options.holdMicros ?? HOLD_MICROS, this.resumes, options.sliceSize,
+    );
     this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
     const nameOf = (server: NodeId): string => this.nameOf(server);

@@ -18,6 +18,8 @@ export function makePoolNode(options: NodeOptions, sabotage: Sabotage = 'none'):
     ...options,
     frameBodyBytesMax: FRAME_BODY_BYTES_MAX,
     receiveFramesMax: RECEIVE_FRAMES_MAX,
+    // there are few keys: so that what a view change does in slices is done in several
+    sliceSize: 1 + (options.incarnation % 4),
     gate: { addresses: new Map(), pid: 1, wallClockOriginMicros: 0 },
   });
   plant(node, sabotage);

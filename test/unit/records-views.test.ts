@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RecordKey } from '../../src/base/ids.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
+import { SLICE } from '../../src/core/records/slices.js';
 import { RecordsPool, keyWithHome, keysWithHome } from '../support/records-pool.js';
 import {
   DATABASES, LOCKING, OPENS, answered, empty, fetch, installAll, look, lose, migrate, restart, use, write,
@@ -170,6 +171,28 @@ test('a record whose owner is lost for good comes back from the backup, and its 
   lose(pool, 2);
   assert.equal(pool.find(0, LOCKING, key)?.dmaster, 0, 'the backup is the record');
   assert.equal(use(pool, 1, key, 'on'), 'v1');
+});
+
+test('many records of an owner that is lost for good come back little by little, and at once to who wants them', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const keys = keysWithHome(pool, 0, 4 * SLICE);
+  for (const key of keys) {
+    use(pool, 1, key, `of ${key}`);
+    use(pool, 2, key, 'lost');
+    pool.advance(10_000);
+  }
+  const restored = (): number => pool.server(0).counters.get('record.restored') ?? 0;
+  pool.lose(2);
+  installAll(pool);
+  pool.deliverAll();
+  const [before, last] = [restored(), keys.at(-1)!];
+  assert.ok(before > 0 && before < keys.length / 2, `${before} of ${keys.length}`);
+  const token = migrate(pool, 0, last);
+  pool.deliverAll();
+  assert.equal(answered(pool, 0, token), 'migrated');
+  pool.advance(1_000_000);
+  assert.equal(restored(), keys.length);
+  for (const key of keys) assert.equal(use(pool, 0, key, 'on'), `of ${key}`);
 });
 
 test('a reader has what an owner that is lost for good wrote last', () => {

@@ -75,6 +75,8 @@ export interface DirectoryEntryView {
 
 export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
+  /** Lost, and nobody waits for them: restored little by little. */
+  private readonly unrestored = new Set<Entry>();
   /** Those whose claims are still to come. */
   private readonly rebuilt = new Set<Entry>();
   /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
@@ -123,6 +125,24 @@ export class Directory {
       turn: entry.turn,
       history: entry.history.map(({ owner, turn, at }) => ({ owner, turn, microsAgo: now - at })),
     };
+  }
+
+  /** Somebody wants to see the record, though not to have it. */
+  restore(database: DatabaseId, key: RecordKey): void {
+    const entry = this.databases.get(database)?.get(key);
+    if (entry !== undefined && this.unrestored.delete(entry)) this.restoreEntry(entry);
+  }
+
+  /** Brings so many of the records back that nobody has asked for yet; false: there are no more. */
+  restoreSome(count: number): boolean {
+    let left = count;
+    for (const entry of this.unrestored) {
+      if (left === 0) break;
+      left--;
+      this.unrestored.delete(entry);
+      this.restoreEntry(entry);
+    }
+    return this.unrestored.size > 0;
   }
 
   /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
@@ -210,6 +230,7 @@ export class Directory {
         if (isKept(database, key)) continue;
         entries.delete(key);
         this.rebuilt.delete(entry);
+        this.unrestored.delete(entry);
       }
     }
   }
@@ -310,7 +331,7 @@ export class Directory {
   runGone(peer: NodeId): void {
     this.gone.delete(peer);
     for (const entries of this.databases.values()) {
-      for (const entry of [...entries.values()]) this.forgetPeer(entry, peer);
+      for (const entry of entries.values()) if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
     }
   }
 
@@ -391,26 +412,29 @@ export class Directory {
   /** Starts the next operation, or ends the entry when nobody owns or wants the record. */
   private advance(entry: Entry): void {
     if (entry.current !== null || entry.isRebuilt) return;
-    if (entry.lost) {
-      // A reader's copy is the last version: while it was out, nobody could write.
-      const [reader] = entry.readers;
-      const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
-      if (keeper !== undefined) {
-        const operation: Operation = {
-          node: keeper,
-          run: 0,
-          mode: 'restore',
-          phase: 'moving',
-          awaiting: new Set(),
-          turn: entry.turn,
-        };
-        this.begin(entry, operation);
-        return;
-      }
-      // what it held ended with its owner: nobody else ever had it, or they are lost, too
-      this.context.count('record.lost.for-good');
-      entry.lost = false;
+    if (!entry.lost) return this.next(entry);
+    if (entry.queue.length === 0) this.unrestored.add(entry);
+    else this.restoreEntry(entry);
+  }
+
+  private restoreEntry(entry: Entry): void {
+    if (!entry.lost || entry.current !== null || entry.isRebuilt) return;
+    this.unrestored.delete(entry);
+    // A reader's copy is the last version: while it was out, nobody could write.
+    const [reader] = entry.readers;
+    const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
+    if (keeper !== undefined) {
+      const { turn } = entry;
+      this.begin(entry, { node: keeper, run: 0, mode: 'restore', phase: 'moving', awaiting: new Set(), turn });
+      return;
     }
+    // what it held ended with its owner: nobody else ever had it, or they are lost, too
+    this.context.count('record.lost.for-good');
+    entry.lost = false;
+    this.next(entry);
+  }
+
+  private next(entry: Entry): void {
     const next = entry.queue.shift();
     if (next !== undefined) {
       const { node, run, mode } = next;
@@ -462,6 +486,7 @@ export class Directory {
   private forget(entry: Entry): void {
     const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.size === 0;
     assert(isEmpty, 'a live record was forgotten');
+    this.unrestored.delete(entry);
     this.databases.get(entry.database)?.delete(entry.key);
     this.onForgotten(entry.database, entry.key);
   }
@@ -526,6 +551,13 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** Whether the entry names the server in any way: most name only one of many. */
+function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {
+  if (owner === node || maybe === node || readers.has(node) || backups.some(({ keeper }) => keeper === node)) return true;
+  if (current !== null && (current.node === node || current.awaiting.has(node))) return true;
+  return queue.some((ask) => ask.node === node);
+}
 
 function forgetBackup(entry: Entry, keeper: NodeId): void {
   entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);

@@ -72,8 +72,8 @@ export class Holdings {
     return this.databases.get(database)?.get(key);
   }
 
-  *all(database: DatabaseId): Iterable<Holding> {
-    yield* this.databases.get(database)?.values() ?? [];
+  all(database: DatabaseId): Iterable<Holding> {
+    return this.databases.get(database)?.values() ?? [];
   }
 
   ownedKeys(database: DatabaseId): RecordKey[] {

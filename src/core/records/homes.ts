@@ -7,10 +7,11 @@ import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../ba
 import { assert } from '../../base/assert.js';
 import type { FormerView, View } from '../views.js';
 import { isRenewed, runOf } from '../views.js';
-import { rendezvousHome } from './rendezvous.js';
+import { hashKey, rendezvousHome, rendezvousHomeOf } from './rendezvous.js';
 
 interface RememberedView {
   epoch: Epoch;
+  /** Ascending; the very array of the view before if that had the same. */
   nodes: readonly NodeId[];
   runs: ReadonlyMap<NodeId, Incarnation>;
   /** A run took the place of the one that it continues: what homes knew of that one is old. */
@@ -27,9 +28,20 @@ export class Homes {
   install(view: View): void {
     const known = this.views.at(-1)?.epoch ?? -1;
     // those we know ourselves may be more than the view still names: we may wait for claims longer than anybody
-    for (const former of view.former) if (former.epoch > known) this.views.push(remember(former));
-    this.views.push(remember(view));
+    for (const former of view.former) if (former.epoch > known) this.remember(former);
+    this.remember(view);
     this.last = null;
+  }
+
+  private remember(view: FormerView | View): void {
+    const { epoch, members } = view;
+    const before = this.views.at(-1)?.nodes;
+    const sorted = members.map(({ node }) => node).sort((a, b) => a - b);
+    const nodes = before !== undefined && before.join() === sorted.join() ? before : sorted;
+    const renewed = 'leader' in view ? isRenewed(view) : view.isRenewed === true;
+    this.views.push({
+      epoch, nodes, runs: new Map(nodes.map((node) => [node, runOf(members, node)!])), isRenewed: renewed,
+    });
   }
 
   /** Nobody needs to know of views before this one any more. */
@@ -74,11 +86,14 @@ export class Homes {
   since(database: DatabaseId, key: RecordKey): Epoch {
     const { views, current } = this;
     const home = this.homeOf(database, key);
+    if (views.length === 1) return current.epoch;
     const run = current.runs.get(home);
+    const hash = hashKey(database, key);
     let since = current.epoch;
     for (let i = views.length - 2; i >= 0 && !views[i + 1]!.isRenewed; i--) {
       const { nodes, runs, epoch } = views[i]!;
-      if (runs.get(home) !== run || rendezvousHome(database, key, nodes) !== home) break;
+      if (runs.get(home) !== run) break;
+      if (nodes !== views[i + 1]!.nodes && rendezvousHomeOf(hash, nodes) !== home) break;
       since = epoch;
     }
     return since;
@@ -98,11 +113,4 @@ export class Homes {
     }
     return gone;
   }
-}
-
-function remember(view: FormerView | View): RememberedView {
-  const { epoch, members } = view;
-  const nodes = members.map((member) => member.node);
-  const renewed = 'leader' in view ? isRenewed(view) : view.isRenewed === true;
-  return { epoch, nodes, runs: new Map(nodes.map((node) => [node, runOf(members, node)!])), isRenewed: renewed };
 }

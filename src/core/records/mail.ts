@@ -23,7 +23,9 @@ export interface Ask {
 }
 
 export class Mail {
-  private readonly toSelf: RecordMessage[] = [];
+  /** What we told ourselves, from `next` on. */
+  private toSelf: RecordMessage[] = [];
+  private next = 0;
   private isHandling = false;
   /** Asks of this turn by home, asker and mode: they travel in one message. */
   private readonly asks = new Map<number, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
@@ -62,10 +64,11 @@ export class Mail {
     if (this.isHandling) return;
     this.isHandling = true;
     try {
-      for (let message = this.toSelf.shift(); message !== undefined; message = this.toSelf.shift()) {
-        this.handle(this.context.self, message);
-      }
+      // not by shift, which moves all that is left: a view change may bring ten thousands at once
+      while (this.next < this.toSelf.length) this.handle(this.context.self, this.toSelf[this.next++]!);
     } finally {
+      this.toSelf = this.toSelf.slice(this.next);
+      this.next = 0;
       this.isHandling = false;
     }
   }

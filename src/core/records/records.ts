@@ -29,12 +29,15 @@ import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
+import { SLICE, Slices } from './slices.js';
 import type { Changes, View } from '../views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
+/** Of a lost server's records that nobody waits for, ten thousand come back in a second. */
+const RESTORE_PAUSE_MICROS = 5_000;
 
 /**
  * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
@@ -80,6 +83,8 @@ export class Records {
   /** For keys of which not everybody has claimed what it has. */
   private heldAsks: Ask[] = [];
   private readonly recovery: Recovery;
+  /** Records come back that nobody has asked for yet. */
+  private readonly restoring: Slices;
   /** Everybody has told us which random keys there are: one that we do not know does not exist. */
   private knowsRandomKeys = false;
   private events: RecordsEvents | null = null;
@@ -92,6 +97,8 @@ export class Records {
     holdMicros: Micros = HOLD_MICROS,
     /** Our run continues another one, whose records it keeps. */
     private readonly resumes = false,
+    /** How many records are told of, or brought back, in one step. */
+    sliceSize = SLICE,
   ) {
     this.mail = new Mail(context, (from, message) => this.handle(from, message));
     const post = (to: NodeId, message: RecordMessage): void => this.mail.post(to, message);
@@ -122,21 +129,15 @@ export class Records {
         leaving: (database, key) => this.watcher?.leaving(database, key),
       },
     );
-    this.recovery = new Recovery(
-      context,
-      this.holdings,
-      () => this.databases.keys(),
-      {
-        homeOf: (database, key) => this.homeOf(database, key),
-        since: (database, key) => this.homeSince(database, key),
-      },
-      post,
-      { settled: () => this.settled(), recovered: (epoch) => this.recovered(epoch) },
-      resumes,
-    );
+    this.recovery = this.makeRecovery(sliceSize);
+    this.restoring = this.makeRestoring(sliceSize);
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
-      ownerOf: (database, key) => (context.isFenced() ? undefined : this.directory.ownerOf(database, key)),
+      ownerOf: (database, key) => {
+        if (context.isFenced()) return undefined;
+        this.directory.restore(database, key);
+        return this.directory.ownerOf(database, key);
+      },
       isOwned: (database, key) => this.holdings.get(database, key)?.state === 'owned',
       inspect: (name, then) => this.inspect(name, then),
       fetched: (token, data) => this.events?.fetched(token, data),
@@ -166,6 +167,35 @@ export class Records {
       pin: ({ database, key }, operation, until) => this.holdings.pin(database, key, operation, until),
       unpin: ({ database, key }, operation) => this.holdings.unpin(database, key, operation),
     };
+  }
+
+  private makeRecovery(sliceSize: number): Recovery {
+    return new Recovery(
+      this.context,
+      this.holdings,
+      () => this.databases.keys(),
+      {
+        homeOf: (database, key) => this.homeOf(database, key),
+        since: (database, key) => this.homeSince(database, key),
+      },
+      (to, message) => this.mail.post(to, message),
+      {
+        settled: () => this.settled(),
+        recovered: (epoch) => this.recovered(epoch),
+        posted: () => this.mail.drain(),
+      },
+      this.resumes,
+      sliceSize,
+    );
+  }
+
+  /** Of records that nobody waits for. */
+  private makeRestoring(sliceSize: number): Slices {
+    return new Slices(this.context, Math.ceil(sliceSize / 2), RESTORE_PAUSE_MICROS, (pieces) => {
+      const isMore = this.directory.restoreSome(pieces);
+      this.mail.drain();
+      return isMore;
+    });
   }
 
   /** Members that have not installed the view that we installed. */
@@ -430,6 +460,7 @@ export class Records {
   private answerHeld(): void {
     this.directory.claimsCame((database, key) => this.randomKeys.take(database, key));
     for (const ask of this.heldAsks.splice(0)) this.asked(ask);
+    this.restoring.begin();
   }
 
   peerDown(peer: NodeId): void {
@@ -569,7 +600,8 @@ export class Records {
         if (this.isOrder(from, message)) this.holdings.onDrop(message.database, message.key, message.turn);
         return;
       case 'missing':
-        return this.directory.onMissing(from, message.database, message.key, message.turn);
+        this.directory.onMissing(from, message.database, message.key, message.turn);
+        return this.restoring.begin();
       case 'reclaim':
         if (this.isOrder(from, message)) this.holdings.onReclaim(message.database, message.key, message.turn);
         return;

@@ -11,6 +11,10 @@ import type { Claim, RecordMessage } from '../../wire/record-messages.js';
 import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
 import type { Member, View } from '../views.js';
+import { Slices } from './slices.js';
+
+/** Between two slices of claims: for the frames and requests that came meanwhile. */
+const CLAIM_PAUSE_MICROS = 200;
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
@@ -23,6 +27,8 @@ export interface RecoveryEvents {
   settled(): void;
   /** We have told all homes what we have; the view's epoch. */
   recovered(epoch: Epoch): void;
+  /** Messages were posted, perhaps to ourselves, and perhaps by a timer. */
+  posted(): void;
 }
 
 export class Recovery {
@@ -34,6 +40,10 @@ export class Recovery {
   private readonly seen = new Map<NodeId, Epoch>();
   private readonly claims = new Map<NodeId, Epoch>();
   private members: readonly Member[] = [];
+  /** What new homes are still to be told of, from `nextNews` on. */
+  private news: Holding[] = [];
+  private nextNews = 0;
+  private readonly slices: Slices;
 
   constructor(
     private readonly context: CoreContext,
@@ -44,7 +54,14 @@ export class Recovery {
     private readonly events: RecoveryEvents,
     /** Our run continues another one: it has what that one had. */
     private readonly resumes: boolean,
-  ) {}
+    sliceSize: number,
+  ) {
+    this.slices = new Slices(context, sliceSize, CLAIM_PAUSE_MICROS, (pieces) => {
+      const isMore = this.tellNews(pieces);
+      events.posted();
+      return isMore;
+    });
+  }
 
   /** The members of the view whose word is not here yet: `settled` waits for them. */
   awaited(): NodeId[] {
@@ -88,6 +105,8 @@ export class Recovery {
   /** A view was installed, and everybody else let go; says so. */
   install({ epoch, members }: View): void {
     const isFirst = this.installed === 0;
+    // what was not told yet is news under this view as well
+    this.slices.cancel();
     this.members = members;
     this.installed = epoch;
     // a run that joins has nothing from before
@@ -111,33 +130,51 @@ export class Recovery {
 
   /**
    * Tells each home that is new to a key what we own of it, what we keep as backup or read, and what we have just
-   * erased.
+   * erased. In slices: there may be a hundred thousand. Meanwhile nothing of these keys can be taken from here, since
+   * only their new homes could order that, which wait for all claims.
    */
   private sendClaims(): void {
-    const isNews = (database: DatabaseId, key: RecordKey): boolean => this.homes.since(database, key) > this.claimed;
+    this.news = [];
+    this.nextNews = 0;
+    const asked: Holding[] = [];
     for (const database of this.databases()) {
       for (const holding of this.holdings.all(database)) {
-        if (!isNews(database, holding.key)) continue;
-        this.context.count('record.home.new');
-        this.claim(this.homes.homeOf(database, holding.key), holding);
+        const isMoved = this.isNews(database, holding.key);
+        if (isMoved) {
+          this.context.count('record.home.new');
+          this.holdings.forgetTurn(holding);
+          this.news.push(holding);
+        }
+        if (holding.asked !== null && (isMoved || this.holdings.isAskLost(holding))) asked.push(holding);
       }
     }
+    // the new homes keep the question until they can answer
+    for (const holding of asked) this.holdings.askAgain(holding);
+    this.slices.begin();
+  }
+
+  private isNews(database: DatabaseId, key: RecordKey): boolean {
+    return this.homes.since(database, key) > this.claimed;
+  }
+
+  /** False when all is told. */
+  private tellNews(pieces: number): boolean {
+    const end = Math.min(this.news.length, this.nextNews + pieces);
+    for (; this.nextNews < end; this.nextNews++) {
+      const holding = this.news[this.nextNews]!;
+      this.claim(this.homes.homeOf(holding.database, holding.key), holding);
+    }
+    if (this.nextNews < this.news.length) return true;
+    this.news = [];
+    this.nextNews = 0;
     for (const { database, key, turn } of this.holdings.erasures.all()) {
-      if (!isNews(database, key)) continue;
+      if (!this.isNews(database, key)) continue;
       this.postClaim(this.homes.homeOf(database, key), { kind: 'claim', database, key, turn, what: 'gone' });
-    }
-    const moved: Holding[] = [];
-    for (const database of this.databases()) {
-      for (const holding of this.holdings.all(database)) {
-        const isMoved = isNews(database, holding.key);
-        if (isMoved) this.holdings.forgetTurn(holding);
-        if (isMoved || this.holdings.isAskLost(holding)) moved.push(holding);
-      }
     }
     this.claimed = this.installed;
     for (const member of this.context.members) this.post(member, { kind: 'claims-done', epoch: this.installed });
-    for (const holding of moved) this.holdings.askAgain(holding);
     this.events.recovered(this.installed);
+    return false;
   }
 
   private postClaim(home: NodeId, claim: Extract<RecordMessage, { kind: 'claim' }>): void {

@@ -7,7 +7,11 @@ import { assert } from '../../base/assert.js';
 
 /** The home of a key among `members` (not empty). The order of the members does not matter. */
 export function rendezvousHome(database: DatabaseId, key: RecordKey, members: readonly NodeId[]): NodeId {
-  const hash = hashKey(database, key);
+  return rendezvousHomeOf(hashKey(database, key), members);
+}
+
+/** The same for a key whose hash is known. */
+export function rendezvousHomeOf(hash: number, members: readonly NodeId[]): NodeId {
   let best: NodeId | undefined;
   let bestWeight = -1;
   for (const member of members) {
@@ -22,7 +26,7 @@ export function rendezvousHome(database: DatabaseId, key: RecordKey, members: re
 }
 
 /** FNV-1a over the key's bytes, started with the database. */
-function hashKey(database: DatabaseId, key: RecordKey): number {
+export function hashKey(database: DatabaseId, key: RecordKey): number {
   let hash = (0x811c9dc5 ^ database) >>> 0;
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193) >>> 0;
   return hash;
