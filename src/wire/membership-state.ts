@@ -54,7 +54,8 @@ const ROLES: readonly ServerRole[] = ['server', 'witness'];
 export function encodeSaved(state: SavedMembership): Uint8Array {
   const writer = new ByteWriter(512);
   const isLong = (state.accepted?.protocol ?? 0) >= RESUMING_PROTOCOL;
-  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0).u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
+  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0);
+  writer.u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
   for (const { node, role } of state.servers) writer.u8(node).u8(ROLES.indexOf(role));
   writer.u8(state.accepted === null ? 0 : 1);
   if (state.accepted !== null) writeView(writer, state.accepted);
