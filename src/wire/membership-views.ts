@@ -9,7 +9,8 @@
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
  *           the last run of a server that is no member, 254 for a run that only former views name
  *   former: {u53 epoch, bits: one for each run, in whole bytes}, ascending
- *   only from protocol 2 on, only at the end, and only if there are any: u32 renewed (bit n: the former view number n), u8 resumed, {u8 node, u53 resumes}, ascending
+ *   from protocol 2 on, at the end, and only if there are any: u32 renewed (bit n: the former view number n), u8
+ *   resumed, {u8 node, u53 resumes}, ascending
  */
 import type { ByteReader, ByteWriter } from '../base/bytes.js';
 import { DecodeError } from '../base/bytes.js';
