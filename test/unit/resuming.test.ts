@@ -20,7 +20,7 @@ import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import { decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
 import type { KeptClient } from '../../src/wire/kept-state.js';
 import {
-  KEPT_CONNECTION_BYTES, decodeKeptClient, decodeKeptDatabase, encodeKeptClient, encodeKeptDatabase,
+  KEPT_CONNECTION_BYTES, NO_REQUEST, decodeKeptClient, decodeKeptDatabase, encodeKeptClient, encodeKeptDatabase,
 } from '../../src/wire/kept-state.js';
 import { decodeMembershipMessage, encodeMembershipMessage } from '../../src/wire/membership-messages.js';
 import { decodeSaved, encodeSaved } from '../../src/wire/membership-state.js';
@@ -33,7 +33,7 @@ const EMPTY = new Uint8Array(0);
 
 const KEPT: KeptClient = {
   hasMigrated: true,
-  lastRequest: 77,
+  lastRequest: { requestId: 77, opcode: CONTROL.registerSrvid, srvid: 5n },
   srvids: new Map([[5n, 2], [0xffff_ffff_ffff_fffen, 1]]),
   notifies: new Map([[9n, Buffer.from('gone')]]),
   connections: [new Uint8Array(KEPT_CONNECTION_BYTES).fill(3)],
@@ -45,7 +45,8 @@ test('what is kept of a client and of a database comes back from its bytes', () 
   assert.deepEqual({ ...kept, notifies: [...kept.notifies].map(([srvid, data]) => [srvid, String(Buffer.from(data))]) },
     { ...KEPT, notifies: [[9n, 'gone']] });
   assert.deepEqual(decodeKeptClient(EMPTY), {
-    hasMigrated: false, lastRequest: 0, srvids: new Map(), notifies: new Map(), connections: [], traversals: [],
+    hasMigrated: false, lastRequest: NO_REQUEST, srvids: new Map(), notifies: new Map(), connections: [],
+    traversals: [],
   });
   for (const database of [{ readonly: true, countsChanges: false }, { readonly: false, countsChanges: true }]) {
     assert.deepEqual(decodeKeptDatabase(encodeKeptDatabase(database)), database);
@@ -233,7 +234,7 @@ test('it has resumed when it is a member and has a lease, and says so once', () 
 });
 
 test('a client is known as before, and a registration that was done is not done twice', () => {
-  const alone = new Alone().step(keptClient({ traversals: [], lastRequest: 77 }), { kind: 'view', view: own });
+  const alone = new Alone().step(keptClient({ traversals: [] }), { kind: 'view', view: own });
   assert.equal(alone.tell(7, 5n), 2, 'it registered twice');
   alone.control(7, 77, CONTROL.registerSrvid, 5n);
   const answer = decodeCtdbPacket(alone.of('client-send').at(-1)!.packet);
@@ -242,9 +243,15 @@ test('a client is known as before, and a registration that was done is not done 
   alone.control(7, 77, CONTROL.registerSrvid, 5n);
   assert.equal(alone.tell(7, 5n), 3, 'another one that has the number again counts');
   const kept = decodeKeptClient(alone.of('client-keep').at(-1)!.state);
-  assert.deepEqual([kept.srvids.get(5n), kept.lastRequest], [3, 77]);
+  assert.deepEqual([kept.srvids.get(5n), kept.lastRequest], [3, KEPT.lastRequest]);
   const order = alone.effects.map(({ kind }) => kind).lastIndexOf('client-keep');
   assert.equal(alone.effects[order + 1]!.kind, 'client-send', 'kept before it is answered');
+});
+
+test('a request is another one when it wants something else, though it has the number', () => {
+  const alone = new Alone().step(keptClient({ traversals: [] }), { kind: 'view', view: own });
+  alone.control(7, 77, CONTROL.registerSrvid, 1234n);
+  assert.equal(alone.tell(7, 1234n), 1);
 });
 
 test('its last wishes are done when a client ends after all', () => {
