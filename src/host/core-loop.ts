@@ -221,9 +221,8 @@ export class CoreLoop {
       case 'lease':
         ports.addresses?.setLease(effect.until);
         return ports.ring.setLease(effect.until);
-      // no engine outside of the core is in use
+      // no engine outside of the core is in use, and this host keeps nothing beyond the end of a run
       case 'recovered':
-      // this host keeps nothing beyond the end of a run
       case 'client-keep':
       case 'database-keep':
       case 'erasure-keep':

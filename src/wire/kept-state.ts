@@ -3,10 +3,10 @@
  * (docs/decisions/resuming.md): made by the gate, opaque to the host. Never leaves the server; a run of another release
  * that does not know the version starts anew. Layout (little endian):
  *
- *   client:   u8 version, u8 flags (1: it asked to own a record), u32 number of its last request that changed this
- *             state (0: none), u16 addresses {u64 address, u16 how often}, u16 notifies {u64 address, u16 length,
- *             bytes}, u16 connections {56 bytes as in the control}, u16 traversals {u32 database, u32 request,
- *             u64 address, u8 with empty ones}
+ *   client:   u8 version, u8 flags (1: it asked to own a record), of its last request that changed this state: u32
+ *             number (0: there was none), u32 control, u64 address; u16 addresses {u64 address, u16 how often}, u16
+ *             notifies {u64 address, u16 length, bytes}, u16 connections {56 bytes as in the control}, u16 traversals
+ *             {u32 database, u32 request, u64 address, u8 with empty ones}
  *   database: u8 version, u8 flags (1: read copies, 2: stores are counted)
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
@@ -22,10 +22,20 @@ export const KEPT_CONNECTION_BYTES = 2 * ADDRESS_BYTES;
 /** Connections and traversals of one process; smbd has one of the first, smbstatus one of the second. */
 export const KEPT_PER_CLIENT_MAX = 64;
 
+/** A control that a client sent; its number may come again with another one. */
+export interface KeptRequest {
+  /** 0: there was none. */
+  requestId: number;
+  opcode: number;
+  srvid: bigint;
+}
+
+export const NO_REQUEST: KeptRequest = { requestId: 0, opcode: 0, srvid: 0n };
+
 export interface KeptClient {
   hasMigrated: boolean;
-  /** Its last request that changed what is kept: if that comes again, it was done. 0: none. */
-  lastRequest: number;
+  /** Its last request that changed what is kept: if that comes again, it was done. */
+  lastRequest: KeptRequest;
   /** Addresses, and how often each was registered. */
   srvids: ReadonlyMap<bigint, number>;
   notifies: ReadonlyMap<bigint, Uint8Array>;
@@ -43,7 +53,9 @@ export interface KeptDatabase {
 export function encodeKeptClient(state: KeptClient): Uint8Array {
   const { srvids, notifies, connections, traversals } = state;
   const writer = new ByteWriter(64 + 10 * srvids.size);
-  writer.u8(VERSION).u8(state.hasMigrated ? FLAG_HAS_MIGRATED : 0).u32(state.lastRequest).u16(srvids.size);
+  writer.u8(VERSION).u8(state.hasMigrated ? FLAG_HAS_MIGRATED : 0);
+  const { requestId, opcode, srvid: of } = state.lastRequest;
+  writer.u32(requestId).u32(opcode).u64(of).u16(srvids.size);
   for (const [srvid, count] of srvids) writer.u64(srvid).u16(count);
   writer.u16(notifies.size);
   for (const [srvid, data] of notifies) writer.u64(srvid).u16(data.length).raw(data);
@@ -62,13 +74,13 @@ export function decodeKeptClient(bytes: Uint8Array): KeptClient {
   const notifies = new Map<bigint, Uint8Array>();
   const connections: Uint8Array[] = [];
   const traversals: TraverseStart[] = [];
-  const state = { hasMigrated: false, lastRequest: 0, srvids, notifies, connections, traversals };
+  const state = { hasMigrated: false, lastRequest: NO_REQUEST, srvids, notifies, connections, traversals };
   if (bytes.length === 0) return state;
   const reader = new ByteReader(bytes);
   readVersion(reader);
   const flags = reader.u8();
   if ((flags & ~FLAG_HAS_MIGRATED) !== 0) throw new DecodeError('kept-flags', `${flags}`);
-  const lastRequest = reader.u32();
+  const lastRequest = { requestId: reader.u32(), opcode: reader.u32(), srvid: reader.u64() };
   for (let left = reader.u16(); left > 0; left--) {
     const srvid = reader.u64();
     srvids.set(srvid, reader.u16());

@@ -4,7 +4,7 @@
  * server: one that forgot its vote could vote twice. Layout (little endian):
  *
  *   0 u32 magic    0x4d504d53, "SMPM"
- *   4 u16 version  2; in 1 the view has no protocol, and means 1; 3: the view is of protocol 2 or later, and longer
+ *   4 u16 version  2; in 1 the view has no protocol, and means 1; 3: the view names runs that are continued
  *   6 u16 length   of the whole
  *   8 u53 term
  *  16 u8  votedFor  255: nobody
@@ -18,8 +18,7 @@ import type { NodeId } from '../base/ids.js';
 import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
 import { readTerm } from './membership-messages.js';
 import type { View } from './membership-views.js';
-import { readView, writeView } from './membership-views.js';
-import { RESUMING_PROTOCOL } from './protocol-version.js';
+import { namesResumed, readView, writeView } from './membership-views.js';
 
 export type ServerRole = 'server' | 'witness';
 
@@ -53,8 +52,9 @@ const ROLES: readonly ServerRole[] = ['server', 'witness'];
 
 export function encodeSaved(state: SavedMembership): Uint8Array {
   const writer = new ByteWriter(512);
-  const isLong = (state.accepted?.protocol ?? 0) >= RESUMING_PROTOCOL;
-  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0).u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
+  const isLong = state.accepted !== null && namesResumed(state.accepted);
+  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0);
+  writer.u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
   for (const { node, role } of state.servers) writer.u8(node).u8(ROLES.indexOf(role));
   writer.u8(state.accepted === null ? 0 : 1);
   if (state.accepted !== null) writeView(writer, state.accepted);

@@ -9,7 +9,8 @@
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
  *           the last run of a server that is no member, 254 for a run that only former views name
  *   former: {u53 epoch, bits: one for each run, in whole bytes}, ascending
- *   from protocol 2 on: u32 renewed (bit n: the former view number n), u8 resumed, {u8 node, u53 resumes}, ascending
+ *   from protocol 2 on, at the end, and only if there are any: u32 renewed (bit n: the former view number n), u8
+ *   resumed, {u8 node, u53 resumes}, ascending
  */
 import type { ByteReader, ByteWriter } from '../base/bytes.js';
 import { DecodeError } from '../base/bytes.js';
@@ -101,8 +102,13 @@ export function viewBytes(view: View): number {
   return fixed + view.former.length * (8 + bitBytes) + resumedBytes(view);
 }
 
-function resumedBytes({ protocol, members }: View): number {
-  return protocol < RESUMING_PROTOCOL ? 0 : 5 + 9 * members.filter(({ resumes }) => resumes !== undefined).length;
+/** Whether it says of runs that they continue, or continued, others: releases at protocol 1 cannot read that. */
+export function namesResumed({ members, former }: View): boolean {
+  return members.some(({ resumes }) => resumes !== undefined) || former.some(({ isRenewed }) => isRenewed === true);
+}
+
+function resumedBytes(view: View): number {
+  return namesResumed(view) ? 5 + 9 * view.members.filter(({ resumes }) => resumes !== undefined).length : 0;
 }
 
 export function writeView(writer: ByteWriter, view: View): void {
@@ -120,7 +126,7 @@ export function writeView(writer: ByteWriter, view: View): void {
     }
     writer.u53(epoch).raw(bits);
   }
-  if (view.protocol >= RESUMING_PROTOCOL) writeResumed(writer, view);
+  if (namesResumed(view)) writeResumed(writer, view);
 }
 
 function writeResumed(writer: ByteWriter, { former, members }: View): void {
@@ -137,7 +143,9 @@ function readResumed(reader: ByteReader, former: FormerView[], members: Member[]
     if ((renewed & (1 << i)) !== 0) before.isRenewed = true;
   });
   let last = -1;
-  for (let left = reader.u8(); left > 0; left--) {
+  const count = reader.u8();
+  if (count === 0 && renewed === 0) throw new DecodeError('view-resumed-none');
+  for (let left = count; left > 0; left--) {
     const node = readNode(reader);
     const resumes = reader.u53() as Incarnation;
     const member = members.find((one) => one.node === node);
@@ -183,7 +191,7 @@ export function readView(reader: ByteReader, hasProtocol = true): View {
     if (!isInOrder) throw new DecodeError('view-former-order');
     former.push(before);
   }
-  if (protocol >= RESUMING_PROTOCOL) readResumed(reader, former, members);
+  if (protocol >= RESUMING_PROTOCOL && reader.remaining > 0) readResumed(reader, former, members);
   onePerNode(members);
   onePerNode(past);
   const nodes = new Set(members.map(({ node }) => node));

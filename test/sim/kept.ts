@@ -42,7 +42,8 @@ export class Kept {
   arrived(client: ClientId, packet: Uint8Array, give: boolean): Input | null {
     const kept = this.clients.get(client);
     if (kept === undefined) return null;
-    const unsettled = { packet: Uint8Array.prototype.slice.call(packet), requestId: answerOf(packet), given: give, taken: false };
+    const copy = Uint8Array.prototype.slice.call(packet);
+    const unsettled = { packet: copy, requestId: answerOf(packet), given: give, taken: false };
     kept.unsettled.push(unsettled);
     return give ? inputOf(client, unsettled) : null;
   }

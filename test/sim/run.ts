@@ -296,6 +296,9 @@ class Run {
     if (this.buried.has(server)) return;
     this.buried.add(server);
     this.checker.serverDied(server.self);
+    this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
+    // it serves no more: what its clients still read nobody answers for
+    for (const smbd of this.smbds) if (smbd.server === server) this.leaseChecker.died(smbd.name);
     if (this.stores.get(server.self) === server.store) this.stores.delete(server.self);
   }
 

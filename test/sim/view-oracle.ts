@@ -6,7 +6,7 @@
 import type { Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { FormerView, Member, View } from '../../src/core/views.js';
-import { isRenewed } from '../../src/core/views.js';
+import { continues, isRenewed } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
 import type { SimulatedServer } from './server.js';
@@ -88,7 +88,12 @@ export class ViewOracle {
     for (const server of this.servers.values()) {
       this.time.after(this.prng.below(this.prng.chance(0.2) ? 8 * LEARNT_MICROS_MAX : LEARNT_MICROS_MAX), () => {
         // what is newest by then: one may be skipped
-        if (!server.dead && this.view !== null) server.input({ kind: 'view', view: this.view });
+        if (server.dead || this.view === null) return;
+        // a run waits for the view that puts it in the place of the one that it continues
+        const { incarnation, resumes } = server.options;
+        const named = this.view.members.find(({ node }) => node === server.self);
+        const isNamedYet = named === undefined || !continues(named, { incarnation, resumes: resumes ?? 0 });
+        if (isNamedYet) server.input({ kind: 'view', view: this.view });
       });
     }
   }

@@ -181,6 +181,19 @@ test('causes other than silence', () => {
   assert.equal(told.last.causes.map((cause) => cause.text).join('; '), 'server-2 runs anew');
 });
 
+test('a run that continues the one before lost nothing', () => {
+  const told = new Told();
+  told.begin();
+  told.hear(5_000, B);
+  told.at(5_000).heard(C, incarnation(8));
+  const next = view(1, 5_001, A, [[A, 5], [B, 7], [C, 8]]);
+  told.at(5_001).installed(next, { left: [], joined: [], resumed: [C] });
+  assert.equal(told.last.causes.map(({ text }) => text).join('; '),
+    'smbpoold of server-2 was restarted; its clients went on');
+  assert.match(failoversText(told.report), /smbpoold of server-2 was restarted; its clients went on/);
+  assert.match(told.last.causes[0]!.remedy ?? '', /log of smbpoold on server-2/);
+});
+
 test('who was heard and left out by another: the leader knows why', () => {
   const told = new Told();
   told.begin(B);

@@ -6,8 +6,8 @@ import type { ClientId, DatabaseId, RecordKey } from '../../base/ids.js';
 import { encodeCtdb, SRVID } from '../../wire/ctdb.js';
 import type { CtdbBody } from '../../wire/ctdb.js';
 import type { TraverseStart } from '../../wire/ctdb-controls.js';
-import type { KeptClient } from '../../wire/kept-state.js';
-import { KEPT_PER_CLIENT_MAX, encodeKeptClient } from '../../wire/kept-state.js';
+import type { KeptClient, KeptRequest } from '../../wire/kept-state.js';
+import { KEPT_PER_CLIENT_MAX, NO_REQUEST, encodeKeptClient } from '../../wire/kept-state.js';
 import type { CoreContext } from '../context.js';
 
 /** smbd registers under ten addresses per connection; a client beyond this is broken and refused. */
@@ -32,10 +32,10 @@ export interface Client {
   /** Its TCP connections, as it told them; and its traversals under way. For a run that continues ours. */
   readonly connections: Uint8Array[];
   readonly traversals: Set<TraverseStart>;
-  /** Its last request that changed what is kept of it; 0: none. */
-  lastRequest: number;
+  /** Its last request that changed what is kept of it. */
+  lastRequest: KeptRequest;
   /** The same of the run that we continue, as long as that request may come again. */
-  repeated: number;
+  repeated: KeptRequest;
   /** Work to stop when the client is gone. */
   readonly onClosed: Set<() => void>;
 }
@@ -67,8 +67,8 @@ export class Clients {
       notifies: new Map(),
       connections: [],
       traversals: new Set(),
-      lastRequest: 0,
-      repeated: 0,
+      lastRequest: NO_REQUEST,
+      repeated: NO_REQUEST,
       onClosed: new Set(),
     };
     this.clients.set(id, client);

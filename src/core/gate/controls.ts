@@ -10,6 +10,7 @@ import { CONTROL_FLAG, DESTINATION } from '../../wire/ctdb.js';
 import type { CtdbPacketOf } from '../../wire/ctdb.js';
 import { CONTROL, controlName, decodeCheckPidSrvid, decodeU32 } from '../../wire/ctdb-controls.js';
 import { encodeGateMessage } from '../../wire/gate-messages.js';
+import { NO_REQUEST } from '../../wire/kept-state.js';
 import type { GateMessage } from '../../wire/gate-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Client, Clients } from './clients.js';
@@ -76,10 +77,13 @@ export class Controls {
 
   /** What it changes is kept before it is answered; asked again by way of the next run, it was done. */
   private change(client: Client, requestId: number, call: ControlCall): void {
-    const wasDone = client.repeated === requestId && requestId !== 0;
-    client.repeated = 0;
+    const { opcode, srvid } = call;
+    const { repeated } = client;
+    const isSame = repeated.opcode === opcode && repeated.srvid === srvid;
+    const wasDone = isSame && repeated.requestId === requestId && requestId !== 0;
+    client.repeated = NO_REQUEST;
     if (wasDone) return call.answer({ status: 0, data: new Uint8Array(0), error: '' });
-    client.lastRequest = requestId;
+    client.lastRequest = { requestId, opcode, srvid };
     const answer = (result: ControlAnswer): void => {
       this.clients.keep(client);
       call.answer(result);

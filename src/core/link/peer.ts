@@ -136,6 +136,7 @@ export class PeerLink {
    * it continues the former (docs/decisions/resuming.md). Some of them may have arrived.
    */
   private carried: Uint8Array[] = [];
+  private carriedBytes = 0;
   private remoteWindow = 1;
   private readonly sending: SendStream;
   private readonly receiving = new ReceiveStream();
@@ -248,8 +249,8 @@ export class PeerLink {
 
   private carries(message: Uint8Array): boolean {
     if (this.events.survives?.(message) !== true) return false;
-    const bytes = this.carried.reduce((sum, { length }) => sum + length, message.length);
-    if (bytes > CARRIED_BYTES_MAX) return false;
+    if (this.carriedBytes + message.length > CARRIED_BYTES_MAX) return false;
+    this.carriedBytes += message.length;
     this.carried.push(message);
     return true;
   }
@@ -262,6 +263,7 @@ export class PeerLink {
     this.admit(run, wasMember);
     const carried = continues ? this.carried : [];
     this.carried = [];
+    this.carriedBytes = 0;
     if (continues && this.met !== 0) this.met = run;
     for (const message of carried) this.push(message);
     this.announceMember();

@@ -376,7 +376,7 @@ export class Records {
     for (const peer of [...joined, ...resumed]) {
       if (peer !== this.context.self) this.randomKeys.announceTo(peer);
     }
-    this.randomKeys.tellAllOrphans(resumed);
+    this.randomKeys.tellAllOrphans(this.recovery.successorsToHear(view));
     const others = view.members.map(({ node }) => node).filter((node) => node !== this.context.self);
     this.randomKeys.tellOrphans(others, (database, key) => this.holdings.holds(database, key));
     this.flush();

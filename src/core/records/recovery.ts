@@ -96,6 +96,13 @@ export class Recovery {
     return this.claimed >= epoch && this.awaited().length === 0;
   }
 
+  /** Other members that continue former runs and have not said yet what they have: they do not know all keys. */
+  successorsToHear({ members }: View): NodeId[] {
+    const isNew = ({ node, since, resumes }: Member): boolean =>
+      resumes !== undefined && node !== this.context.self && (this.claims.get(node) ?? 0) < since;
+    return members.filter(isNew).map(({ node }) => node);
+  }
+
   /** A run is out of the view. */
   runGone(node: NodeId): void {
     this.seen.delete(node);

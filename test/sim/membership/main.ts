@@ -26,7 +26,15 @@ const options = new Command('membership')
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, 60)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse()
-  .opts<{ seed: number; runs: number; sabotage: Sabotage; engine: EngineName; trace: number; keepGoing: boolean; resumes: boolean }>();
+  .opts<{
+    seed: number;
+    runs: number;
+    sabotage: Sabotage;
+    engine: EngineName;
+    trace: number;
+    keepGoing: boolean;
+    resumes: boolean;
+  }>();
 
 const measured = noMeasured();
 let failed = 0;

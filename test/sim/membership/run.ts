@@ -49,8 +49,15 @@ export interface Measured {
 /** Nothing measured yet. */
 export function noMeasured(): Measured {
   return {
-    formed: [], settled: [], memberSilent: [], leaderSilent: [], leaderCrashed: [], leaderFenced: [], foreign: [],
-    memberContinued: [], leaderContinued: [],
+    formed: [],
+    settled: [],
+    memberSilent: [],
+    leaderSilent: [],
+    leaderCrashed: [],
+    leaderFenced: [],
+    foreign: [],
+    memberContinued: [],
+    leaderContinued: [],
   };
 }
 
@@ -165,7 +172,9 @@ class Run {
     const candidates = who === 'leader' ? [leader] : this.others(leader.self);
     if (candidates.length === 0) return;
     const station = this.releasePrng.pick(candidates);
-    const wanted = this.stations.map(({ self, incarnation }) => `${self}/${incarnation + (self === station.self ? 1 : 0)}`);
+    const wanted = this.stations.map(({ self, incarnation }) => {
+      return `${self}/${incarnation + (self === station.self ? 1 : 0)}`;
+    });
     const from = this.time.now;
     this.note(`${who} ${station.self} is killed and continued`);
     station.kill(5_000 + this.releasePrng.below(60_000));
