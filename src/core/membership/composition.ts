@@ -50,7 +50,7 @@ export interface ServerFacts {
 
 /** Why a member shall leave; `by`: who does not hear it, or is not heard by it. */
 export interface LeaveReason {
-  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured';
+  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured' | 'removed';
   by: NodeId[];
 }
 
@@ -79,13 +79,16 @@ export function compose(
     judgesUnheard: boolean;
     /** All members of the base speak it. */
     protocol: number;
+    /** A person takes it out of the pool. */
+    removed?: NodeId | null;
   },
 ): Composition {
-  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol } = options;
+  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol, removed = null } = options;
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
-    const why = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node));
+    const judged = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node));
+    const why = run.node === removed ? 'removed' : judged;
     if (why !== null) reasons.set(run.node, { why, by: [] });
   }
   const staying = [leader, ...present.map(({ node }) => node).filter((node) => !reasons.has(node) && node !== leader)];
@@ -108,7 +111,7 @@ export function compose(
     for (const { node, incarnation, isHeard, willing, speaks } of facts.values()) {
       const run = { node, incarnation };
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
-      if (speaks === null || !isWithin(speaks, protocol)) continue;
+      if (node === removed || speaks === null || !isWithin(speaks, protocol)) continue;
       if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
       nodes.push(node);
@@ -189,7 +192,7 @@ export function nextHolders(base: View | null, members: readonly Run[], facts: H
 /** The view of these members that follows `base`; `recovered` is what each member's run has behind it. */
 export function nextView(
   base: View | null,
-  next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol'>,
+  next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol' | 'configuration'>,
   recovered: (node: NodeId) => number,
 ): View {
   const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));

@@ -6,6 +6,7 @@ import { DecodeError } from '../../base/bytes.js';
 import type { Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessage } from '../../wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
+import type { Run } from '../../wire/membership-views.js';
 import type { Peer, Peers } from './peers.js';
 import type { EngineName, MembershipContext, MembershipEvents } from './port.js';
 
@@ -21,6 +22,8 @@ export interface MailPorts {
   /** The first frame of a run of the peer. */
   newRun(peer: Peer): void;
   take(peer: Peer, message: MembershipMessage): void;
+  /** A server says something that is none of the pool's. */
+  stranger?(run: Run): void;
 }
 
 const MEANINGS: Record<string, string> = {
@@ -40,14 +43,20 @@ export class Mail {
 
   onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
     const peer = this.peers.get(from);
-    if (peer === undefined) return this.refuse(from, 'unknown-peer');
-    if (incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
+    if (peer !== undefined && incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
     let message: MembershipMessage;
     try {
       message = decodeMembershipMessage(body, this.options.engine);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
       return this.refuse(from, error.reason);
+    }
+    if (peer === undefined) {
+      this.refuse(from, 'unknown-peer');
+      // what is an answer is not answered
+      const asks = message.kind === 'hello' || message.kind === 'pre-vote' || message.kind === 'vote';
+      if (asks) this.ports.stranger?.({ node: from, incarnation });
+      return;
     }
     if (this.peers.heard(peer, incarnation, this.context.now())) this.ports.newRun(peer);
     if (message.to !== this.options.incarnation) {
@@ -61,13 +70,13 @@ export class Mail {
     this.context.count(`membership.frame.refused.${reason}`);
     if (this.refusalsLogged.has(reason)) return;
     this.refusalsLogged.add(reason);
-    const level = reason === 'incarnation-old' ? 'debug' : 'warn';
+    const level = reason === 'incarnation-old' || reason === 'unknown-peer' ? 'debug' : 'warn';
     const meaning = MEANINGS[reason];
     const note = 'logged once per cause';
     this.context.log(level, 'membership.frame.refused', { peer, reason, ...(meaning ? { meaning } : {}), note });
   }
 
-  send(peer: Peer, content: MembershipContent, term = this.ports.term()): void {
+  send(peer: Run, content: MembershipContent, term = this.ports.term()): void {
     const message = { ...content, to: peer.incarnation, term };
     this.events.send(peer.node, encodeMembershipMessage(message, this.options.engine));
   }
