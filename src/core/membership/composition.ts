@@ -204,7 +204,9 @@ export function nextView(
     ended.set(node, { node, incarnation });
   }
   const past = [...ended.values()].filter((run) => !isMember(run)).sort((a, b) => a.node - b.node);
-  return { ...next, former: before.filter(({ epoch }) => epoch >= needed), past };
+  const { configuration, ...rest } = next;
+  const view: View = { ...rest, former: before.filter(({ epoch }) => epoch >= needed), past };
+  return configuration === undefined ? view : { ...view, configuration };
 }
 
 function runsOf(view: View): Run[] {

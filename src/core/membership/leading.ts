@@ -26,6 +26,8 @@ import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } fro
 export interface LeaderPorts {
   send(peer: Peer, content: MembershipContent): void;
   install(view: View): void;
+  /** Tells the peer what was written of the servers of our newest view. */
+  tellServers?(peer: Peer): void;
   /** Our authority changed and our own run may serve until then. */
   lease(until: Micros): void;
   /** The lead ends. */
@@ -197,6 +199,9 @@ export class Leading {
     const { echo, remaining } = mayServe ? this.authority.grant(peer.node, now) : NO_GRANT;
     const agreed = this.agreed?.epoch ?? 0;
     const view = this.agreement.tellsProposals ? this.proposal : this.agreed;
+    const { joining } = this.list.configuration;
+    // it may know neither us nor where we are
+    if (joining.includes(peer.node) && peer.accepted < (view?.epoch ?? 0)) this.ports.tellServers?.(peer);
     this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view });
   }
 

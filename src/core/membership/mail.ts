@@ -22,8 +22,8 @@ export interface MailPorts {
   /** The first frame of a run of the peer. */
   newRun(peer: Peer): void;
   take(peer: Peer, message: MembershipMessage): void;
-  /** A server says something that is none of the pool's. */
-  stranger?(run: Run): void;
+  /** A server that is none of ours says something. Returns it if it is one from now on. */
+  stranger?(run: Run, message: MembershipMessage): Peer | null;
 }
 
 const MEANINGS: Record<string, string> = {
@@ -42,7 +42,7 @@ export class Mail {
   ) {}
 
   onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
-    const peer = this.peers.get(from);
+    let peer = this.peers.get(from);
     if (peer !== undefined && incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
     let message: MembershipMessage;
     try {
@@ -51,13 +51,8 @@ export class Mail {
       if (!(error instanceof DecodeError)) throw error;
       return this.refuse(from, error.reason);
     }
-    if (peer === undefined) {
-      this.refuse(from, 'unknown-peer');
-      // what is an answer is not answered
-      const asks = message.kind === 'hello' || message.kind === 'pre-vote' || message.kind === 'vote';
-      if (asks) this.ports.stranger?.({ node: from, incarnation });
-      return;
-    }
+    peer ??= this.ports.stranger?.({ node: from, incarnation }, message) ?? undefined;
+    if (peer === undefined) return this.refuse(from, 'unknown-peer');
     if (this.peers.heard(peer, incarnation, this.context.now())) this.ports.newRun(peer);
     if (message.to !== this.options.incarnation) {
       this.hello(peer, false);

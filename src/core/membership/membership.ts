@@ -104,7 +104,7 @@ export class Membership implements MembershipEngine {
       accepted: () => this.saving.durableEpoch,
       newRun: (peer) => this.onNewRun(peer),
       take: (peer, message) => this.take(peer, message),
-      stranger: (run) => this.onStranger(run),
+      stranger: (run, message) => this.onStranger(run, message),
     });
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
@@ -149,13 +149,38 @@ export class Membership implements MembershipEngine {
     this.wish.wish(change);
   }
 
-  /** Somebody takes us for one of its servers, which it is none of: it is told the newest agreed view that we know. */
-  private onStranger(run: Run): void {
-    const { installed } = this.own;
-    if (installed !== null) this.mail.send(run, { kind: 'outside', view: installed });
+  /**
+   * A server that we do not know: either we are none of its pool any more, or it is none of ours. Those that ask are told
+   * the newest agreed view that we know; one that leads us, and whose view has both of us, is one of ours.
+   */
+  private onStranger(run: Run, message: MembershipMessage): Peer | null {
+    switch (message.kind) {
+      case 'hello':
+      case 'pre-vote':
+      case 'vote': {
+        const { installed } = this.own;
+        if (installed !== null) this.mail.send(run, { kind: 'outside', view: installed });
+        return null;
+      }
+      case 'servers':
+        this.lists.learn(message.digest, message.servers);
+        return null;
+      case 'outside':
+        this.onOutside(run, message.view);
+        return null;
+      case 'heartbeat': {
+        const { view } = message;
+        if (view?.configuration === undefined || view.epoch <= this.saving.acceptedEpoch) return null;
+        const present = presentIn(view.configuration);
+        if (!present.includes(run.node) || !present.includes(this.options.self)) return null;
+        return this.peers.add({ node: run.node, role: 'server' });
+      }
+      default:
+        return null;
+    }
   }
 
-  private onOutside(peer: Peer, view: View): void {
+  private onOutside(peer: Run, view: View): void {
     const { configuration } = view;
     const isIn = configuration !== undefined && presentIn(configuration).includes(this.options.self);
     if (view.epoch <= this.saving.acceptedEpoch || isIn || this.leads()) return;
@@ -270,11 +295,11 @@ export class Membership implements MembershipEngine {
     if (this.leading !== null) this.leading.tick();
     else if (this.candidacy !== null) this.ask();
     else if (this.isFresh && !this.hasLeader) this.greet();
-    else if (!this.isServer) this.greetAgain(now);
+    else this.greetAgain(now);
     this.wish.pursue(this.own.installed === null ? null : this.lists.of(this.own.installed.configuration));
   }
 
-  /** A witness says nothing by itself; one that was taken out would never be told so. */
+  /** Whoever does not stand says nothing by itself; one that was taken out would never be told so. */
   private greetAgain(now: Micros): void {
     const { leaseMicros } = this.options;
     if (now - Math.max(this.ledAt, this.greetedAt) < STEP_DOWN_LEASES * leaseMicros) return;
@@ -392,6 +417,9 @@ export class Membership implements MembershipEngine {
     this.leading = new Leading(context, lead, agreement, peers, () => this.own.news(), {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),
+      tellServers: (peer) => {
+        if (saving.accepted !== null) this.tellServers(peer, saving.accepted);
+      },
       lease: (until) => this.own.extendLease(until),
       stepDown: (why) => this.giveUpLead(why),
       suspects: (reasons) => this.events.suspects?.(reasons),

@@ -55,6 +55,12 @@ export class Peers {
     return this.byNode.get(node);
   }
 
+  /** One more, as long as the servers stay the same. */
+  add(server: ConfiguredServer): Peer {
+    this.setServers([...this.list, server].sort((a, b) => a.node - b.node));
+    return this.byNode.get(server.node)!;
+  }
+
   /** A frame of this run came. Returns whether the run is a new one. */
   heard(peer: Peer, incarnation: Incarnation, now: Micros): boolean {
     peer.heardAt = now;

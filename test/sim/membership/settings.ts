@@ -23,6 +23,13 @@ export const SABOTAGES = [
   'ask-members-only',
   'protocol-falls',
   'foreign-stands',
+  // the servers of the pool
+  'majority-of-the-file',
+  'authority-of-the-file',
+  'forgets-the-servers',
+  'two-servers-at-once',
+  'changes-before-its-own-view',
+  'joining-count',
   // of the engine etcd
   'no-challenge-wait',
   'challenge-ignored',
@@ -54,9 +61,16 @@ export interface Settings {
   faultMicros: Micros;
   /** The servers' release at first; null: nobody upgrades anything, and all have the first. */
   release: number | null;
+  /** Servers that are not in the pool at first, and may be taken in; null: the pool's servers are never changed. */
+  spares: number | null;
 }
 
 const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'protocol-falls', 'foreign-stands']);
+
+const OF_SERVERS = new Set<Sabotage>([
+  'majority-of-the-file', 'authority-of-the-file', 'forgets-the-servers', 'two-servers-at-once',
+  'changes-before-its-own-view', 'joining-count',
+]);
 
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
 
@@ -67,6 +81,13 @@ function releaseOf(seed: number, sabotage: Sabotage): number | null {
   return sabotage === 'none' ? prng.pick([null, null, 1, 1, 1, 2]) : null;
 }
 
+/** Likewise. Pools whose servers change are never upgraded: one thing that is said to people at a time. */
+function sparesOf(seed: number, sabotage: Sabotage): number | null {
+  const prng = new Prng(seed ^ 0x5a7e5);
+  if (OF_SERVERS.has(sabotage)) return prng.pick([1, 2, 2]);
+  return sabotage === 'none' && prng.chance(0.4) ? prng.pick([1, 2, 2]) : null;
+}
+
 /** The same pool on the engine etcd, which needs no witness. */
 function onEtcd(settings: Settings): Settings {
   const prng = new Prng(settings.seed ^ 0xe7cd);
@@ -75,7 +96,7 @@ function onEtcd(settings: Settings): Settings {
     delayMicrosMax: prng.pick([500, 3_000, 20_000, 80_000]),
     slowProbability: prng.pick([0, 0, 0.02, 0.1]),
   };
-  return { ...settings, engine: 'etcd', witness: false, register };
+  return { ...settings, engine: 'etcd', witness: false, register, spares: null };
 }
 
 export function settingsOf(seed: number, sabotage: Sabotage = 'none', engine: EngineName = 'embedded'): Settings {
@@ -86,11 +107,12 @@ export function settingsOf(seed: number, sabotage: Sabotage = 'none', engine: En
 function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
   const prng = new Prng(seed);
   const servers = prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5, 5]);
+  const spares = sparesOf(seed, sabotage);
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
   if (sabotage === 'vote-unsaved') {
-    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, ...CRASHES_AT_VOTES };
+    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, spares: null, ...CRASHES_AT_VOTES };
   }
   return {
     seed,
@@ -114,7 +136,8 @@ function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
     slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
-    release: releaseOf(seed, sabotage),
+    release: spares === null ? releaseOf(seed, sabotage) : null,
+    spares,
   };
 }
 
@@ -125,6 +148,7 @@ export function describeSettings(settings: Settings): string {
     `${servers} servers${witness ? ' and a witness' : ''}`,
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
+    ...(settings.spares === null ? [] : [`${settings.spares} spares`]),
     ...(release === null ? [] : [`upgrades from release ${release}`]),
     ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
   ].join(', ');
