@@ -5,24 +5,26 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
+import { ask } from '../../src/cli/admin-client.js';
 import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { SERVER_INTERFACE, serverAddress } from '../../src/lab/layout.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
+import { ADMIN_PATH } from '../../src/ports/admin.js';
 import type { ServersReport, StatusReport } from '../../src/ports/status.js';
 import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { SKIP, assertNoPanics, withLab } from './pool.js';
 
-const CLIENTS = 6;
+const CLIENTS = 4;
 /** A view, or two, on a busy machine. */
 const CHANGE_MILLIS_MAX = 5_000;
 
 async function statusOf(place: ServerPlace): Promise<StatusReport> {
-  return JSON.parse(await smbpool(place, 'status', '--seconds', '0', '--json')) as StatusReport;
+  return ask<StatusReport>(place.adminSocket, ADMIN_PATH.status);
 }
 
 const lostLeases = async (place: ServerPlace): Promise<number> => (await statusOf(place)).counters['lease.lost'] ?? 0;

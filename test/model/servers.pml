@@ -149,20 +149,9 @@ active [SERVERS] proctype server() {
 #endif
   /* one server more, or less */
   :: atomic { role[me] == LEADER && proposal[me] != NO_EPOCH && proposal[me] < FIRST_OF(term[me] + 1) - 1 &&
-#ifndef PROPOSAL_OPEN
-              agreed[proposal[me]] &&
-#endif
-              true ->
+              agreed[proposal[me]] ->
        select (other : 0 .. 3);
        next = counted[proposal[me]] ^ BIT(other);
-#ifdef TWO_AT_ONCE
-       i = (other + 1) % SERVERS;
-       if
-       :: i != me -> next = next ^ BIT(i)
-       :: true
-       fi;
-       i = 0;
-#endif
        if
        :: other != me && next != 0 -> propose(proposal[me] + 1, next)
        :: else
@@ -193,9 +182,7 @@ active [SERVERS] proctype server() {
 #ifdef MAJORITY_OF_THE_FILE
               MAJORITY(FIRST, answers[me])
 #else
-              MAJORITY(counted[proposal[me]], answers[me])
-#endif
-              ->
+              MAJORITY(counted[proposal[me]], answers[me]) ->
        agreed[proposal[me]] = true;
        checkAgreed(proposal[me]) }
   /* a crash, or a lead that ends */

@@ -1,4 +1,5 @@
 /** Bugs planted in the membership, which the checker must find: each undoes one rule that safety or liveness needs. */
+import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';
 import { names } from '../../../src/core/membership/composition.js';
 import type { ServerList, ServerLists } from '../../../src/core/membership/configuration.js';
@@ -80,8 +81,6 @@ export function plant(engine: object, sabotage: Sabotage): void {
     case 'authority-of-the-file':
     case 'forgets-the-servers':
     case 'two-servers-at-once':
-    case 'changes-before-its-own-view':
-    case 'joining-count':
       return plantInServers(engine, sabotage);
     default:
       plantInLeader(engine, sabotage === 'no-lease-wait');
@@ -114,8 +113,7 @@ function plantInVersions(
 function plantInServers(
   engine: object,
   sabotage:
-    | 'majority-of-the-file' | 'authority-of-the-file' | 'forgets-the-servers' | 'two-servers-at-once'
-    | 'changes-before-its-own-view' | 'joining-count',
+    'majority-of-the-file' | 'authority-of-the-file' | 'forgets-the-servers' | 'two-servers-at-once',
 ): void {
   const lists = partOf(engine, 'lists') as ServerLists;
   const file = (): Configuration => lists.of(undefined)!.configuration;
@@ -141,24 +139,14 @@ function plantInServers(
       case 'two-servers-at-once':
         Reflect.set(leading, 'nextServers', (...of: unknown[]) => {
           const next = nextServers(...of);
-          const node = next?.configuration.counted.find((other) => other !== Reflect.get(engine, 'leader'));
+          const { members } = of[1] as { members: readonly { node: NodeId }[] };
+          const isMember = (other: NodeId): boolean => members.some(({ node: member }) => member === other);
+          const node = next?.configuration.counted.find((other) => !isMember(other));
           if (next === null || node === undefined) return next;
           const { configuration, servers } = left(next, node);
           return { configuration: { ...configuration, number: next.configuration.number }, servers };
         });
         return;
-      case 'changes-before-its-own-view':
-        Reflect.set(leading, 'nextServers', (...of: unknown[]) => {
-          const agreed: unknown = Reflect.get(leading, 'agreed');
-          const isFirst = Reflect.get(leading, 'proposal') === null;
-          if (isFirst) Reflect.set(leading, 'agreed', of[0]);
-          const next = nextServers(...of);
-          Reflect.set(leading, 'agreed', agreed);
-          return next;
-        });
-        return;
-      case 'joining-count':
-        Reflect.set(leading, 'counts', () => true);
     }
   });
 }

@@ -28,8 +28,6 @@ export const SABOTAGES = [
   'authority-of-the-file',
   'forgets-the-servers',
   'two-servers-at-once',
-  'changes-before-its-own-view',
-  'joining-count',
   // of the engine etcd
   'no-challenge-wait',
   'challenge-ignored',
@@ -69,7 +67,6 @@ const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'pr
 
 const OF_SERVERS = new Set<Sabotage>([
   'majority-of-the-file', 'authority-of-the-file', 'forgets-the-servers', 'two-servers-at-once',
-  'changes-before-its-own-view', 'joining-count',
 ]);
 
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
