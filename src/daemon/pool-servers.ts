@@ -66,7 +66,7 @@ export function placeOf(config: Config, server: ConfiguredServer): ServerPlace |
   return {
     member: { ...memberOf(described, config), entry: entryOf(described) },
     ways: kind === 'udp'
-      ? ways.map(({ peers }) => peers[0] ?? null)
+      ? ways.map(({ peers: [peer] }) => (peer === undefined ? null : { address: peer.address, port: peer.port }))
       : ways.map(({ peers }) => (peers.length === 0 ? null : { address: '', port: 0 })),
   };
 }

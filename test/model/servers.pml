@@ -179,9 +179,6 @@ active [SERVERS] proctype server() {
        fi;
        other = 0 }
   :: atomic { role[me] == LEADER && proposal[me] != NO_EPOCH && !agreed[proposal[me]] &&
-#ifdef MAJORITY_OF_THE_FILE
-              MAJORITY(FIRST, answers[me])
-#else
               MAJORITY(counted[proposal[me]], answers[me]) ->
        agreed[proposal[me]] = true;
        checkAgreed(proposal[me]) }
