@@ -71,8 +71,9 @@ export class Daemon {
       source: {
         status: () => {
           const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
-          const sources = { config: pool.config, file: config, agreed: pool.agreed, node: host.status(), version: release, realtime: priority.status() };
-          return reportStatus({ ...sources, uptimeMicros });
+          const servers = { config: pool.config, file: config, agreed: pool.agreed };
+          const sources = { node: host.status(), version: release, realtime: priority.status() };
+          return reportStatus({ ...servers, ...sources, uptimeMicros });
         },
         failovers: () => ({
           self: config.self.id,
@@ -165,7 +166,8 @@ class PoolServers {
     if (difference === this.told) return;
     this.told = difference;
     const remedy = 'smbpool status says what to write there; until then the pool goes by what its servers agreed on';
-    if (difference !== null) this.log.log('warn', 'the file names other servers than the pool has', { difference, remedy });
+    if (difference === null) return;
+    this.log.log('warn', 'the file names other servers than the pool has', { difference, remedy });
   }
 
   /** @throws WishError (rejects) when it is refused. */

@@ -164,14 +164,14 @@ export function refusalText(
     case 'last':
       return `${name} is the last server that can lead, so it cannot be taken out: stop smbpoold, and the pool is gone`;
     case 'majority':
-      return `without ${name} a majority of the servers must be heard, and ${others} ${about.length === 1 ? 'is' : 'are'} `
-        + 'not: start smbpoold there first, or take that one out instead';
+      return `without ${name} a majority of the servers must be heard, and ${others} `
+        + `${about.length === 1 ? 'is' : 'are'} not: start smbpoold there first, or take that one out instead`;
     case 'accounts':
       return `not every server that is here has all changes of accounts and registry yet, so ${name} is still needed: `
         + 'see smbpool status for servers that are away, and ask again';
     case 'engine':
-      return 'with membership.engine etcd the servers are those of the configuration files: stop smbpoold on all '
-        + `servers, ${what === 'join' ? 'add the server to' : 'take the server out of'} the files, and start them again`;
+      return 'with membership.engine etcd the servers are those of the configuration files: stop all of smbpoold, '
+        + `${what === 'join' ? 'add the server to' : 'take the server out of'} the files, and start them again`;
     case 'late':
       return 'nobody that leads the pool answered within 10 s: smbpool status says what is wrong. It may still be done';
   }

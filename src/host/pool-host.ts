@@ -108,7 +108,7 @@ export interface HostOptions {
   log: Log;
   /** What is written of a server, in words that the host understands; null: nothing that can be used. */
   placeOf?(server: ConfiguredServer): ServerPlace | null;
-  /** The pool's servers, as agreed; at the start if they ever were changed in the running pool, and when they change. */
+  /** The pool's servers, as agreed: at the start if they ever were changed in the running pool, and at each change. */
   onServers?(configuration: Configuration, servers: readonly ConfiguredServer[]): void;
   /** Something happened that the administrator's own programs may want to know. */
   onEvent?(event: HookEvent, fields: Record<string, string>): void;

@@ -18,7 +18,7 @@ export const NODE_PAGE_NAME = 'node.page';
  * AddressReport of each public address, `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace`
  * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a
  * line, until the reader leaves. A POST to `/drain?server=&draining=` (true or false) drains a server or ends that.
- * A POST to `/join?name=&id=&role=&address=&interface=&address2=&interface2=` (all but name and address may be absent) or
+ * A POST to `/join?name=&id=&role=&address=&interface=&address2=&interface2=` (name and address must be there) or to
  * `/leave?server=` changes the pool's servers, and answers a ServersReport when that is agreed.
  * Anything else, and every refusal, answers an AdminError.
  */

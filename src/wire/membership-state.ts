@@ -81,7 +81,8 @@ export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const servers = readServers(reader, hasConfiguration ? readServer : readNodeAndRole);
   const hasView = reader.u8();
   if (hasView > 1) throw new DecodeError('state-accepted');
-  const accepted = hasView === 1 ? readView(reader, { hasProtocol: version !== VERSION_WITHOUT_PROTOCOL, hasConfiguration }) : null;
+  const layout = { hasProtocol: version !== VERSION_WITHOUT_PROTOCOL, hasConfiguration };
+  const accepted = hasView === 1 ? readView(reader, layout) : null;
   reader.end();
   return { term, votedFor: votedFor === NOBODY ? null : nodeId(votedFor), accepted, servers };
 }

@@ -174,7 +174,8 @@ test('what the command line prints', () => {
   const agreed = agreedWith(withGamma);
   assert.equal(describeJoin('gamma', reportChange(config, agreed)), [
     'gamma is in the pool as number 2; it counts in majorities as soon as it is heard.',
-    'Write this into the configuration file of all 3 servers, then start smbpoold on gamma. The others need no restart.',
+    'Write this into the configuration file of all 3 servers, then start smbpoold on gamma. The others need no '
+      + 'restart.',
     '',
     'servers:',
     '  - { id: 0, name: alpha, address: 10.0.0.1 }',

@@ -12,7 +12,8 @@ import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
-  CHANGE_FORGOTTEN_MICROS, FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, UNHEARD_AFTER_MICROS,
+  CHANGE_FORGOTTEN_MICROS, FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES,
+  UNHEARD_AFTER_MICROS,
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext } from './port.js';
@@ -541,6 +542,7 @@ export function isDone({ what, number, server }: ServersChange, { configuration,
 }
 
 function isSameChange(a: ServersChange, b: ServersChange): boolean {
-  const isSameServer = a.server.node === b.server.node && a.server.role === b.server.role;
-  return isSameServer && a.what === b.what && a.number === b.number && (a.server.entry ?? '') === (b.server.entry ?? '');
+  const isSameServer = a.server.node === b.server.node && a.server.role === b.server.role
+    && (a.server.entry ?? '') === (b.server.entry ?? '');
+  return isSameServer && a.what === b.what && a.number === b.number;
 }

@@ -150,8 +150,8 @@ export class Membership implements MembershipEngine {
   }
 
   /**
-   * A server that we do not know: either we are none of its pool any more, or it is none of ours. Those that ask are told
-   * the newest agreed view that we know; one that leads us, and whose view has both of us, is one of ours.
+   * A server that we do not know: either we are none of its pool any more, or it is none of ours. Those that ask are
+   * told the newest agreed view that we know; one that leads us, and whose view has both of us, is one of ours.
    */
   private onStranger(run: Run, message: MembershipMessage): Peer | null {
     switch (message.kind) {

@@ -46,8 +46,8 @@ export interface MembershipEvents {
   /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */
   proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
   /**
-   * The pool's servers are these from here on; ours are not among them when we were taken out. Told when they change, not
-   * at the start.
+   * The pool's servers are these from here on; we are not among them when we were taken out. Told when they change,
+   * not at the start.
    */
   servers?(list: ServerList): void;
   /** The answer to changeServers. */

@@ -61,7 +61,9 @@ export class ServersChecker {
       (node) => after.counted.includes(node) !== before.counted.includes(node),
     );
     if (step < 0) this.fail('configuration-never-lost', `${after.number} follows ${before.number}`);
-    else if (step > 1 || changed.length > 1) this.fail('one-server-at-a-time', `${changed.join()} from ${before.number}`);
+    else if (step > 1 || changed.length > 1) {
+      this.fail('one-server-at-a-time', `${changed.join()} from ${before.number}`);
+    }
   }
 
   /** Somebody was told that the change is done. */
