@@ -89,7 +89,7 @@ async function takeOut(lab: Lab): Promise<void> {
   // when the leader goes, all are without a lease until there is another
   const lost = await Promise.all(staying.map(lostLeases));
   if (leader !== 2) assert.deepEqual(lost, before, 'nobody else was without a lease');
-  else assert.ok(lost.every((times, place) => times - before[place]! <= 1), `${lost} times without a lease`);
+  else assert.ok(lost.every((times, place) => times - before[place]! <= 1), `${lost.join()} times without a lease`);
 }
 
 /** Its daemon is started by somebody who does not know: it says what it is, and disturbs nobody. */

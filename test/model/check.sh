@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test/model/check.sh [full]: the models of views, servers and leases, checked exhaustively by spin; then the canaries: bugs
-# planted one at a time, each of which spin must find. Called by views.test.ts; README.md explains. Takes less than
+# test/model/check.sh [full]: the models of views, servers and leases, checked exhaustively by spin; then the canaries:
+# bugs planted one at a time, each of which spin must find. Called by views.test.ts; README.md explains. Takes less than
 # three minutes on two cores; with "full" also the larger bounds, some ten minutes and 2 GB more. Fails when a run finds
 # an error or is cut short (depth, memory, time), and when a canary is not found. Leaves the trails in dist/model.
 set -euo pipefail

@@ -102,7 +102,7 @@ test('the messages about servers travel whole', () => {
   }
   const many = Array.from({ length: 64 }, (_, node) => server(nodeId(node), 'x'.repeat(200)));
   const bytesOf = (content: MembershipContent): Uint8Array =>
-    encodeMembershipMessage({ ...content, ...at } as MembershipMessage);
+    encodeMembershipMessage({ ...content, ...at });
   const parts = serversMessages(1, many).map(bytesOf);
   assert.ok(parts.length > 8 && parts.every(({ length }) => length <= 1_428), 'each fits into a frame');
 });
