@@ -55,6 +55,7 @@ class EthernetSocket final : public FrameSocket {
   int fd() const noexcept override { return fd_.get(); }
   size_t FrameBytesMax() const noexcept override { return mtu_; }
   size_t ReceiveFramesMax() const noexcept override { return ring_frames_; }
+  Status SetPeer(uint16_t peer, const std::string& address, uint16_t port) noexcept override;
   uint8_t* SendBuffer(uint16_t peer) noexcept override;
   void Queue(uint16_t peer, size_t length) noexcept override;
   FlushResult Flush() noexcept override;
@@ -175,6 +176,13 @@ Status EthernetSocket::Open(const EthernetOptions& options) noexcept {
     messages_[i].msg_hdr.msg_iovlen = 1;
   }
   return Bind();
+}
+
+Status EthernetSocket::SetPeer(uint16_t peer, const std::string&, uint16_t) noexcept {
+  if (peer >= reachable_.size()) return Failed("use such a node id", EINVAL);
+  // where it is its first frame tells
+  reachable_[peer] = true;
+  return {};
 }
 
 uint8_t* EthernetSocket::SendBuffer(uint16_t peer) noexcept {

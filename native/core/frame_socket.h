@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "status.h"
+
 namespace smbpool {
 
 // Frames queued for one sendmmsg; more are sent in several calls. A turn rarely makes more than a few.
@@ -28,6 +30,8 @@ class FrameSocket {
   // How many frames can wait here unread before some are lost.
   virtual size_t ReceiveFramesMax() const noexcept = 0;
 
+  // The peer is on this network from here on; with UDP at this address, which replaces another.
+  virtual Status SetPeer(uint16_t peer, const std::string& address, uint16_t port) noexcept = 0;
   // Where to write the next frame to `peer` (FrameBytesMax bytes); null when the peer is not on this network.
   virtual uint8_t* SendBuffer(uint16_t peer) noexcept = 0;
   // Queues the frame written there.

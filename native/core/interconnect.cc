@@ -113,6 +113,11 @@ bool Interconnect::Arrived() const noexcept {
   return std::any_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.socket->Arrived(); });
 }
 
+Status Interconnect::SetPeer(size_t interface, uint16_t peer, const std::string& address, uint16_t port) noexcept {
+  if (interface >= ways_.size()) return Failed("use such an interface", EINVAL);
+  return ways_[interface].socket->SetPeer(peer, address, port);
+}
+
 void Interconnect::Send(uint32_t peer, const uint8_t* body, size_t length) noexcept {
   if (length > BodyBytesMax()) {
     counters_->Add(Counter::kFrameSendTooLong);

@@ -43,6 +43,8 @@ class Interconnect {
   // Whether a frame is there, as far as that can be told without a system call.
   bool Arrived() const noexcept;
 
+  // FrameSocket::SetPeer of this interface.
+  Status SetPeer(size_t interface, uint16_t peer, const std::string& address, uint16_t port) noexcept;
   // Queues a body; one that is for nobody, empty or too long is counted and dropped.
   void Send(uint32_t peer, const uint8_t* body, size_t length) noexcept;
   void Flush() noexcept;

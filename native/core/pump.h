@@ -61,6 +61,7 @@ class Pump {
 
   size_t Clients() const noexcept { return gate_ == nullptr ? 0 : gate_->clients(); }
   // Null without frames.
+  Interconnect* interconnect() noexcept { return interconnect_.get(); }
   const Interconnect* interconnect() const noexcept { return interconnect_.get(); }
   // Null without a ring.
   RingPort* ring() noexcept { return ring_.get(); }

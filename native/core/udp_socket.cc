@@ -61,6 +61,7 @@ class UdpSocket final : public FrameSocket {
   int fd() const noexcept override { return fd_.get(); }
   size_t FrameBytesMax() const noexcept override { return bytes_max_; }
   size_t ReceiveFramesMax() const noexcept override { return receive_frames_max_; }
+  Status SetPeer(uint16_t peer, const std::string& address, uint16_t port) noexcept override;
   uint8_t* SendBuffer(uint16_t peer) noexcept override;
   void Queue(uint16_t peer, size_t length) noexcept override;
   FlushResult Flush() noexcept override;
@@ -85,6 +86,7 @@ class UdpSocket final : public FrameSocket {
   Counters* counters_;
   UniqueFd fd_;
   std::string text_;
+  sa_family_t family_ = AF_UNSPEC;
   size_t bytes_max_ = 0;
   size_t receive_frames_max_ = 0;
   std::array<Peer, kNodesMax> peers_;
@@ -141,12 +143,10 @@ Status UdpSocket::Open(const UdpOptions& options) noexcept {
   socklen_t own_length = 0;
   if (!ParseEndpoint(options.own, &own, &own_length)) return Failed("read own address", EINVAL);
   text_ = options.own.address + ":" + std::to_string(options.own.port);
+  family_ = own.ss_family;
   for (const UdpEndpoint& endpoint : options.peers) {
-    if (endpoint.id >= peers_.size()) return Failed("use such a node id", EINVAL);
-    Peer& peer = peers_[endpoint.id];
-    if (!ParseEndpoint(endpoint, &peer.address, &peer.length)) return Failed("read address of peer", EINVAL);
-    if (peer.address.ss_family != own.ss_family) return Failed("mix IPv4 and IPv6 peers", EINVAL);
-    peer.text = endpoint.address + ":" + std::to_string(endpoint.port);
+    const Status status = SetPeer(endpoint.id, endpoint.address, endpoint.port);
+    if (!status.ok()) return status;
   }
   fd_ = UniqueFd(::socket(own.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd_.valid()) return Failed("open UDP socket");
@@ -154,6 +154,21 @@ Status UdpSocket::Open(const UdpOptions& options) noexcept {
   if (!status.ok()) return status;
   if (::bind(fd_.get(), reinterpret_cast<sockaddr*>(&own), own_length) != 0) return Failed("bind UDP socket");
   PrepareMessages();
+  return {};
+}
+
+Status UdpSocket::SetPeer(uint16_t id, const std::string& address, uint16_t port) noexcept {
+  if (id >= peers_.size()) return Failed("use such a node id", EINVAL);
+  Peer peer;
+  UdpEndpoint endpoint;
+  endpoint.address = address;
+  endpoint.port = port;
+  if (!ParseEndpoint(endpoint, &peer.address, &peer.length)) return Failed("read address of peer", EINVAL);
+  if (peer.address.ss_family != family_) return Failed("mix IPv4 and IPv6 peers", EINVAL);
+  peer.text = address + ":" + std::to_string(port);
+  // what is queued points to the address that it replaces
+  SendQueued();
+  peers_[id] = peer;
   return {};
 }
 

@@ -147,6 +147,7 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::TakeLarge>("takeLarge"),
                          InstanceMethod<&PumpObject::ReadCounters>("counters"),
                          InstanceMethod<&PumpObject::PeerStatus>("peer"),
+                         InstanceMethod<&PumpObject::SetPeer>("setPeer"),
                          InstanceMethod<&PumpObject::SetServing>("setServing"),
                          InstanceMethod<&PumpObject::Beat>("beat"),
                          InstanceMethod<&PumpObject::RecordError>("recordError"),
@@ -385,6 +386,22 @@ Napi::Value PumpObject::PeerStatus(const Napi::CallbackInfo& info) {
   }
   status.Set("interfaces", interfaces);
   return status;
+}
+
+// setPeer(id, interface, address, port): '' where the address means nothing
+Napi::Value PumpObject::SetPeer(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Interconnect* interconnect = Checked(info).interconnect();
+  const double id = std::clamp(NumberArgument(info, 0), 0.0, 65535.0);
+  const double way = std::clamp(NumberArgument(info, 1), 0.0, 65535.0);
+  const double port = std::clamp(NumberArgument(info, 3), 0.0, 65535.0);
+  if (!info[2].IsString()) throw CodeError(env, "ERR_INVALID_ARG_TYPE", "the address must be a string");
+  const std::string address = info[2].As<Napi::String>().Utf8Value();
+  if (interconnect == nullptr) return env.Undefined();
+  const Status status = interconnect->SetPeer(static_cast<size_t>(way), static_cast<uint16_t>(id), address,
+                                              static_cast<uint16_t>(port));
+  if (!status.ok()) throw StatusError(env, status, "(" + address + ")");
+  return env.Undefined();
 }
 
 // setServing(serving): the node page says whether this daemon takes part in its pool.

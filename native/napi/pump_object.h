@@ -36,6 +36,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value TakeLarge(const Napi::CallbackInfo& info);
   Napi::Value ReadCounters(const Napi::CallbackInfo& info);
   Napi::Value PeerStatus(const Napi::CallbackInfo& info);
+  Napi::Value SetPeer(const Napi::CallbackInfo& info);
   Napi::Value SetServing(const Napi::CallbackInfo& info);
   Napi::Value Beat(const Napi::CallbackInfo& info);
   Napi::Value RecordError(const Napi::CallbackInfo& info);

@@ -83,11 +83,16 @@ export async function ask<T>(
 }
 
 /**
- * One POST: has the daemon do something.
+ * One POST: has the daemon do something, for so long at most; the answer's JSON.
  * @throws CommandError as ask does.
  */
-export async function tell(socket: string, path: string, query: Record<string, string>): Promise<void> {
-  await answered(socket, await get(socket, path, query, undefined, 'POST'));
+export async function tell<T>(
+  socket: string,
+  path: string,
+  query: Record<string, string>,
+  timeoutMs = ANSWER_TIMEOUT_MS,
+): Promise<T> {
+  return answered(socket, await get(socket, path, query, undefined, { method: 'POST', timeoutMs }));
 }
 
 async function answered<T>(socket: string, response: IncomingMessage): Promise<T> {
@@ -137,14 +142,14 @@ function get(
   path: string,
   query: Record<string, string>,
   signal?: AbortSignal,
-  method = 'GET',
+  { method = 'GET', timeoutMs = ANSWER_TIMEOUT_MS } = {},
 ): Promise<IncomingMessage> {
   const search = new URLSearchParams(query).toString();
   const options: RequestOptions = {
     socketPath: socket,
     method,
     path: search === '' ? path : `${path}?${search}`,
-    timeout: ANSWER_TIMEOUT_MS,
+    timeout: timeoutMs,
     signal,
   };
   return new Promise((resolve, reject) => {

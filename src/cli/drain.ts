@@ -51,7 +51,7 @@ export function registerDrain(program: Command): void {
  * The sentence for the end of the wait.
  * @throws CommandError when clients or addresses remain.
  */
-async function waitUntilEmpty(socket: string, name: string, seconds: number): Promise<string> {
+export async function waitUntilEmpty(socket: string, name: string, seconds: number): Promise<string> {
   const until = performance.now() + seconds * 1000;
   for (;;) {
     const { servers } = await ask<StatusReport>(socket, ADMIN_PATH.status);

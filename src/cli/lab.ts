@@ -71,6 +71,10 @@ export function registerLab(program: Command): void {
     .option('--root <dir>', 'of a lab other than the one that is up')
     .option('--wipe', 'remove the files too')
     .action(down);
+  lab
+    .command('add')
+    .description('one server more for the lab that is up; have the pool take it in first, with smbpool join')
+    .action(add);
   lab.command('status').description('what runs').option('--json', 'as JSON').action(status);
   lab
     .command('exec')
@@ -160,6 +164,14 @@ async function down(flags: { root?: string; wipe?: true }): Promise<void> {
   } else {
     say('there is no lab up');
   }
+}
+
+async function add(): Promise<void> {
+  requireRoot();
+  const lab = Lab.current();
+  if (!lab) throw new LabError('there is no lab up; "npx smbpool lab up" makes one');
+  const place = await lab.add();
+  say(`${place.name} serves //${place.address}/pool`);
 }
 
 async function status(flags: { json?: true }): Promise<void> {

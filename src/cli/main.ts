@@ -12,6 +12,7 @@ import { registerKeygen } from './keygen.js';
 import { registerLab } from './lab.js';
 import { registerPage } from './page.js';
 import { registerRecord } from './record.js';
+import { registerServers } from './servers.js';
 import { registerStatus } from './status.js';
 import { registerTop } from './top.js';
 import { registerTrace } from './trace.js';
@@ -33,6 +34,7 @@ registerTrace(program);
 registerTop(program);
 registerIp(program);
 registerDrain(program);
+registerServers(program);
 registerKeygen(program);
 registerLab(program);
 

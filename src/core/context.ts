@@ -11,9 +11,9 @@ export type SendMode = 'wait' | 'drop' | 'met' | 'ride';
 
 export interface CoreContext {
   readonly self: NodeId;
-  /** The configured servers, ascending, ourselves included. */
+  /** The pool's servers, ascending, ourselves included. They may change. */
   readonly servers: readonly NodeId[];
-  /** Those of them that keep databases, ascending: all but witnesses. */
+  /** Those that keep databases and count, ascending: not witnesses, nor who is just joining. Of the installed view. */
   readonly fileServers: readonly NodeId[];
   /** The members of the view that we installed, ascending, ourselves included; none before the first view. */
   readonly members: readonly NodeId[];

@@ -6,6 +6,9 @@
 import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey, Turn } from '../base/ids.js';
 import type { View } from './views.js';
 import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from '../wire/locks.js';
+import type { ChangeResult } from './membership/port.js';
+import type { Configuration, ConfiguredServer } from '../wire/membership-configuration.js';
+import type { ServersChange } from '../wire/membership-messages.js';
 import type { SavedMembership } from '../wire/membership-state.js';
 import type { Connection } from '../wire/address-messages.js';
 
@@ -175,6 +178,10 @@ export type Effect =
   | ({ kind: 'address-release' } & AddressPlace)
   /** Keep on disk whether a person drains this server; answered by 'drain-saved' with the same token. */
   | { kind: 'drain-save'; token: number; draining: boolean }
+  /** The pool's servers are these from here on; `servers` has the former ones, too. */
+  | { kind: 'servers'; configuration: Configuration; servers: readonly ConfiguredServer[] }
+  /** The answer to 'servers-change'. */
+  | { kind: 'servers-changed'; token: number; result: ChangeResult }
   /** The answer to a 'drain-query'; null: it was done. */
   | { kind: 'drain-answer'; token: number; error: string | null }
   /** Something that the administrator's own programs (hooks) may want to know; nothing waits for them. */
@@ -183,6 +190,12 @@ export type Effect =
 
 /** docs/decisions/health.md says what is told with each. */
 export type HookEvent = 'view' | 'address-taken' | 'address-released' | 'fit' | 'unfit' | 'draining';
+
+export interface DescribedServer {
+  node: NodeId;
+  name: string;
+  address: string;
+}
 
 /** What the host saw of a server that has two interfaces, as we have. */
 export interface PeerHeard {
@@ -286,6 +299,10 @@ export type Input =
   | { kind: 'health'; reasons: string[] }
   /** A person wants a server drained, or no more; answered by 'drain-answer'. The token is above 0. */
   | { kind: 'drain-query'; token: number; server: NodeId; draining: boolean }
+  /** A person wants another list of servers; answered by 'servers-changed' with the same token. */
+  | { kind: 'servers-change'; token: number; change: ServersChange }
+  /** What people call servers, and where they are: of those that were not known at the start, or have changed. */
+  | { kind: 'servers-described'; servers: readonly DescribedServer[] }
   /** The answer to 'drain-save', `error`: it was not done; with token 0 what is on disk when the host starts. */
   | { kind: 'drain-saved'; token: number; draining: boolean; error: string | null }
   /** This run is to end in order; answered by 'left', unless the others cannot be told. */

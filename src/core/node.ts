@@ -8,7 +8,7 @@ import { epoch as toEpoch } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
-import type { AddressPlace, Effect, Input, KeptInput, LogLevel, Micros } from './effects.js';
+import type { AddressPlace, DescribedServer, Effect, Input, KeptInput, LogLevel, Micros } from './effects.js';
 import { Gate } from './gate/gate.js';
 import type { AddressesForGate } from './gate/ports.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
@@ -21,8 +21,10 @@ import type { DatabaseStatus } from './records/records.js';
 import { HOLD_MICROS, Records } from './records/records.js';
 import { EtcdMembership } from './membership/etcd.js';
 import { Membership } from './membership/membership.js';
+import type { ServerList } from './membership/configuration.js';
+import { fileServersIn, presentIn } from './membership/configuration.js';
 import type {
-  EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
+  ChangeResult, EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
 } from './membership/port.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
@@ -46,6 +48,7 @@ import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record
 import {
   GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN, GATE_MESSAGE_TYPE_OF_PROCESSES,
 } from '../wire/gate-messages.js';
+import type { ServersChange } from '../wire/membership-messages.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
@@ -149,8 +152,14 @@ export class PoolNode {
   private readonly witness: Witness;
   private readonly failovers: Failovers;
   private readonly incarnations = new Map<NodeId, Incarnation>();
-  private readonly servers: readonly NodeId[];
-  private readonly fileServers: readonly NodeId[];
+  /** The pool's, ascending; members that are being taken out are still among them. */
+  private servers: readonly NodeId[];
+  /** Of the view that we installed. */
+  private fileServers: readonly NodeId[];
+  private readonly names: Map<NodeId, string>;
+  private readonly addressesOfServers: Map<NodeId, string>;
+  /** The token of the person's wish for other servers that is under way; null: none is. */
+  private serversToken: number | null = null;
   private readonly announcement: Announcement;
   private view: View | null = null;
   /** The nodes of the view, ascending. */
@@ -171,6 +180,8 @@ export class PoolNode {
     this.resumes = options.resumes !== undefined;
     this.announcement = options.announcement ?? { speaks: PROTOCOL, release: '' };
     this.servers = [...options.servers].sort((a, b) => a - b);
+    this.names = new Map(options.names);
+    this.addressesOfServers = new Map(options.gate.addresses);
     const isWitness = (server: NodeId): boolean =>
       options.membership?.servers.some(({ node, role }) => node === server && role === 'witness') ?? false;
     this.fileServers = this.servers.filter((server) => !isWitness(server));
@@ -206,7 +217,8 @@ export class PoolNode {
     this.fitness = new Fitness(context, nameOf, {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
     });
-    const { gate, incarnation } = options;
+    const { incarnation } = options;
+    const gate = { ...options.gate, addresses: this.addressesOfServers };
     const connections = this.connectionsForGate();
     this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, connections, this.resumes);
     this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
@@ -402,6 +414,10 @@ export class PoolNode {
         return this.addresses?.onDone(input.address, input.what, input);
       case 'health':
         return this.fitness.setReasons(input.reasons);
+      case 'servers-change':
+        return this.changeServers(input.token, input.change);
+      case 'servers-described':
+        return this.describeServers(input.servers);
       case 'drain-query':
         return this.fitness.onQuery(input.token, input.server, input.draining);
       case 'drain-saved':
@@ -524,6 +540,7 @@ export class PoolNode {
       this.log('warn', 'servers-lost', { why: `out of the pool: server ${left.join(', ')}`, remedy });
     }
     this.count('view.installed', 1);
+    this.fileServers = this.fileServersOf(view);
     this.failovers.installed(view, changed);
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
@@ -536,6 +553,58 @@ export class PoolNode {
     for (const peer of [...left, ...resumed]) this.witness.peerDown(peer);
     this.records.install(view, changed);
     this.effects.push({ kind: 'event', event: 'view', fields: this.viewFields(view, left, joined) });
+    this.setServers();
+  }
+
+  // --- the pool's servers
+
+  private fileServersOf(view: View): readonly NodeId[] {
+    return view.configuration === undefined ? this.fileServers : fileServersIn(view.configuration);
+  }
+
+  /** As accepted. Who is taken out stays until a view without it is installed. */
+  private setServers(): void {
+    const { self } = this.options;
+    const configuration = this.membership?.serverList().configuration;
+    if (configuration === undefined || configuration.number === 0) return;
+    const servers = new Set([...presentIn(configuration), ...this.members, self]);
+    const ascending = [...servers].sort((a, b) => a - b);
+    if (ascending.join() === this.servers.join()) return;
+    this.servers = ascending;
+    this.gate.serversChanged();
+    this.links.setPeers(ascending.filter((server) => server !== self));
+  }
+
+  /** The membership accepted other servers. */
+  private serversChanged({ configuration, servers }: ServerList): void {
+    this.setServers();
+    this.log('info', 'servers', {
+      configuration: configuration.number, counted: configuration.counted, joining: configuration.joining,
+    });
+    this.effects.push({ kind: 'servers', configuration, servers });
+  }
+
+  private describeServers(servers: readonly DescribedServer[]): void {
+    for (const { node, name, address } of servers) {
+      this.names.set(node, name);
+      this.addressesOfServers.set(node, address);
+    }
+  }
+
+  private changeServers(token: number, change: ServersChange): void {
+    const isBusy = this.serversToken !== null;
+    if (this.membership === null || isBusy) {
+      const why = isBusy ? 'busy' : 'engine';
+      return void this.effects.push({ kind: 'servers-changed', token, result: { why, about: [] } });
+    }
+    this.serversToken = token;
+    this.membership.changeServers(change);
+  }
+
+  private changeAnswered(result: ChangeResult): void {
+    if (this.serversToken === null) return;
+    this.effects.push({ kind: 'servers-changed', token: this.serversToken, result });
+    this.serversToken = null;
   }
 
   private viewFields(view: View, left: readonly NodeId[], joined: readonly NodeId[]): Record<string, string> {
@@ -547,12 +616,18 @@ export class PoolNode {
 
   /** What people call the server. */
   private nameOf(server: NodeId): string {
-    return this.options.names?.get(server) ?? `server ${server}`;
+    return this.names.get(server) ?? `server ${server}`;
   }
 
   /** The others have agreed on a view without us: they have taken over, or will. */
   private left(view: View): void {
     if (this.isLeaving) return void this.effects.push({ kind: 'left' });
+    const { configuration } = view;
+    if (configuration !== undefined && !presentIn(configuration).includes(this.options.self)) {
+      const why = 'this server was taken out of the pool with smbpool leave';
+      const how = 'stop smbpoold and smbd here; to take it in again: smbpool join, on a server of the pool';
+      return void this.effects.push({ kind: 'start-anew', reason: why, remedy: how });
+    }
     const reason = `the pool agreed on view ${view.epoch} without this run of smbpoold`;
     const remedy = 'systemd starts the daemon again, and it joins; why the others did not hear it '
       + 'is told there by smbpool failovers';
@@ -691,6 +766,9 @@ export class PoolNode {
       removed: (view) => this.left(view),
       suspects: (reasons) => this.failovers.suspects(reasons),
       proposed: (view, leaseOver) => this.failovers.proposed(view, leaseOver),
+      servers: (list) => this.serversChanged(list),
+      changeAnswered: (result) => this.changeAnswered(result),
+      isSettled: () => this.persistent.isSettled(),
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
     };
     const Engine = membership.engine === 'etcd' ? EtcdMembership : Membership;
@@ -701,10 +779,16 @@ export class PoolNode {
     const { self } = this.options;
     const view = (): View | null => this.view;
     const members = (): readonly NodeId[] => this.members;
+    const servers = (): readonly NodeId[] => this.servers;
+    const fileServers = (): readonly NodeId[] => this.fileServers;
     return {
       self,
-      servers: this.servers,
-      fileServers: this.fileServers,
+      get servers() {
+        return servers();
+      },
+      get fileServers() {
+        return fileServers();
+      },
       get epoch() {
         return view()?.epoch ?? toEpoch(0);
       },

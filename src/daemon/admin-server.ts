@@ -8,7 +8,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { ADMIN_PATH, RECORD_KEY_BYTES_MAX } from '../ports/admin.js';
 import type { AdminError } from '../ports/admin.js';
 import type { LockWitness } from '../ports/lock-witness.js';
-import type { AddressReport, RecordReport, StatusReport } from '../ports/status.js';
+import type { AddressReport, RecordReport, ServersReport, StatusReport } from '../ports/status.js';
 import type { FailoversReport } from '../wire/failovers.js';
 import { StartError } from './errors.js';
 import { LockQueries, QueryRefused } from './lock-queries.js';
@@ -20,6 +20,9 @@ const CONNECTIONS_MAX = 32;
 const REQUEST_TIMEOUT_MS = 5_000;
 /** The record's home may be a server that is down: then the person is told so. */
 const RECORD_TIMEOUT_MS = 3_000;
+
+/** What is no question. */
+const CHANGES = new Set<string>([ADMIN_PATH.drain, ADMIN_PATH.join, ADMIN_PATH.leave]);
 
 /** What the socket shows. */
 export interface AdminSource {
@@ -37,6 +40,12 @@ export interface AdminSource {
    * @throws Error (rejects) with a sentence when there is no such server or it cannot do it.
    */
   drain?(server: string, draining: boolean): Promise<void>;
+  /**
+   * Takes a server into the pool, or out; resolves when that is agreed. Absent: it cannot be done here.
+   * @throws Error (rejects) with a sentence when it is refused.
+   */
+  join?(wish: Record<string, string>): Promise<ServersReport>;
+  leave?(server: string): Promise<ServersReport>;
 }
 
 export interface AdminServerOptions {
@@ -136,11 +145,14 @@ async function answerTo(
   const target = request.url ?? '/';
   if (!URL.canParse(target, 'http://localhost')) return refuse(400, 'what is asked for is not a path');
   const url = new URL(target, 'http://localhost');
-  const wanted = url.pathname === ADMIN_PATH.drain ? 'POST' : 'GET';
+  const wanted = CHANGES.has(url.pathname) ? 'POST' : 'GET';
   if (request.method !== wanted) return refuse(405, `${String(request.method)} is not served here; only ${wanted} is`);
   switch (url.pathname) {
     case ADMIN_PATH.drain:
       return answerDrain(url.searchParams, options.source);
+    case ADMIN_PATH.join:
+    case ADMIN_PATH.leave:
+      return answerServers(url, options.source);
     case ADMIN_PATH.status:
       return { status: 200, body: options.source.status() };
     case ADMIN_PATH.counters:
@@ -171,6 +183,20 @@ async function answerDrain(query: URLSearchParams, source: AdminSource): Promise
   try {
     await source.drain(query.get('server') ?? '', draining === 'true');
     return { status: 200, body: {} };
+  } catch (error) {
+    return refuse(502, (error as Error).message);
+  }
+}
+
+async function answerServers({ pathname, searchParams }: URL, source: AdminSource): Promise<Answer> {
+  const unable = refuse(404, 'this daemon cannot change the servers of the pool');
+  try {
+    if (pathname === ADMIN_PATH.leave) {
+      return source.leave === undefined ? unable
+        : { status: 200, body: await source.leave(searchParams.get('server') ?? '') };
+    }
+    return source.join === undefined ? unable
+      : { status: 200, body: await source.join(Object.fromEntries(searchParams)) };
   } catch (error) {
     return refuse(502, (error as Error).message);
   }

@@ -87,7 +87,8 @@ function interfaceName(example: string): z.ZodString {
   return text(INTERFACE_RULE, example, isName);
 }
 
-const server = block(`servers: [${SERVER_EXAMPLE}]`, {
+/** One of `servers`. */
+export const serverSchema = block(`servers: [${SERVER_EXAMPLE}]`, {
   id: whole(0, NODE_COUNT_MAX - 1, 'id: 0'),
   name: text(NAME_RULE, 'name: alpha', (value) => NAME.test(value)),
   interface: interfaceName('interface: eth1').optional(),
@@ -171,7 +172,7 @@ export const configSchema = block(POOL_EXAMPLE, {
   /** Which of `servers` this machine is; otherwise --server, otherwise the host name. */
   server: text(NAME_RULE, 'server: alpha', (value) => NAME.test(value)).optional(),
   servers: z
-    .array(server, { error: SERVERS_ADVICE })
+    .array(serverSchema, { error: SERVERS_ADVICE })
     .min(1, { error: SERVERS_ADVICE })
     .max(NODE_COUNT_MAX, { error: SERVERS_ADVICE }),
   /** Addresses that clients connect to, served by one of the servers each: docs/decisions/public-addresses.md. */

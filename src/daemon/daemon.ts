@@ -12,6 +12,8 @@ import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import { version } from '../ports/version.js';
+import type { ServersReport } from '../ports/status.js';
+import type { ServersChange } from '../wire/membership-messages.js';
 import { rangeText } from '../wire/protocol-version.js';
 import { announcementOf } from './announcement.js';
 import { AdminServer } from './admin-server.js';
@@ -30,6 +32,10 @@ import { LoopPriority, thisProcess } from './loop-priority.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
 import { installedSamba } from './samba-release.js';
+import type { AgreedServers } from './pool-servers.js';
+import {
+  WishError, differenceText, entryOf, joinChange, leaveChange, placeOf, refusalText, reportChange, serverOf, serversNow,
+} from './pool-servers.js';
 import { reportAddresses, reportStatus } from './status-report.js';
 import { memberOf, transportOptions } from './ways.js';
 
@@ -57,32 +63,36 @@ export class Daemon {
     const health = new Health(config, log);
     const release = version();
     const announcement = announcementOf(release, config.protocolMax, process.env);
-    const host = await startHost({ ...hostOptions(config, poolKey, log, health), announcement });
+    const pool = new PoolServers(config, log);
+    const host = await startHost({ ...hostOptions(config, poolKey, log, health), announcement, ...pool.forHost() });
     const startedAt = process.hrtime.bigint();
     const admin = await AdminServer.start({
       path: config.adminSocket,
       source: {
         status: () => {
           const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
-          const sources = { config, node: host.status(), version: release, realtime: priority.status() };
-          return reportStatus({ ...sources, uptimeMicros });
+          const servers = { config: pool.config, file: config, agreed: pool.agreed };
+          const sources = { node: host.status(), version: release, realtime: priority.status() };
+          return reportStatus({ ...servers, ...sources, uptimeMicros });
         },
         failovers: () => ({
           self: config.self.id,
-          servers: config.servers.map(({ id, name }) => ({ id, name })),
+          servers: pool.config.servers.map(({ id, name }) => ({ id, name })),
           events: host.poolEvents(),
         }),
         describeRecord: (database, key) => host.describeRecord(database, key),
         witness: host,
-        addresses: () => reportAddresses(config, host.status(), host.addressStatus()),
-        drain: (name, draining) => host.drain(serverNamed(config, name), draining),
+        addresses: () => reportAddresses(pool.config, host.status(), host.addressStatus()),
+        drain: (name, draining) => host.drain(serverNamed(pool.config, name), draining),
+        join: (wish) => pool.change(host, joinChange(config, pool.agreed, wish)),
+        leave: (name) => pool.change(host, leaveChange(config, pool.agreed, name)),
       },
     });
     health.start(host);
-    const { self, pool, transport, servers } = config;
+    const { self, transport } = config;
     log.log('info', 'serving', {
-      version: release, speaks: rangeText(announcement.speaks), pool: pool.name, id: self.id,
-      servers: servers.length, transport: transport.kind,
+      version: release, speaks: rangeText(announcement.speaks), pool: config.pool.name, id: self.id,
+      servers: pool.config.servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
     return new Daemon(log, host, admin, priority, health, locks);
@@ -127,6 +137,49 @@ export class Daemon {
   }
 }
 
+/** The pool's servers while the daemon runs. */
+class PoolServers {
+  /** null: the membership was not asked yet, or nobody ever changed them. */
+  agreed: AgreedServers | null = null;
+  /** As the file says, with the servers that the pool has now. */
+  config: Config;
+  private told: string | null = null;
+
+  constructor(
+    private readonly file: Config,
+    private readonly log: DaemonLog,
+  ) {
+    this.config = file;
+  }
+
+  forHost(): Pick<HostOptions, 'placeOf' | 'onServers'> {
+    return {
+      placeOf: (server) => placeOf(this.file, server),
+      onServers: (configuration, servers) => this.changed({ configuration, servers }),
+    };
+  }
+
+  private changed(agreed: AgreedServers): void {
+    this.agreed = agreed;
+    this.config = { ...this.file, servers: serversNow(this.file, agreed) };
+    const difference = differenceText(this.file, agreed);
+    if (difference === this.told) return;
+    this.told = difference;
+    const remedy = 'smbpool status says what to write there; until then the pool goes by what its servers agreed on';
+    if (difference === null) return;
+    this.log.log('warn', 'the file names other servers than the pool has', { difference, remedy });
+  }
+
+  /** @throws WishError (rejects) when it is refused. */
+  async change(host: PoolHost, change: ServersChange): Promise<ServersReport> {
+    const result = await host.changeServers(change);
+    if (result === 'done') return reportChange(this.file, this.agreed);
+    const known = [...this.config.servers, ...[serverOf(change.server) ?? []].flat()];
+    const nameOf = (id: number): string => known.find((server) => server.id === id)?.name ?? `server ${id}`;
+    throw new WishError(refusalText(change, result, nameOf));
+  }
+}
+
 function warnOfConfiguration(config: Config, log: DaemonLog): void {
   const { directories, faults, file } = config;
   if (!isInMemory(directories.volatile)) {
@@ -146,7 +199,7 @@ function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog, health
   const samba = installedSamba();
   return {
     self: nodeId(self.id),
-    members: servers.map((server) => memberOf(server, config)),
+    members: servers.map((server) => ({ ...memberOf(server, config), entry: entryOf(server) })),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     ...engineOptions(membership),
     incarnation: nextIncarnation(directories.persistent, Date.now()),

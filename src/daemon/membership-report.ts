@@ -4,6 +4,7 @@
  */
 import type { NodeStatus } from '../core/node.js';
 import type { MembershipReport, ProblemReport, ServerStatus } from '../ports/status.js';
+import type { Configuration } from '../wire/membership-configuration.js';
 import { isWithin } from '../wire/protocol-version.js';
 import type { Config } from './config.js';
 
@@ -14,8 +15,9 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
   const own = node.membership;
   const view = own?.view ?? null;
   const isWitness = self.role === 'witness';
-  const configured = servers.length;
-  const heard = servers.filter(({ id }) => id === self.id || isHeard(silence(node, id), membership.leaseMs)).length;
+  const counted = countedServers(servers, own?.configuration);
+  const configured = counted.length;
+  const heard = counted.filter(({ id }) => id === self.id || isHeard(silence(node, id), membership.leaseMs)).length;
   const state = isWitness || node.leaseMicros === null ? 'none' : node.isFenced ? 'fenced' : 'valid';
   const engine = own?.engine ?? 'embedded';
   const register = own?.register ?? null;
@@ -34,7 +36,17 @@ export function reportMembership({ servers, self, membership }: PoolConfig, node
     leaderLonger: node.leads !== null && !node.leads.isExact,
     quorum: { configured, needed, present: heard },
     lease: { state, micros: state === 'none' ? null : node.leaseMicros },
+    ...(own === null || own.configuration.number === 0 ? {} : { configuration: own.configuration.number }),
   };
+}
+
+/** Those that make majorities: who has just joined does not. */
+function countedServers(
+  servers: PoolConfig['servers'],
+  configuration: Configuration | undefined,
+): PoolConfig['servers'] {
+  if (configuration === undefined || configuration.number === 0) return servers;
+  return servers.filter(({ id }) => configuration.counted.some((node) => node === id));
 }
 
 export function reportServers({ servers, self, membership }: PoolConfig, node: NodeStatus): ServerStatus[] {
@@ -49,7 +61,7 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const said = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id)?.fitness;
     const isUp = id === self.id || up.has(id);
     const fitness = fitnessWords(said);
-    const more = { ...interfacesOf(node, id), ...versionFields(node, id) };
+    const more = { ...interfacesOf(node, id), ...versionFields(node, id), ...countsField(node, id) };
     return { id, name, address, up: isUp, role, state, ...fitness, silentMicros, ...more };
   });
 }
@@ -61,6 +73,10 @@ function fitnessWords(said?: NodeStatus['fitness'][number]['fitness']): Required
   const { draining, reasons, clients, named } = said;
   const fitness = draining ? 'draining' : reasons.length === 0 ? 'fit' : 'unfit';
   return { fitness, reasons, clients: { connections: clients, named } };
+}
+
+function countsField({ membership }: NodeStatus, id: number): Pick<ServerStatus, 'counts'> {
+  return membership?.configuration.joining.some((one) => one === id) === true ? { counts: false } : {};
 }
 
 function interfacesOf({ interfaces }: NodeStatus, id: number): Pick<ServerStatus, 'interfaces'> {
@@ -98,7 +114,9 @@ export function problemsOf(
   { self, leaseMs }: { self: number; leaseMs: number },
 ): ProblemReport[] {
   const { configured, needed, present } = membership.quorum;
-  const silent = servers.filter(({ id, silentMicros }) => id !== self && !isHeard(silentMicros, leaseMs));
+  const silent = servers.filter(
+    ({ id, silentMicros, counts }) => id !== self && counts !== false && !isHeard(silentMicros, leaseMs),
+  );
   const names = list(silent.map(({ name }) => name));
   const areNot = `${names} ${silent.length === 1 ? 'is' : 'are'} not heard`;
   const there = silent.length === 1 ? `on ${names}` : 'there';

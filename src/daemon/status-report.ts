@@ -15,11 +15,18 @@ import type {
   WaitReport,
 } from '../ports/status.js';
 import type { Config } from './config.js';
+import type { AgreedServers } from './pool-servers.js';
+import { serversProblems } from './servers-report.js';
 import { versionProblems } from './version-report.js';
 import { interfaceProblems, problemsOf, reportMembership, reportServers } from './membership-report.js';
 
 export interface ReportSources {
+  /** With the servers that the pool has now. */
   config: Config;
+  /** As written; absent: the same. */
+  file?: Config;
+  /** Absent or null: nobody changed the servers since the files were written. */
+  agreed?: AgreedServers | null;
   node: NodeStatus;
   version: string;
   realtime: RealtimeReport;
@@ -27,7 +34,8 @@ export interface ReportSources {
   uptimeMicros: number;
 }
 
-export function reportStatus({ config, node, version, realtime, uptimeMicros }: ReportSources): StatusReport {
+export function reportStatus(sources: ReportSources): StatusReport {
+  const { config, agreed = null, node, version, realtime, uptimeMicros } = sources;
   const { pool, self, transport } = config;
   const servers = reportServers(config, node);
   const membership = reportMembership(config, node);
@@ -46,6 +54,7 @@ export function reportStatus({ config, node, version, realtime, uptimeMicros }: 
     servers,
     membership,
     problems: [
+      ...serversProblems(config, sources.file ?? config, agreed, node),
       ...problemsOf(membership, servers, view),
       ...versionProblems(membership, servers, view),
       ...interfaceProblems(node),

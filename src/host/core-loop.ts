@@ -3,6 +3,8 @@
  * operations right behind the input that caused them, then 'turn-end', which makes the frames. Called by PoolHost;
  * knows the outside only through ports, so tests drive it without a socket.
  */
+import type { ChangeResult } from '../core/membership/port.js';
+import type { Configuration, ConfiguredServer } from '../wire/membership-configuration.js';
 import { assert, unreachable } from '../base/assert.js';
 import type { Effect, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import type { Interconnect } from '../ports/interconnect.js';
@@ -46,6 +48,9 @@ export interface CoreLoopPorts {
   /** Keeps on disk whether this server drains; never rejects: null, or why it is not there. */
   saveDraining(draining: boolean): Promise<string | null>;
   drainAnswer(token: number, error: string | null): void;
+  /** The pool's servers changed. */
+  servers(configuration: Configuration, servers: readonly ConfiguredServer[]): void;
+  serversChanged(token: number, result: ChangeResult): void;
   /** For the administrator's own programs. */
   event(event: HookEvent, fields: Record<string, string>): void;
   /** The answer to the input 'leave'. */
@@ -212,6 +217,10 @@ export class CoreLoop {
         return this.saveDraining(effect);
       case 'drain-answer':
         return ports.drainAnswer(effect.token, effect.error);
+      case 'servers':
+        return ports.servers(effect.configuration, effect.servers);
+      case 'servers-changed':
+        return ports.serversChanged(effect.token, effect.result);
       case 'event':
         return ports.event(effect.event, effect.fields);
       case 'membership-save':

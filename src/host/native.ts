@@ -176,6 +176,8 @@ export interface NativePump {
    * last authentic one of that incarnation came, in microseconds of CLOCK_MONOTONIC, at most 50 ms too early; 0: none.
    */
   peer(id: number): { incarnation: number; interfaces: { address: string; heardAt: number }[] };
+  /** Frames to this peer go by this interface from here on; with UDP to that address, else the address is ''. */
+  setPeer(id: number, interface_: number, address: string, port: number): void;
   /** Whether the node page says that this server takes part in its pool. Without a ring: nothing. */
   setServing(serving: boolean): void;
   /** Into the node page: the time, and the core's counters. Without a ring, this and the next two do nothing. */

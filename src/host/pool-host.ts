@@ -5,7 +5,7 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Incarnation, NodeId } from '../base/ids.js';
-import { keyOf } from '../base/ids.js';
+import { NODE_COUNT_MAX, keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { AddressStatus } from '../core/addresses/addresses.js';
 import type { AddressPlace, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
@@ -19,7 +19,7 @@ import type { HotAnswer, LockFilter, LocksAnswer, TraceEvent, TraceFilter } from
 import { InterfaceAddresses } from './addresses.js';
 import { CoreLoop } from './core-loop.js';
 import { DrainFile } from './drain-file.js';
-import { PoolError } from './errors.js';
+import { PoolError, messageOf } from './errors.js';
 import type { EtcdOptions } from './etcd/register.js';
 import { EtcdRegister } from './etcd/register.js';
 import { FaultyInterconnect } from './faults.js';
@@ -28,12 +28,15 @@ import { FOREIGN_FRAMES, FOREIGN_LOOK_MS, ForeignFrames } from './foreign-frames
 import { loadNative } from './native.js';
 import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
 import type { Announcement } from '../wire/protocol-version.js';
+import type { ChangeResult } from '../core/membership/port.js';
+import type { Configuration, ConfiguredServer } from '../wire/membership-configuration.js';
+import type { ServersChange } from '../wire/membership-messages.js';
 import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
 import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
 import { TdbPersistentStore } from './persistent-store.js';
 import { Pump } from './pump.js';
-import type { RingOptions } from './pump.js';
+import type { PeerPlace, RingOptions } from './pump.js';
 import { clearVolatileDirectory, TdbRecordStore } from './record-store.js';
 import { wallClockOriginMicros } from './wall-clock.js';
 import { WitnessDesk } from './witness.js';
@@ -61,6 +64,15 @@ export interface PoolMember {
   role: ServerRole;
   /** What it calls its two interfaces; absent: it has one. */
   interfaces?: readonly [string, string];
+  /** What the other servers keep of it when they have to find it without a file; absent: servers cannot be changed. */
+  entry?: string;
+}
+
+/** A server of the pool, and by which of our ways frames reach it, where. */
+export interface ServerPlace {
+  member: PoolMember;
+  /** By way; null: that does not lead to it. */
+  ways: readonly (PeerPlace | null)[];
 }
 
 export interface HostOptions {
@@ -94,6 +106,10 @@ export interface HostOptions {
   /** For tests: what is done to the frames sent. */
   faults?: FaultOptions;
   log: Log;
+  /** What is written of a server, in words that the host understands; null: nothing that can be used. */
+  placeOf?(server: ConfiguredServer): ServerPlace | null;
+  /** The pool's servers, as agreed: at the start if they ever were changed in the running pool, and at each change. */
+  onServers?(configuration: Configuration, servers: readonly ConfiguredServer[]): void;
   /** Something happened that the administrator's own programs may want to know. */
   onEvent?(event: HookEvent, fields: Record<string, string>): void;
   /** This run must end and another follow; nothing is served any more. */
@@ -130,7 +146,10 @@ export class PoolHost implements LockWitness {
   private readonly drains = new Map<number, (error: string | null) => void>();
   private readonly now: () => Micros;
   /** Who has two interfaces, when we have. */
-  private readonly watchedPeers: readonly NodeId[];
+  private watchedPeers: readonly NodeId[];
+  /** The pool's servers now, ourselves included. */
+  private members: readonly PoolMember[];
+  private readonly changes = new Map<number, (result: ChangeResult) => void>();
   private nextLook: Micros = 0;
   private lastToken = 0;
   private stopped = false;
@@ -163,9 +182,10 @@ export class PoolHost implements LockWitness {
     const { now } = loadNative();
     this.now = now;
     this.persistent = persistent;
-    const { addresses = [], members, self } = options;
-    const hasTwo = members.filter(({ interfaces }) => interfaces !== undefined).map(({ id }) => id);
-    this.watchedPeers = hasTwo.includes(self) ? hasTwo.filter((id) => id !== self) : [];
+    const { addresses = [] } = options;
+    const agreed = saved?.accepted?.configuration;
+    this.members = agreed === undefined ? options.members : this.membersOf(agreed, saved!.servers);
+    this.watchedPeers = this.withTwoInterfaces();
     this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
     const { etcd, poolName } = options;
     this.register = etcd === undefined ? null : new EtcdRegister({ ...etcd, poolName });
@@ -173,6 +193,10 @@ export class PoolHost implements LockWitness {
     this.pump = this.openPump();
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
     this.node = this.makeNode(now, saved);
+    if (agreed !== undefined) {
+      this.setPeers(saved!.servers);
+      options.onServers?.(agreed, saved!.servers);
+    }
     this.page = new NodePageWriter(this.pump, (name) => this.node.counter(name));
     this.witness = new WitnessDesk({
       input: (input) => this.loop.inputOutsideTurn(input),
@@ -197,6 +221,8 @@ export class PoolHost implements LockWitness {
       saveMembership: (state) => membership.save(state),
       saveDraining: (draining) => drainFile.save(draining),
       drainAnswer: (token, error) => this.answerDrain(token, error),
+      servers: (configuration, servers) => this.serversChanged(configuration, servers),
+      serversChanged: (token, result) => this.answerChange(token, result),
       event: (event, fields) => options.onEvent?.(event, fields),
       left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
@@ -214,8 +240,10 @@ export class PoolHost implements LockWitness {
   }
 
   private openPump(): Pump {
-    const { self, members, incarnation, poolName, poolKey, transport, socketPath } = this.options;
-    const channel = { self, members: members.map(({ id }) => id), incarnation, poolName, poolKey };
+    const { self, incarnation, poolName, poolKey, transport, socketPath } = this.options;
+    // whoever has the pool's key may speak to us: the core knows which servers there are, and tells the others so
+    const all = Array.from({ length: NODE_COUNT_MAX }, (_, id) => id);
+    const channel = { self, members: all, incarnation, poolName, poolKey };
     const native: NativeTransport =
       transport.kind === 'udp' ? { ...transport, datagramBytesMax: DATAGRAM_BYTES_MAX } : transport;
     const ring = ringOptions(this.options);
@@ -245,7 +273,11 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
-    const { self, members, incarnation, samba, membership, addresses, announcement } = this.options;
+    const { members } = this;
+    const { self, incarnation, samba, membership, addresses, announcement } = this.options;
+    const configured = this.options.members.map(({ id, role, entry }): ConfiguredServer => {
+      return entry === undefined ? { node: id, role } : { node: id, role, entry };
+    });
     const engine = this.register === null ? 'embedded' : 'etcd';
     return new PoolNode({
       self,
@@ -253,7 +285,7 @@ export class PoolHost implements LockWitness {
       ...(announcement === undefined ? {} : { announcement }),
       servers: members.map(({ id }) => id),
       incarnation,
-      membership: { ...membership, engine, servers: members.map(({ id, role }) => ({ node: id, role })), saved },
+      membership: { ...membership, engine, servers: configured, saved },
       frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
       receiveFramesMax: this.interconnect.receiveFramesMax,
       names: new Map(members.map(({ id, name }) => [id, name])),
@@ -266,6 +298,70 @@ export class PoolHost implements LockWitness {
         ...(samba === undefined ? {} : { samba }),
       },
     });
+  }
+
+  // --- the pool's servers
+
+  /** Those that are in the pool; ourselves also when we are not. What cannot be used is as in our own file. */
+  private membersOf(configuration: Configuration, servers: readonly ConfiguredServer[]): PoolMember[] {
+    const present = new Set([...configuration.counted, ...configuration.joining, this.options.self]);
+    const known = servers.flatMap((server) => (present.has(server.node) ? (this.memberOf(server) ?? []) : []));
+    const own = this.options.members.filter(({ id }) => present.has(id) && !known.some((one) => one.id === id));
+    return [...known, ...own].sort((a, b) => a.id - b.id);
+  }
+
+  private memberOf(server: ConfiguredServer): PoolMember | undefined {
+    return this.options.placeOf?.(server)?.member;
+  }
+
+  private withTwoInterfaces(): NodeId[] {
+    const { self } = this.options;
+    const hasTwo = this.members.filter(({ interfaces }) => interfaces !== undefined).map(({ id }) => id);
+    return hasTwo.includes(self) ? hasTwo.filter((id) => id !== self) : [];
+  }
+
+  /** Former servers too: who was taken out and does not know it has to be told. */
+  private setPeers(servers: readonly ConfiguredServer[]): void {
+    for (const server of servers) {
+      if (server.node === this.options.self) continue;
+      const ways = this.options.placeOf?.(server)?.ways ?? [];
+      for (const [way, place] of ways.entries()) {
+        try {
+          if (place !== null) this.pump.setPeer(server.node, way, place);
+        } catch (error) {
+          const remedy = 'take it out with smbpool leave, and in again with an address of the same kind as the others';
+          const fields = { server: server.node, address: place?.address, why: messageOf(error), remedy };
+          this.options.log.log('error', 'servers.unreachable', fields);
+        }
+      }
+    }
+  }
+
+  private serversChanged(configuration: Configuration, servers: readonly ConfiguredServer[]): void {
+    this.setPeers(servers);
+    this.members = this.membersOf(configuration, servers);
+    this.watchedPeers = this.withTwoInterfaces();
+    const described = this.members.map(({ id, name, address }) => ({ node: id, name, address }));
+    // not in the middle of a turn
+    setImmediate(() => {
+      if (!this.stopped) this.loop.inputOutsideTurn({ kind: 'servers-described', servers: described });
+    });
+    this.options.onServers?.(configuration, servers);
+  }
+
+  /** What a person wants of the pool's servers; resolves when it is agreed, or with why not. */
+  changeServers(change: ServersChange): Promise<ChangeResult> {
+    if (this.stopped) return Promise.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
+    const token = ++this.lastToken;
+    return new Promise((resolve) => {
+      this.changes.set(token, resolve);
+      this.loop.inputOutsideTurn({ kind: 'servers-change', token, change });
+    });
+  }
+
+  private answerChange(token: number, result: ChangeResult): void {
+    this.changes.get(token)?.(result);
+    this.changes.delete(token);
   }
 
   /** Heartbeats wake the loop many times between two looks. */
@@ -317,6 +413,7 @@ export class PoolHost implements LockWitness {
     for (const token of [...this.questions.keys()]) {
       this.takeQuestion(token)?.reject(new PoolError('ERR_POOL_STOPPED', 'the daemon is stopping'));
     }
+    for (const token of [...this.changes.keys()]) this.answerChange(token, { why: 'late', about: [] });
     for (const token of [...this.drains.keys()]) this.answerDrain(token, 'the daemon is stopping');
     await this.addresses?.stop();
     await this.persistent.close();
@@ -332,7 +429,7 @@ export class PoolHost implements LockWitness {
     // what people see is of now
     if (this.watchedPeers.length > 0 && !this.stopped) this.loop.inputOutsideTurn(this.interfacesHeard());
     const status = this.node.status(this.now());
-    const peers = this.options.members.filter(({ id }) => id !== this.options.self);
+    const peers = this.members.filter(({ id }) => id !== this.options.self);
     const faults: Record<string, number> =
       this.interconnect instanceof FaultyInterconnect ? this.interconnect.totals : {};
     const faultCounters = Object.fromEntries(

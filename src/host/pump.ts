@@ -69,6 +69,12 @@ export interface PumpOptions {
   interconnect?: { channel: ChannelOptions; transport: NativeTransport };
 }
 
+/** Where a peer is; with raw Ethernet '' and 0: its frames tell. */
+export interface PeerPlace {
+  address: string;
+  port: number;
+}
+
 export interface RingOptions {
   socketPath: string;
   /** The node page's file; absent: only in memory. */
@@ -184,6 +190,14 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
   /** What is known of a peer: see NativePump. */
   peer(peer: NodeId): ReturnType<NativePump['peer']> {
     return this.native.peer(peer);
+  }
+
+  /**
+   * Frames to the peer go by this interface from here on; with UDP to that address.
+   * @throws Error when the address is none.
+   */
+  setPeer(peer: NodeId, way: number, place: PeerPlace): void {
+    this.native.setPeer(peer, way, place.address, place.port);
   }
 
   /** Our own, by interface. */

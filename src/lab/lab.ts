@@ -11,7 +11,7 @@ import { daemonConfig, daemonFolders } from './daemon-config.js';
 import { LabError, messageOf } from './errors.js';
 import { etcdArguments, etcdLog, etcdPlaces, requireEtcd, waitForEtcd } from './etcd.js';
 import type { ServerPlace } from './layout.js';
-import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SHARE, secondAddress } from './layout.js';
+import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SERVER_COUNT_MAX, SHARE, secondAddress } from './layout.js';
 import { explanation } from './logs.js';
 import {
   addSecondInterface, bridgeExists, bridgeFilterHint, createBridge, createNamespace, createSecondBridge,
@@ -233,6 +233,24 @@ export class Lab {
     }
   }
 
+  /**
+   * One server more, with the next number, beside those that are up: its network, its files, which name all servers,
+   * its daemon and smbd. The pool must have taken it in before (smbpool join). Waits until it serves.
+   */
+  async add(): Promise<ServerPlace> {
+    const { options } = this;
+    if (options.witness) throw new LabError('a lab with a witness cannot grow: the next number is that of the witness');
+    if (options.servers >= SERVER_COUNT_MAX) throw new LabError(`a lab has at most ${SERVER_COUNT_MAX} servers`);
+    const place = this.layout.server(options.servers);
+    this.state.options = { ...options, servers: options.servers + 1 };
+    saveState(this.layout, this.state);
+    await createNamespace(place.namespace, place.address);
+    if (options.interfaces === 2) await addSecondInterface(place.namespace, secondAddress(options.servers));
+    this.writeFilesOf(place);
+    await this.startAgain(place);
+    return place;
+  }
+
   private writeFiles(): void {
     if (!existsSync(this.layout.keyFile)) {
       writeFileSync(this.layout.keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
@@ -240,17 +258,19 @@ export class Lab {
     const clientFolder = join(this.layout.root, 'client');
     mkdirSync(clientFolder, { recursive: true });
     writeFileSync(this.layout.clientConf, clientConfig(clientFolder));
-    for (const place of this.namespaces()) {
-      const folders = daemonFolders(place);
-      for (const folder of [...sambaFolders(place), folders.volatile, folders.persistent]) {
-        mkdirSync(folder, { recursive: true });
-      }
-      chmodSync(join(place.directory, 'private'), 0o700);
-      mkdirSync(place.share, { recursive: true });
-      chmodSync(place.share, 0o1777);
-      writeFileSync(place.smbConf, sambaConfig(place, this.options));
-      if (place.id !== null) writeFileSync(place.daemonConfig, daemonConfig(this.layout, place, this.options));
+    for (const place of this.namespaces()) this.writeFilesOf(place);
+  }
+
+  private writeFilesOf(place: ServerPlace): void {
+    const folders = daemonFolders(place);
+    for (const folder of [...sambaFolders(place), folders.volatile, folders.persistent]) {
+      mkdirSync(folder, { recursive: true });
     }
+    chmodSync(join(place.directory, 'private'), 0o700);
+    mkdirSync(place.share, { recursive: true });
+    chmodSync(place.share, 0o1777);
+    writeFileSync(place.smbConf, sambaConfig(place, this.options));
+    if (place.id !== null) writeFileSync(place.daemonConfig, daemonConfig(this.layout, place, this.options));
   }
 
   /** acl_xattr and streams_xattr fail one by one and without a word where extended attributes are missing. */

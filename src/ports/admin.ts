@@ -18,6 +18,8 @@ export const NODE_PAGE_NAME = 'node.page';
  * AddressReport of each public address, `/locks?path=&user=&client=&share=` a LocksAnswer, `/hot` a HotAnswer. `/trace`
  * takes the parameters of `/locks` and `ops` (kinds with commas between), and streams TraceEvents, one JSON text a
  * line, until the reader leaves. A POST to `/drain?server=&draining=` (true or false) drains a server or ends that.
+ * A POST to `/join?name=&id=&role=&address=&interface=&address2=&interface2=` (name and address must be there) or to
+ * `/leave?server=` changes the pool's servers, and answers a ServersReport when that is agreed.
  * Anything else, and every refusal, answers an AdminError.
  */
 export const ADMIN_PATH = {
@@ -30,6 +32,8 @@ export const ADMIN_PATH = {
   failovers: '/failovers',
   addresses: '/addresses',
   drain: '/drain',
+  join: '/join',
+  leave: '/leave',
 } as const;
 
 /** The body of every answer whose HTTP status is not 200. */

@@ -31,6 +31,8 @@ export interface ServerStatus {
   /** The release of smbpool there, and the protocols between servers that it speaks; absent: it did not say. */
   release?: string;
   speaks?: { min: number; max: number };
+  /** False: it joined and was not heard yet, so majorities do not count it. */
+  counts?: boolean;
   /** By each of two interfaces; absent: the server or the reporting one has one. */
   interfaces?: InterfaceHeard[];
 }
@@ -73,6 +75,24 @@ export interface MembershipReport {
   quorum: { configured: number; needed: number; present: number };
   /** valid: this server may serve for so long, and the lease is renewed all the time. fenced: over for so long. */
   lease: { state: 'valid' | 'fenced' | 'none'; micros: number | null };
+  /** Of the servers; 0 or absent: nobody changed them since the files were written. */
+  configuration?: number;
+}
+
+/** The answer to a change of the pool's servers that was done, and to who asks for the list. */
+export interface ServersReport {
+  /** The number of the agreed configuration; 0: nobody changed the servers since the files were written. */
+  configuration: number;
+  servers: {
+    id: number;
+    name: string;
+    address: string;
+    role: 'server' | 'witness';
+    /** False: it joined and was not heard yet, so majorities do not count it. */
+    counts: boolean;
+  }[];
+  /** The block `servers` of the configuration file, as it should be on all servers. */
+  lines: string[];
 }
 
 /** Something that a person should know, and what to do about it. */
@@ -84,6 +104,12 @@ export interface ProblemReport {
     | 'servers-out'
     /** Of two servers only one has every change of accounts and registry. */
     | 'only-holder'
+    /** This server is none of the pool's. */
+    | 'outside'
+    /** The file names other servers than the pool has. */
+    | 'servers-differ'
+    /** A server was taken in and was not heard yet. */
+    | 'servers-joining'
     | 'unfit'
     | 'draining'
     | 'interface-silent'

@@ -42,6 +42,7 @@ export type CauseKind =
   | 'unwilling'
   | 'behind'
   | 'unconfigured'
+  | 'removed'
   /** Somebody else left it out, and this server does not know why. */
   | 'left-out'
   /** Another server leads, or the same one anew. */

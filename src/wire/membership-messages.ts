@@ -3,9 +3,11 @@
  * lost, doubled and late: none is acknowledged or sent again, the next one says it all once more. Used by
  * core/membership only. The first byte tells them from the bodies of links (frame.ts). Layout (little endian):
  *
- *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer
+ *   0 u8  type     16 hello, 17 pre-vote, 18 pre-vote-answer, 19 vote, 20 vote-answer, 21 heartbeat, 22 answer,
+ *                  23 servers, 24 outside, 25 change, 26 change-refused
  *   1 u8  flags    hello: 1 an answer is wanted; answers to votes: 1 granted, 2 a view follows; heartbeat: 1 a view
- *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank;
+ *                  follows; answer: 1 willing to be a member, 2 serves no more and gives its lease back, 4 blank, 8
+ *                  lacks what was written of the servers of the view; change: 1 join, else leave;
  *                  all: 64 the sender's run continues others; 128 its engine is etcd, and refused by the other engine
  *   2 u53 to       the receiver's incarnation as the sender knows it; 0 when it does not
  *  10 u53 term     the sender's; in a pre-vote the one it would stand in
@@ -17,19 +19,26 @@
  *                       of the receiver; 0: no lease), u32 remaining (microseconds of the authority), view
  *     answer:           u53 echo (sentAt of the heartbeat), u53 sentAt, u53 accepted, u53 installed, u53 recovered,
  *                       u64 unheard (bit n: server n)
+ *     servers:          u32 digest (of which all they are), servers (membership-configuration.ts)
+ *     outside:          the newest agreed view: the receiver is none of its servers
+ *     change:           u32 number (of the configuration that it changes), one server (of one that leaves without text)
+ *     change-refused:   u32 number, u8 node, u8 why (REFUSALS), u64 about (bit n: server n)
  */
 import type { ByteReader } from '../base/bytes.js';
 import { ByteWriter, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
 import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
+import type { ConfiguredServer } from './membership-configuration.js';
+import { bitsOf, readBits, readServer, readServers, serverBytes, writeServer, writeServers }
+  from './membership-configuration.js';
 import type { View } from './membership-views.js';
 import { readView, viewBytes, writeView } from './membership-views.js';
 import { decodeTyped, kindsByType } from './typed-message.js';
 
 /** The first bytes of these bodies; the bodies of links have lower ones. */
 export const MEMBERSHIP_TYPE_MIN = 16;
-export const MEMBERSHIP_TYPE_MAX = 22;
+export const MEMBERSHIP_TYPE_MAX = 26;
 
 /** An epoch is term * 2^20 + n and below 2^53. */
 export const EPOCHS_PER_TERM = 2 ** 20;
@@ -56,7 +65,34 @@ export type MembershipContent =
       installed: number;
       recovered: number;
       unheard: NodeId[];
-    };
+      /** It cannot accept the view of the heartbeat, because it does not know what was written of its servers. */
+      lacksServers?: boolean;
+    }
+  | { kind: 'servers'; digest: number; servers: ConfiguredServer[] }
+  | { kind: 'outside'; view: View }
+  | ({ kind: 'change' } & ServersChange)
+  | { kind: 'change-refused'; number: number; node: NodeId; why: ChangeRefusal; about: NodeId[] };
+
+/** A person wants one server more in the pool, or one less. */
+export interface ServersChange {
+  what: 'join' | 'leave';
+  /** The configuration that the person saw; 0: of the files. */
+  number: number;
+  server: ConfiguredServer;
+}
+
+/**
+ * Why a leader does not change the servers.
+ * - changed: the configuration is another one by now.
+ * - busy: another change is under way.
+ * - there, unknown: the server is in the pool already, or is not.
+ * - last: nobody would be left that can lead.
+ * - majority: too few of those that would be left are heard; `about` are not.
+ * - accounts: not all that are here have every commit of the persistent databases, or not enough are here.
+ * - engine: the engine does not do it.
+ */
+export const REFUSALS = ['changed', 'busy', 'there', 'unknown', 'last', 'majority', 'accounts', 'engine'] as const;
+export type ChangeRefusal = (typeof REFUSALS)[number];
 
 /** Which engine the message is of; they must never take each other's. */
 export type MessageEngine = 'embedded' | 'etcd';
@@ -77,6 +113,10 @@ const TYPES = {
   'vote-answer': 20,
   heartbeat: 21,
   answer: 22,
+  servers: 23,
+  outside: 24,
+  change: 25,
+  'change-refused': 26,
 } as const satisfies Record<MembershipContent['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -85,11 +125,13 @@ const FLAG_ANSWER_VIEW = 2;
 const FLAG_RELEASED = 2;
 const FLAG_BLANK = 4;
 const FLAG_RESUMES = 0x40;
+const FLAG_LACKS_SERVERS = 8;
 const FLAG_ETCD = 0x80;
 
 /** The flags that each kind may have; 1 means something else in each. */
 const FLAGS_KNOWN: Record<MembershipContent['kind'], number> = {
-  hello: 1, 'pre-vote': 0, 'pre-vote-answer': 3, vote: 0, 'vote-answer': 3, heartbeat: 1, answer: 7,
+  hello: 1, 'pre-vote': 0, 'pre-vote-answer': 3, vote: 0, 'vote-answer': 3, heartbeat: 1, answer: 15,
+  servers: 0, outside: 0, change: 1, 'change-refused': 0,
 };
 
 function flagsOf(message: MembershipMessage): number {
@@ -102,7 +144,10 @@ function flagsOf(message: MembershipMessage): number {
     case 'heartbeat':
       return message.view === null ? 0 : 1;
     case 'answer':
-      return (message.willing ? 1 : 0) | (message.released ? FLAG_RELEASED : 0) | (message.isBlank ? FLAG_BLANK : 0);
+      return (message.willing ? 1 : 0) | (message.released ? FLAG_RELEASED : 0) | (message.isBlank ? FLAG_BLANK : 0)
+        | (message.lacksServers === true ? FLAG_LACKS_SERVERS : 0);
+    case 'change':
+      return message.what === 'join' ? 1 : 0;
     default:
       return 0;
   }
@@ -135,6 +180,20 @@ export function encodeMembershipMessage(message: MembershipMessage, engine: Mess
     case 'answer':
       writer.u53(message.echo).u53(message.sentAt).u53(message.accepted).u53(message.installed);
       writer.u53(message.recovered).u64(bitsOf(message.unheard));
+      break;
+    case 'servers':
+      writer.u32(message.digest);
+      writeServers(writer, message.servers);
+      break;
+    case 'outside':
+      writeView(writer, message.view);
+      break;
+    case 'change':
+      writer.u32(message.number);
+      writeServer(writer, message.server);
+      break;
+    case 'change-refused':
+      writer.u32(message.number).u8(message.node).u8(REFUSALS.indexOf(message.why)).u64(bitsOf(message.about));
       break;
     default:
       unreachable(message);
@@ -207,9 +266,38 @@ function readContent(
       if (flag && released) throw new DecodeError('answer-released-and-willing');
       const isBlank = (flags & FLAG_BLANK) !== 0;
       const unheard = readBits(reader);
-      return { kind, willing: flag, released, isBlank, echo, sentAt, accepted, installed, recovered, unheard };
+      const answer = { kind, willing: flag, released, isBlank, echo, sentAt, accepted, installed, recovered, unheard };
+      return (flags & FLAG_LACKS_SERVERS) === 0 ? answer : { ...answer, lacksServers: true };
+    }
+    case 'servers':
+      return { kind, digest: reader.u32(), servers: readServers(reader) };
+    case 'outside':
+      return { kind, view: readView(reader) };
+    case 'change':
+      return { kind, what: flag ? 'join' : 'leave', number: reader.u32(), server: readServer(reader) };
+    case 'change-refused': {
+      const number = reader.u32();
+      const node = reader.u8();
+      const why = REFUSALS[reader.u8()];
+      if (node >= NODE_COUNT_MAX || why === undefined) throw new DecodeError('change-refused');
+      return { kind, number, node: nodeId(node), why, about: readBits(reader) };
     }
   }
+}
+
+/** The servers in as many messages as they need. */
+export function serversMessages(digest: number, servers: readonly ConfiguredServer[]): MembershipContent[] {
+  const parts: ConfiguredServer[][] = [[]];
+  let bytes = 0;
+  for (const server of servers) {
+    if (bytes + serverBytes(server) > VIEW_BYTES_MAX) {
+      parts.push([]);
+      bytes = 0;
+    }
+    bytes += serverBytes(server);
+    parts.at(-1)!.push(server);
+  }
+  return parts.map((part) => ({ kind: 'servers', digest, servers: part }));
 }
 
 /** The term under which a view was proposed. */
@@ -222,16 +310,4 @@ export function epochOf(term: number, n: number): Epoch {
   return (term * EPOCHS_PER_TERM + n) as Epoch;
 }
 
-/** Bit n: server n. */
-export function bitsOf(nodes: readonly NodeId[]): bigint {
-  return nodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
-}
-
-/** Reads what bitsOf made; servers that cannot be are left out. */
-export function readBits(reader: ByteReader): NodeId[] {
-  const bits = reader.u64();
-  const nodes: NodeId[] = [];
-  if (bits === 0n) return nodes;
-  for (let node = 0; node < NODE_COUNT_MAX; node++) if ((bits & (1n << BigInt(node))) !== 0n) nodes.push(nodeId(node));
-  return nodes;
-}
+export { bitsOf, readBits } from './membership-configuration.js';

@@ -4,11 +4,12 @@
  * server: one that forgot its vote could vote twice. Layout (little endian):
  *
  *   0 u32 magic    0x4d504d53, "SMPM"
- *   4 u16 version  2; in 1 the view has no protocol, and means 1; 3: the view names runs that are continued
+ *   4 u16 version  3; in 2 servers and the view are without what belongs to configurations; in 1 the view has no
+ *                  protocol either, and means 1
  *   6 u16 length   of the whole
  *   8 u53 term
  *  16 u8  votedFor  255: nobody
- *  17 u8  servers, then {u8 node, u8 role: 0 server, 1 witness}, ascending
+ *  17 servers      membership-configuration.ts; in versions 1 and 2 without lengths and texts
  *     u8  accepted  0: none, 1: a view follows (membership-views.ts)
  *     u32 CRC-32C of all before it
  */
@@ -16,17 +17,13 @@ import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
 import { crc32c } from '../base/crc32c.js';
 import type { NodeId } from '../base/ids.js';
 import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
+import type { ConfiguredServer } from './membership-configuration.js';
+import { readNodeAndRole, readServer, readServers, writeServers } from './membership-configuration.js';
 import { readTerm } from './membership-messages.js';
 import type { View } from './membership-views.js';
-import { namesResumed, readView, writeView } from './membership-views.js';
+import { readView, writeView } from './membership-views.js';
 
-export type ServerRole = 'server' | 'witness';
-
-/** A configured server. A witness votes and accepts, and neither leads nor becomes a member. */
-export interface ConfiguredServer {
-  node: NodeId;
-  role: ServerRole;
-}
+export type { ConfiguredServer, ServerRole } from './membership-configuration.js';
 
 export interface SavedMembership {
   term: number;
@@ -34,7 +31,10 @@ export interface SavedMembership {
   votedFor: NodeId | null;
   /** The newest view that it accepted. */
   accepted: View | null;
-  /** The configuration that all this is about, ascending. */
+  /**
+   * The servers that all this is about, ascending: those of the accepted view's configuration, also the former ones; if
+   * it has none, those of this server's own file.
+   */
   servers: readonly ConfiguredServer[];
 }
 
@@ -42,20 +42,17 @@ export interface SavedMembership {
 export const STATE_VERSION = 'state-version';
 
 const MAGIC = 0x4d50_4d53;
-const VERSION = 2;
+const VERSION = 3;
+const VERSION_WITHOUT_CONFIGURATION = 2;
 const VERSION_WITHOUT_PROTOCOL = 1;
-const VERSION_RESUMING = 3;
 const HEAD_BYTES = 8;
 const CHECKSUM_BYTES = 4;
 const NOBODY = 255;
-const ROLES: readonly ServerRole[] = ['server', 'witness'];
 
 export function encodeSaved(state: SavedMembership): Uint8Array {
   const writer = new ByteWriter(512);
-  const isLong = state.accepted !== null && namesResumed(state.accepted);
-  writer.u32(MAGIC).u16(isLong ? VERSION_RESUMING : VERSION).u16(0);
-  writer.u53(state.term).u8(state.votedFor ?? NOBODY).u8(state.servers.length);
-  for (const { node, role } of state.servers) writer.u8(node).u8(ROLES.indexOf(role));
+  writer.u32(MAGIC).u16(VERSION).u16(0).u53(state.term).u8(state.votedFor ?? NOBODY);
+  writeServers(writer, state.servers);
   writer.u8(state.accepted === null ? 0 : 1);
   if (state.accepted !== null) writeView(writer, state.accepted);
   const bytes = new Uint8Array(writer.length + CHECKSUM_BYTES);
@@ -71,7 +68,7 @@ export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const head = new ByteReader(bytes);
   if (head.u32() !== MAGIC) throw new DecodeError('state-magic');
   const version = head.u16();
-  if (version === 0 || version > VERSION_RESUMING) throw new DecodeError(STATE_VERSION, `${version}`);
+  if (version < VERSION_WITHOUT_PROTOCOL || version > VERSION) throw new DecodeError(STATE_VERSION, `${version}`);
   if (head.u16() !== bytes.length || bytes.length < HEAD_BYTES + CHECKSUM_BYTES) throw new DecodeError('state-length');
   const content = bytes.subarray(0, bytes.length - CHECKSUM_BYTES);
   if (new ByteReader(bytes.subarray(content.length)).u32() !== crc32c(content)) throw new DecodeError('state-checksum');
@@ -80,22 +77,12 @@ export function decodeSaved(bytes: Uint8Array): SavedMembership {
   const term = readTerm(reader);
   const votedFor = reader.u8();
   if (votedFor !== NOBODY && votedFor >= NODE_COUNT_MAX) throw new DecodeError('state-vote');
-  const servers = readServers(reader);
+  const hasConfiguration = version > VERSION_WITHOUT_CONFIGURATION;
+  const servers = readServers(reader, hasConfiguration ? readServer : readNodeAndRole);
   const hasView = reader.u8();
   if (hasView > 1) throw new DecodeError('state-accepted');
-  const accepted = hasView === 1 ? readView(reader, version !== VERSION_WITHOUT_PROTOCOL) : null;
+  const layout = { hasProtocol: version !== VERSION_WITHOUT_PROTOCOL, hasConfiguration };
+  const accepted = hasView === 1 ? readView(reader, layout) : null;
   reader.end();
   return { term, votedFor: votedFor === NOBODY ? null : nodeId(votedFor), accepted, servers };
-}
-
-function readServers(reader: ByteReader): ConfiguredServer[] {
-  const servers: ConfiguredServer[] = [];
-  for (let count = reader.u8(); count > 0; count--) {
-    const node = reader.u8();
-    const role = ROLES[reader.u8()];
-    if (role === undefined || node >= NODE_COUNT_MAX) throw new DecodeError('state-server');
-    if (node <= (servers.at(-1)?.node ?? -1)) throw new DecodeError('state-server-order');
-    servers.push({ node: nodeId(node), role });
-  }
-  return servers;
 }

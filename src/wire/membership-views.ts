@@ -9,6 +9,7 @@
  *   runs:   {u8 node, u8 since, u53 incarnation} by node and incarnation; since: number of an epoch above, or 255 for
  *           the last run of a server that is no member, 254 for a run that only former views name
  *   former: {u53 epoch, bits: one for each run, in whole bytes}, ascending
+ *   u8 configuration: 0 none, 1 one follows (membership-configuration.ts)
  *   from protocol 2 on, at the end, and only if there are any: u32 renewed (bit n: the former view number n), u8
  *   resumed, {u8 node, u53 resumes}, ascending
  */
@@ -16,6 +17,8 @@ import type { ByteReader, ByteWriter } from '../base/bytes.js';
 import { DecodeError } from '../base/bytes.js';
 import type { Epoch, Incarnation, NodeId } from '../base/ids.js';
 import { NODE_COUNT_MAX, nodeId } from '../base/ids.js';
+import type { Configuration } from './membership-configuration.js';
+import { CONFIGURATION_BYTES, readConfiguration, writeConfiguration } from './membership-configuration.js';
 import { RESUMING_PROTOCOL } from './protocol-version.js';
 
 /** One run of one server. */
@@ -55,7 +58,17 @@ export interface View {
   former: FormerView[];
   /** Of each server that is no member but was one: its last run, which is over and never joins again. */
   past: Run[];
+  /** The pool's servers; absent: nobody ever changed them in the running pool, so each server goes by its own file. */
+  configuration?: Configuration;
 }
+
+/** What a view of an earlier layout lacks. */
+export interface ViewLayout {
+  hasProtocol: boolean;
+  hasConfiguration: boolean;
+}
+
+const VIEW_LAYOUT: ViewLayout = { hasProtocol: true, hasConfiguration: true };
 
 /**
  * Views that a view tells of at most. A member so many behind does not keep up: it is cheaper to let it start anew.
@@ -67,6 +80,7 @@ const RUNS_MAX = 253;
 const SINCE_PAST = 255;
 const SINCE_FORMER = 254;
 const HEAD_BYTES = 15;
+const TAIL_BYTES = 1;
 /** Of views that were saved before there was the field. */
 const PROTOCOL_UNTOLD = 1;
 
@@ -98,8 +112,9 @@ export function viewBytes(view: View): number {
   const { epochs, runs } = tablesOf(view);
   if (runs.length > RUNS_MAX) return Infinity;
   const bitBytes = Math.ceil(runs.length / 8);
-  const fixed = HEAD_BYTES + view.holders.length + 8 * epochs.length + 10 * runs.length;
-  return fixed + view.former.length * (8 + bitBytes) + resumedBytes(view);
+  const tail = TAIL_BYTES + (view.configuration === undefined ? 0 : CONFIGURATION_BYTES);
+  const lists = view.holders.length + 8 * epochs.length + 10 * runs.length + view.former.length * (8 + bitBytes);
+  return HEAD_BYTES + lists + tail + resumedBytes(view);
 }
 
 /** Whether it says of runs that they continue, or continued, others: releases at protocol 1 cannot read that. */
@@ -126,6 +141,8 @@ export function writeView(writer: ByteWriter, view: View): void {
     }
     writer.u53(epoch).raw(bits);
   }
+  writer.u8(view.configuration === undefined ? 0 : 1);
+  if (view.configuration !== undefined) writeConfiguration(writer, view.configuration);
   if (namesResumed(view)) writeResumed(writer, view);
 }
 
@@ -156,8 +173,8 @@ function readResumed(reader: ByteReader, former: FormerView[], members: Member[]
   }
 }
 
-/** Throws DecodeError for anything that is no sound view. Old files lack the protocol. */
-export function readView(reader: ByteReader, hasProtocol = true): View {
+/** Throws DecodeError for anything that is no sound view. */
+export function readView(reader: ByteReader, { hasProtocol, hasConfiguration } = VIEW_LAYOUT): View {
   const epoch = readEpoch(reader);
   const leader = readNode(reader);
   const protocol = hasProtocol ? reader.u16() : PROTOCOL_UNTOLD;
@@ -191,13 +208,23 @@ export function readView(reader: ByteReader, hasProtocol = true): View {
     if (!isInOrder) throw new DecodeError('view-former-order');
     former.push(before);
   }
-  if (protocol >= RESUMING_PROTOCOL && reader.remaining > 0) readResumed(reader, former, members);
   onePerNode(members);
   onePerNode(past);
   const nodes = new Set(members.map(({ node }) => node));
   if (!nodes.has(leader)) throw new DecodeError('view-leader');
   if (past.some(({ node }) => nodes.has(node))) throw new DecodeError('view-past');
-  return { epoch, leader, members, holders, protocol, former, past };
+  const configured = hasConfiguration ? reader.u8() : 0;
+  if (configured > 1) throw new DecodeError('view-configuration');
+  const configuration = configured === 1 ? readConfiguration(reader) : null;
+  if (protocol >= RESUMING_PROTOCOL && reader.remaining > 0) readResumed(reader, former, members);
+  const view = { epoch, leader, members, holders, protocol, former, past };
+  if (configuration === null) return view;
+  const { counted, joining, witnesses } = configuration;
+  const mayBeMember = (node: NodeId): boolean => {
+    return (counted.includes(node) || joining.includes(node)) && !witnesses.includes(node);
+  };
+  if (!members.every(({ node }) => mayBeMember(node))) throw new DecodeError('view-member-unconfigured');
+  return { ...view, configuration };
 }
 
 function readRun(reader: ByteReader, into: { epochs: Epoch[]; runs: Run[]; members: Member[]; past: Run[] }): void {

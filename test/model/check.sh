@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test/model/check.sh [full]: the models of views and leases, checked exhaustively by spin; then the canaries: bugs
-# planted one at a time, each of which spin must find. Called by views.test.ts; README.md explains. Takes less than
+# test/model/check.sh [full]: the models of views, servers and leases, checked exhaustively by spin; then the canaries:
+# bugs planted one at a time, each of which spin must find. Called by views.test.ts; README.md explains. Takes less than
 # three minutes on two cores; with "full" also the larger bounds, some ten minutes and 2 GB more. Fails when a run finds
 # an error or is cut short (depth, memory, time), and when a canary is not found. Leaves the trails in dist/model.
 set -euo pipefail
@@ -76,12 +76,14 @@ canary() {
 complete views views-two-terms 22 -DTERMS=2 -DPER_TERM=2 -DRUNS=2
 complete views views-three-terms 22 -DTERMS=3 -DPER_TERM=1 -DRUNS=2
 complete views views-four-terms 22 -DTERMS=4 -DPER_TERM=1 -DRUNS=1
+complete servers servers-two-terms 22 -DTERMS=2 -DPER_TERM=2
 complete leases leases-one-run 22 -DTERMS=2 -DPER_TERM=2 -DRUNS=1
 complete leases leases-two-runs 22 -DTERMS=2 -DPER_TERM=2 -DEPOCHS=3 -DRUNS=2
 
 for bug in VOTE_NOT_SAVED VIEW_NOT_SAVED LEADS_ON_AFTER_CRASH ANY_VIEW_MAY_LEAD OLD_TERM_ACCEPTED RUN_MAY_RETURN; do
   canary views "$bug" -DTERMS=2 -DPER_TERM=2 -DRUNS=2
 done
+canary servers CHANGES_BEFORE_ITS_OWN_VIEW -DTERMS=3 -DPER_TERM=1
 canary views NO_OWN_TERM_RULE -DTERMS=4 -DPER_TERM=1 -DRUNS=1
 for bug in NO_PROMISE NO_INHERITED_LEASES NO_WAIT_AFTER_START LEADER_VOTES STEPS_DOWN_AND_VOTES \
   AUTHORITY_FROM_RECEIPT LEASE_FROM_RECEIPT NO_LEASE_WAIT LEASE_WHILE_PROPOSED_OUT LEASE_BY_INSTALLED_VIEW \

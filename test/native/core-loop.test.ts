@@ -83,6 +83,8 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
     saveDraining: () => Promise.resolve(null),
     left: () => void story.push('left the pool'),
     drainAnswer: (token) => void story.push(`drain ${token}`),
+    servers: ({ number }) => void story.push(`servers ${number}`),
+    serversChanged: (token) => void story.push(`servers changed ${token}`),
     event: (event) => void story.push(`event ${event}`),
     startAnew: (reason) => void story.push(`start anew: ${reason}`),
   };

@@ -58,7 +58,7 @@ test('status, counters and a record are served as JSON, to the owner only', () =
   }));
 
 const REFUSED: [path: string, status: number, says: RegExp][] = [
-  ['/', 404, /\/ is not served here; \/status, \/record, \/counters, \/locks, .*\/failovers, \/addresses, \/drain are/],
+  ['/', 404, /\/ is not served here; \/status, \/record, .*\/failovers, \/addresses, \/drain, \/join, \/leave are/],
   ['/record', 400, /hexadecimal/],
   ['/record?database=locking&key=0', 400, /hexadecimal/],
   [`/record?database=locking&key=${'00'.repeat(4097)}`, 400, /over 4096 bytes/],

@@ -6,6 +6,7 @@ import { crc32c } from '../../src/base/crc32c.js';
 import type { Epoch, NodeId } from '../../src/base/ids.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Effect } from '../../src/core/effects.js';
+import { firstConfiguration } from '../../src/core/membership/configuration.js';
 import { Authority, NO_GRANT, OwnLease } from '../../src/core/membership/leases.js';
 import { SAVE_AGAIN_MICROS, SAVE_WAITING_MAX } from '../../src/core/membership/limits.js';
 import { Saving } from '../../src/core/membership/saving.js';
@@ -135,7 +136,7 @@ test('who holds all commits of a pool of two', () => {
 });
 
 test('authority is what a majority answered; a lease is counted from the echo and never outlasts it', () => {
-  const authority = new Authority(L, 2);
+  const authority = new Authority(L, () => [A, B, C]);
   authority.sent(A, 1_000);
   assert.equal(authority.until, -Infinity);
   assert.deepEqual(authority.grant(B, 1_000), NO_GRANT);
@@ -210,7 +211,7 @@ test('one vote a term, none within a promise, none for an older view', () => {
 });
 
 test('a candidate counts voices once, and knows when it cannot win', () => {
-  const candidacy = new Candidacy(1, 0, 3, 2);
+  const candidacy = new Candidacy(1, 0, firstConfiguration([A, B, C].map((node) => ({ node, role: 'server' }))));
   candidacy.answer(A, true);
   candidacy.answer(A, true);
   assert.ok(!candidacy.isWon);

@@ -77,14 +77,18 @@ test('a file of before there was a protocol is of a pool at protocol 1; one of a
   const bytes = encodeSaved(state);
   assert.deepEqual(decodeSaved(bytes), state);
   // the view begins behind the head (18 bytes), two servers and the byte that says that it is there
-  const at = 18 + 2 * 2 + 1 + 8 + 1;
-  const old = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 2)]);
-  const seal = (version: number): Buffer => {
-    old.writeUInt16LE(version, 4);
-    old.writeUInt16LE(old.length, 6);
-    old.writeUInt32LE(crc32c(old.subarray(0, -4)), old.length - 4);
-    return old;
+  const at = 18 + 2 * 4 + 1 + 8 + 1;
+  // each server without the length of its text; the view without its protocol, and without what says of configurations
+  const servers2 = [bytes.subarray(18, 20), bytes.subarray(22, 24)];
+  const second = Buffer.concat([bytes.subarray(0, 18), ...servers2, bytes.subarray(26, -5), bytes.subarray(-4)]);
+  const old = Buffer.concat([second.subarray(0, at - 4), second.subarray(at - 2)]);
+  const seal = (version: number, of = old): Buffer => {
+    of.writeUInt16LE(version, 4);
+    of.writeUInt16LE(of.length, 6);
+    of.writeUInt32LE(crc32c(of.subarray(0, -4)), of.length - 4);
+    return of;
   };
+  assert.deepEqual(decodeSaved(seal(2, second)), state);
   assert.deepEqual(decodeSaved(seal(1)), { ...state, accepted: view(1, [[0, 1]]) });
   assert.throws(() => decodeSaved(seal(4)), { reason: 'state-version' });
 });

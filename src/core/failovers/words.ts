@@ -42,6 +42,8 @@ function causeText({ what, server, micros, by, protocol }: Cause, nameOf: NameOf
       return `${name} did not make up for the changes of the view before`;
     case 'unconfigured':
       return `${name} is not configured as a server any more`;
+    case 'removed':
+      return `${name} was taken out of the pool by smbpool leave`;
     case 'left-out':
       return `${name} was left out, although it was heard here`;
     case 'leader':

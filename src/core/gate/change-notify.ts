@@ -99,8 +99,13 @@ export class ChangeNotify {
     private readonly context: CoreContext,
     private readonly messages: Messages,
   ) {
-    for (const peer of context.servers) {
-      if (peer === context.self) continue;
+    this.serversChanged();
+  }
+
+  /** There may be more servers than before. */
+  serversChanged(): void {
+    for (const peer of this.context.servers) {
+      if (peer === this.context.self || this.peers.has(peer)) continue;
       this.peers.set(peer, {
         incarnation: null, notifyd: undefined, isServed: false, isKnown: false, isSlow: false,
       });

@@ -110,6 +110,12 @@ export class Gate implements RecordsEvents {
     this.databases.openExisting(options.persistentDatabases ?? []);
   }
 
+  /** The pool has more servers than before, or fewer. */
+  serversChanged(): void {
+    this.processes.serversChanged();
+    this.changeNotify.serversChanged();
+  }
+
   clientOpened(id: ClientId, pid: number): void {
     this.processes.clientOpened(this.clients.open(id, pid));
   }

@@ -44,8 +44,13 @@ export class Processes {
   private readonly peers = new Map<NodeId, Peer>();
 
   constructor(private readonly context: CoreContext) {
-    for (const peer of context.servers) {
-      if (peer === context.self) continue;
+    this.serversChanged();
+  }
+
+  /** There may be more servers than before. */
+  serversChanged(): void {
+    for (const peer of this.context.servers) {
+      if (peer === this.context.self || this.peers.has(peer)) continue;
       this.peers.set(peer, {
         told: false,
         listed: false,

@@ -21,6 +21,7 @@ import {
   WINDOW_FRAMES_MAX,
 } from './limits.js';
 import type { LinkContext, LinkEvents, LinkStatus } from './peer.js';
+import type { PeerLinkOptions } from './peer.js';
 import { PeerLink } from './peer.js';
 
 export type { LinkContext, LinkEvents, LinkStatus } from './peer.js';
@@ -41,27 +42,38 @@ export interface LinkOptions {
 export class Links {
   private readonly peers = new Map<NodeId, PeerLink>();
   /** The same, for what is done at the end of every turn. */
-  private readonly links: readonly PeerLink[];
+  private links: readonly PeerLink[] = [];
+  private readonly abouts: PeerLinkOptions[] = [];
   private tickDueAt: Micros = 0;
   private epoch = toEpoch(0);
 
   constructor(
     private readonly options: LinkOptions,
     private readonly context: LinkContext,
-    events: LinkEvents,
+    private readonly events: LinkEvents,
   ) {
     assert(options.incarnation > 0, 'an incarnation is above 0');
-    const share = Math.floor(options.receiveFramesMax / 2 / Math.max(1, options.peers.length));
+    this.setPeers(options.peers);
+    context.timers.at(0, () => this.onTick());
+  }
+
+  /** The peers are these from here on. Links to others are dropped: they must not be members. */
+  setPeers(peers: readonly NodeId[]): void {
+    const { options } = this;
+    const share = Math.floor(options.receiveFramesMax / 2 / Math.max(1, peers.length));
     const window = Math.max(1, Math.min(WINDOW_FRAMES_MAX, share));
     const { incarnation, announcement, frameBodyBytesMax } = options;
     const epoch = (): Epoch => this.epoch;
-    for (const peer of options.peers) {
+    for (const peer of this.peers.keys()) if (!peers.includes(peer)) this.peers.delete(peer);
+    for (const peer of peers) {
       assert(peer !== options.self, 'no link to ourselves');
+      if (this.peers.has(peer)) continue;
       const about = { peer, incarnation, announcement, epoch, frameBodyBytesMax, window };
-      this.peers.set(peer, new PeerLink(about, context, events));
+      this.abouts.push(about);
+      this.peers.set(peer, new PeerLink(about, this.context, this.events));
     }
+    for (const about of this.abouts) about.window = window;
     this.links = [...this.peers.values()];
-    context.timers.at(0, () => this.onTick());
   }
 
   /**
@@ -82,7 +94,11 @@ export class Links {
    */
   send(peer: NodeId, message: Uint8Array, mode: SendMode = 'wait'): boolean {
     const link = this.peers.get(peer);
-    assert(link !== undefined, `no link to server ${peer}`);
+    // it was taken out of the pool
+    if (link === undefined) {
+      this.context.count('link.message.dropped');
+      return false;
+    }
     assert(message.length > 0, 'a message has a type');
     if (message.length > MESSAGE_BYTES_MAX) {
       this.context.count('link.message.too-large');

@@ -54,7 +54,7 @@ export interface ServerFacts {
 
 /** Why a member shall leave; `by`: who does not hear it, or is not heard by it. */
 export interface LeaveReason {
-  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured';
+  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured' | 'removed';
   by: NodeId[];
 }
 
@@ -85,13 +85,16 @@ export function compose(
     judgesUnheard: boolean;
     /** All members of the base speak it. */
     protocol: number;
+    /** A person takes it out of the pool. */
+    removed?: NodeId | null;
   },
 ): Composition {
-  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol } = options;
+  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol, removed = null } = options;
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
-    const why = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node), protocol);
+    const judged = behind.has(run.node) ? 'behind' : whyLeaving(run, facts.get(run.node), protocol);
+    const why = run.node === removed ? 'removed' : judged;
     if (why !== null) reasons.set(run.node, { why, by: [] });
   }
   const staying = [leader, ...present.map(({ node }) => node).filter((node) => !reasons.has(node) && node !== leader)];
@@ -124,7 +127,7 @@ export function compose(
       // what it would continue is no member: it has to start anew
       if (resumes !== 0) continue;
       if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
-      if (speaks === null || !isWithin(speaks, protocol)) continue;
+      if (node === removed || speaks === null || !isWithin(speaks, protocol)) continue;
       if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
       nodes.push(node);
@@ -208,7 +211,7 @@ export function nextHolders(base: View | null, members: readonly Successor[], fa
 /** The view of these members that follows `base`; `recovered` is what each member's run has behind it. */
 export function nextView(
   base: View | null,
-  next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol'>,
+  next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol' | 'configuration'>,
   recovered: (node: NodeId) => number,
 ): View {
   const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));
@@ -220,7 +223,9 @@ export function nextView(
     ended.set(node, { node, incarnation });
   }
   const past = [...ended.values()].filter((run) => !isMember(run)).sort((a, b) => a.node - b.node);
-  return { ...next, former: before.filter(({ epoch }) => epoch >= needed), past };
+  const { configuration, ...rest } = next;
+  const view: View = { ...rest, former: before.filter(({ epoch }) => epoch >= needed), past };
+  return configuration === undefined ? view : { ...view, configuration };
 }
 
 function formerOf(view: View): FormerView {

@@ -15,6 +15,8 @@ import type { Announcement } from '../../wire/protocol-version.js';
 import type { Micros, RegisterResult } from '../effects.js';
 import type { Run, View } from './composition.js';
 import { names } from './composition.js';
+import type { ServerList } from './configuration.js';
+import { ServerLists } from './configuration.js';
 import type { Agreement } from './leading.js';
 import { Leading } from './leading.js';
 import {
@@ -44,6 +46,7 @@ export class EtcdMembership implements MembershipEngine {
   private readonly saving: Saving;
   private readonly register: Register;
   private readonly servers: readonly NodeId[];
+  private readonly lists: ServerLists;
   private term: number;
   private leading: Leading | null = null;
   /** A view of ours that is not in the register yet, as far as we know. */
@@ -78,6 +81,7 @@ export class EtcdMembership implements MembershipEngine {
     const role = servers.find(({ node }) => node === self)?.role;
     assert(role !== undefined, 'we are one of the configured servers');
     this.servers = servers.filter((server) => server.role === 'server').map(({ node }) => node);
+    this.lists = new ServerLists(servers, null);
     this.peers = new Peers(servers.filter(({ node }) => node !== self));
     this.term = saved?.term ?? 0;
     this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
@@ -166,9 +170,20 @@ export class EtcdMembership implements MembershipEngine {
       promisedUntil: 0,
       proposal: described?.proposal ?? null,
       leaving: described?.leaving ?? [],
+      configuration: this.serverList().configuration,
+      isOutside: false,
       register: this.register.status(now),
       servers: this.peers.status(now),
     };
+  }
+
+  /** Not with this engine: what a majority of the servers is means nothing to it, and the file says who they are. */
+  changeServers(): void {
+    this.events.changeAnswered?.({ why: 'engine', about: [] });
+  }
+
+  serverList(): ServerList {
+    return this.lists.of(undefined)!;
   }
 
   // --- time
@@ -303,7 +318,7 @@ export class EtcdMembership implements MembershipEngine {
     const times = {
       heartbeatMicros, leaseMicros, inheritedMicros: 0, stepDownLeases: Infinity, aloneMicros: ALONE_MICROS,
     };
-    const lead = { self: own.asLeader, servers: this.servers, versions: this.versions, ...times };
+    const lead = { self: own.asLeader, lists: this.lists, versions: this.versions, ...times };
     const leading = new Leading(context, lead, this.agreement(state), peers, () => own.news(), {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),
@@ -322,7 +337,7 @@ export class EtcdMembership implements MembershipEngine {
     // newer than the register's only if etcd lost its data, or the pool had the other engine
     const base = accepted !== null && accepted.epoch > (state.view?.epoch ?? 0) ? accepted : state.view;
     return {
-      majority: null,
+      counted: null,
       tellsProposals: false,
       base: () => base,
       propose: (view, agreed) => {

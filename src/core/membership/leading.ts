@@ -3,7 +3,9 @@
  * and who joins. Made when an election is won, thrown away when the lead ends; membership.ts brings answers and time.
  */
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
-import type { MembershipContent, MembershipMessageOf } from '../../wire/membership-messages.js';
+import type {
+  ChangeRefusal, MembershipContent, MembershipMessageOf, ServersChange,
+} from '../../wire/membership-messages.js';
 import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
 import { isWithin } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
@@ -11,11 +13,14 @@ import { continues } from '../views.js';
 import type { Timer } from '../timers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
-  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, UNHEARD_AFTER_MICROS,
+  CHANGE_FORGOTTEN_MICROS, FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES,
+  UNHEARD_AFTER_MICROS,
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext } from './port.js';
 import type { KnownServer, Versions } from './versions.js';
+import type { ServerList, ServerLists } from './configuration.js';
+import { counting, fileServersIn, isMajority, joined, left, presentIn, serversIn } from './configuration.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
 import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
 
@@ -23,6 +28,8 @@ import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } fro
 export interface LeaderPorts {
   send(peer: Peer, content: MembershipContent): void;
   install(view: View): void;
+  /** Tells the peer what was written of the servers of our newest view. */
+  tellServers?(peer: Peer): void;
   /** Our authority changed and our own run may serve until then. */
   lease(until: Micros): void;
   /** The lead ends. */
@@ -36,8 +43,8 @@ export interface LeaderOptions {
   self: Run & { resumes: number };
   heartbeatMicros: Micros;
   leaseMicros: Micros;
-  /** Servers that lead and become members. */
-  servers: readonly NodeId[];
+  /** What is known of the servers of each configuration. */
+  lists: ServerLists;
   /** What each server's run speaks. */
   versions: Versions;
   /** A lead without authority for so many leases ends. */
@@ -50,8 +57,8 @@ export interface LeaderOptions {
 
 /** How a leader's views are agreed, and what its authority comes from: the one thing in which the engines differ. */
 export interface Agreement {
-  /** How many servers' answers renew the leader's authority; null: none do, see Authority.confirmed. */
-  readonly majority: number | null;
+  /** A majority of whose answers renews the leader's authority; null: none does, see Authority.confirmed. */
+  readonly counted: (() => readonly NodeId[]) | null;
   /** Whether the others must hear of a view that is not agreed yet, since it is they who agree. */
   readonly tellsProposals: boolean;
   /** The newest view that we know, when none of this lead is agreed yet. */
@@ -70,6 +77,14 @@ export interface LeaderNews {
   allHold: boolean;
   /** Our disk remembered no view when we started. */
   isBlank: boolean;
+  /** MembershipEvents.isSettled. */
+  isSettled: boolean;
+}
+
+/** Why not, and which servers that is about. */
+export interface Refused {
+  why: ChangeRefusal;
+  about: NodeId[];
 }
 
 export class Leading {
@@ -87,6 +102,8 @@ export class Leading {
   private hasComplained = false;
   /** Several members were silent at once, and none of them was heard since. */
   private isAlone = false;
+  /** A person's, until it is agreed or not asked for any more. */
+  private wanted: { change: ServersChange; askedAt: Micros } | null = null;
   private readonly electedAt: Micros;
   /** From when on a majority answers without a break as long as a lease. */
   private authoritySince: Micros;
@@ -101,7 +118,7 @@ export class Leading {
     private readonly ports: LeaderPorts,
     readonly term: number,
   ) {
-    this.authority = new Authority(options.leaseMicros, agreement.majority);
+    this.authority = new Authority(options.leaseMicros, agreement.counted === null ? null : () => agreement.counted!());
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
     this.authoritySince = context.now();
@@ -197,6 +214,9 @@ export class Leading {
     const { echo, remaining } = mayServe ? this.authority.grant(peer.node, now) : NO_GRANT;
     const agreed = this.agreed?.epoch ?? 0;
     const view = this.agreement.tellsProposals ? this.proposal : this.agreed;
+    const { joining } = this.list.configuration;
+    // it may know neither us nor where we are
+    if (joining.includes(peer.node) && peer.accepted < (view?.epoch ?? 0)) this.ports.tellServers?.(peer);
     this.ports.send(peer, { kind: 'heartbeat', sentAt: now, agreed, echo, remaining, view });
   }
 
@@ -235,11 +255,12 @@ export class Leading {
   }
 
   private facts(): Map<NodeId, ServerFacts> {
-    const { leaseMicros, self, servers, versions } = this.options;
+    const { leaseMicros, self, versions } = this.options;
     const now = this.context.now();
     const all = new Map<NodeId, ServerFacts>();
-    for (const node of servers) {
+    for (const node of serversIn(this.list.configuration)) {
       const peer = this.peers.get(node);
+      if (peer === undefined && node !== self.node) continue;
       if (peer === undefined) {
         const { willing, unheard, recovered } = this.own();
         const lease = { isSilent: false, isHeard: true, leaseOverAt: -Infinity };
@@ -299,17 +320,21 @@ export class Leading {
     this.ports.suspects?.(composition.reasons);
     this.lookAgain(base);
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
-    const holders = this.holdersOf(base, composition);
+    const next = this.nextServers(base, composition);
+    const list = next ?? this.list;
+    const holders = this.holdersOf(base, composition, list);
     const isChange =
       composition.joined.length > 0 || composition.left.length > 0 || composition.resumed.length > 0
       || holders.length > (base?.holders.length ?? 0)
-      || composition.protocol !== base?.protocol;
+      || composition.protocol !== base?.protocol || next !== null;
     if (this.agreed !== null && !isChange) return;
-    this.proposeComposition(base, composition);
+    if (next !== null) this.options.lists.keep(next.servers);
+    this.proposeComposition(base, composition, list);
   }
 
-  private holdersOf(base: View | null, { members }: Composition): NodeId[] {
-    const { servers, self } = this.options;
+  private holdersOf(base: View | null, { members }: Composition, list: ServerList): NodeId[] {
+    const { self } = this.options;
+    const servers = fileServersIn(list.configuration);
     const { allHold, isBlank } = this.own();
     const blank = new Set(this.peers.all.filter((peer) => peer.isBlank).map(({ node }) => node));
     if (isBlank) blank.add(self.node);
@@ -325,12 +350,16 @@ export class Leading {
     const leader = this.options.self.node;
     const protocol = mayJoin ? this.options.versions.next(base, this.knownServers()) : base!.protocol;
     for (const server of facts.values()) this.complainOfForeign(server, protocol);
-    return compose(base, facts, { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol });
+    const removed = this.removed();
+    return compose(base, facts, { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol, removed });
   }
 
   private knownServers(): KnownServer[] {
     const now = this.context.now();
-    const others = this.peers.all.map(({ node, incarnation, heardAt }): KnownServer => {
+    // who joins is no reason to wait, unless it is a member already
+    const { joining } = this.list.configuration;
+    const asked = this.peers.all.filter((peer) => !joining.includes(peer.node) || names(this.agreed, peer));
+    const others = asked.map(({ node, incarnation, heardAt }): KnownServer => {
       return { node, incarnation, isHeard: now - heardAt < this.options.leaseMicros };
     });
     return [{ ...this.options.self, isHeard: true }, ...others];
@@ -344,14 +373,16 @@ export class Leading {
     return epochOf(this.term, this.proposals + 1);
   }
 
-  private proposeComposition(base: View | null, composition: Composition): void {
+  private proposeComposition(base: View | null, composition: Composition, list: ServerList): void {
     if (this.proposals + 1 >= EPOCHS_PER_TERM) return this.ports.stepDown('this term has no more epochs');
     const leader = this.options.self.node;
     const recovered = (node: NodeId): number => this.recoveredBy(node);
     const make = (next: Composition): View => {
       const { members, protocol } = next;
-      const holders = this.holdersOf(base, next);
-      return nextView(base, { epoch: this.nextEpoch(), leader, members, holders, protocol }, recovered);
+      const holders = this.holdersOf(base, next, list);
+      const { configuration } = list;
+      const view = { epoch: this.nextEpoch(), leader, members, holders, protocol };
+      return nextView(base, configuration.number === 0 ? view : { ...view, configuration }, recovered);
     };
     const view = make(composition);
     if (fits(view)) return this.propose(view, composition);
@@ -384,7 +415,7 @@ export class Leading {
   private hasGathered(base: View | null, { joined }: Composition): boolean {
     const now = this.context.now();
     if (now - this.electedAt >= GATHER_HEARTBEATS * this.options.heartbeatMicros) return true;
-    if (base === null) return joined.length === this.options.servers.length;
+    if (base === null) return joined.length === fileServersIn(this.list.configuration).length;
     if (names(base, this.options.self)) return true;
     return !this.peers.all.some((peer) => {
       const mayJoin = peer.role === 'server' && peer.willing === null && !names(base, peer);
@@ -410,10 +441,125 @@ export class Leading {
     });
   }
 
+  // --- the servers of the pool
+
+  /** As we proposed them last. */
+  private get list(): ServerList {
+    return this.options.lists.of((this.proposal ?? this.agreement.base())?.configuration)!;
+  }
+
+  /** A person wants this, and asks again and again until it is agreed. Null: it is under way. */
+  change(change: ServersChange): Refused | null {
+    const { list } = this;
+    const { node } = change.server;
+    const no = (why: ChangeRefusal, about: NodeId[] = []): Refused => ({ why, about });
+    const now = this.context.now();
+    this.forgetWanted(now);
+    const { wanted } = this;
+    if (wanted !== null) {
+      if (!isSameChange(wanted.change, change)) return no('busy', [wanted.change.server.node]);
+      wanted.askedAt = now;
+      return this.isRefused(change, list);
+    }
+    const isUnsure = this.agreed === null || this.isOpen;
+    // perhaps it is what is open
+    if (isUnsure) return isDone(change, list) ? null : no('busy');
+    if (isDone(change, list)) return null;
+    if (change.number !== list.configuration.number) return no('changed');
+    const isPresent = presentIn(list.configuration).includes(node);
+    if (change.what === 'join' ? isPresent : !isPresent) return no(isPresent ? 'there' : 'unknown');
+    const refused = this.isRefused(change, list);
+    if (refused !== null) return refused;
+    if (change.what === 'leave' && node === this.options.self.node) {
+      this.ports.stepDown('this server is to be taken out of the pool');
+      return null;
+    }
+    this.wanted = { change, askedAt: now };
+    this.judge();
+    return null;
+  }
+
+  /** Why the servers may not be changed so, as far as we know now. */
+  private isRefused({ what, server }: ServersChange, list: ServerList): Refused | null {
+    if (what === 'join' || !list.configuration.counted.includes(server.node)) return null;
+    if (fileServersIn(list.configuration).every((node) => node === server.node)) return { why: 'last', about: [] };
+    return this.mayNotFollow(left(list, server.node), list);
+  }
+
+  /** Whom a person takes out, if we may. */
+  private removed(): NodeId | null {
+    this.forgetWanted(this.context.now());
+    const { wanted } = this;
+    return wanted?.change.what === 'leave' && this.agreed !== null ? wanted.change.server.node : null;
+  }
+
+  private forgetWanted(now: Micros): void {
+    const { wanted } = this;
+    if (wanted === null) return;
+    const isOld = now - wanted.askedAt >= CHANGE_FORGOTTEN_MICROS;
+    if (isOld || (!this.isOpen && isDone(wanted.change, this.list))) this.wanted = null;
+  }
+
+  /**
+   * The servers of the next view, if they change: one at a time, and not before a view of our own term is agreed. (Else
+   * two leaders, each with a change that the other does not know, could have majorities that do not meet.)
+   */
+  private nextServers(base: View | null, { members }: Composition): ServerList | null {
+    if (this.agreed === null || this.isOpen) return null;
+    const { list, wanted } = this;
+    if (wanted?.change.what === 'join') return joined(list, wanted.change.server);
+    if (wanted !== null) {
+      const { node } = wanted.change.server;
+      const isMember = members.some((member) => member.node === node);
+      return isMember || this.isRefused(wanted.change, list) !== null ? null : left(list, node);
+    }
+    const ready = list.configuration.joining.find((node) => this.counts(node, base, list));
+    return ready === undefined ? null : counting(list, ready);
+  }
+
+  /** Whether a joining server can count from the next view on: it has the newest view, and the rest allows it. */
+  private counts(node: NodeId, base: View | null, list: ServerList): boolean {
+    const peer = this.peers.get(node);
+    if (peer === undefined || !this.isHeardNow(node) || peer.accepted < (this.agreed?.epoch ?? 0)) return false;
+    if (this.mayNotFollow(counting(list, node), list) !== null) return false;
+    // of two servers one alone has everything: a majority of three may lack it
+    return peer.role === 'witness' || fileServersIn(list.configuration).length !== 2 || base?.holders.length !== 1;
+  }
+
+  private isHeardNow(node: NodeId): boolean {
+    if (node === this.options.self.node) return true;
+    return this.context.now() - (this.peers.get(node)?.heardAt ?? -Infinity) < this.options.leaseMicros;
+  }
+
+  /** The next servers could not agree on anything; or a majority of them may lack what one of these has. */
+  private mayNotFollow(next: ServerList, list: ServerList): Refused | null {
+    const { counted } = next.configuration;
+    if (!isMajority(next.configuration, (node) => this.isHeardNow(node))) {
+      return { why: 'majority', about: counted.filter((node) => !this.isHeardNow(node)) };
+    }
+    const isOfFiles = fileServersIn(next.configuration).length !== fileServersIn(list.configuration).length;
+    return isOfFiles && !this.own().isSettled ? { why: 'accounts', about: [] } : null;
+  }
+
   /** For people. */
   describe(): { proposal: Epoch | null; members: number; leaving: NodeId[] } {
     const members = this.agreed?.members ?? [];
     const leaving = [...this.leaving].filter((node) => memberOf(this.agreed, node) !== undefined);
     return { proposal: this.isOpen ? this.proposal!.epoch : null, members: members.length, leaving };
   }
+}
+
+/** Whether the servers are as the change wants them. */
+export function isDone({ what, number, server }: ServersChange, { configuration, servers }: ServerList): boolean {
+  if (configuration.number <= number) return false;
+  const isPresent = presentIn(configuration).includes(server.node);
+  if (what === 'leave') return !isPresent;
+  const known = servers.find(({ node }) => node === server.node);
+  return isPresent && known?.role === server.role && (known.entry ?? '') === (server.entry ?? '');
+}
+
+function isSameChange(a: ServersChange, b: ServersChange): boolean {
+  const isSameServer = a.server.node === b.server.node && a.server.role === b.server.role
+    && (a.server.entry ?? '') === (b.server.entry ?? '');
+  return isSameServer && a.what === b.what && a.number === b.number;
 }

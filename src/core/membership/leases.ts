@@ -26,8 +26,8 @@ export class Authority {
 
   constructor(
     private readonly leaseMicros: Micros,
-    /** How many servers' answers renew it; null: none do, `confirmed` does. */
-    private readonly majority: number | null,
+    /** A majority of whose answers renews it; null: none does, `confirmed` does. */
+    private readonly counted: (() => readonly NodeId[]) | null,
   ) {}
 
   /** By our clock; never goes back. */
@@ -55,9 +55,10 @@ export class Authority {
   }
 
   private renew(): void {
-    if (this.majority === null) return;
-    const times = [...this.answered.values()].sort((a, b) => b - a);
-    const answeredByMajority = times[this.majority - 1];
+    if (this.counted === null) return;
+    const counted = this.counted();
+    const times = counted.map((node) => this.answered.get(node) ?? -Infinity).sort((a, b) => b - a);
+    const answeredByMajority = times[Math.floor(counted.length / 2)];
     if (answeredByMajority !== undefined) this.confirmed(answeredByMajority);
   }
 

@@ -47,6 +47,18 @@ export const NEW_MEMBER_SILENT_LEASES = 3;
  */
 export const UNHEARD_AFTER_MICROS = 1_500_000;
 
+/** A person's change of the servers is given up after this time: longer than electing a leader and a lease take. */
+export const CHANGE_MICROS = 10_000_000;
+
+/** A leader forgets a change that nobody asks for any more. */
+export const CHANGE_FORGOTTEN_MICROS = 1_000_000;
+
+/**
+ * A server of a pool that never was waits so many leases for those that it did not hear yet, although a majority is
+ * there: they may tell that there is a pool, and that it is none of its servers.
+ */
+export const FRESH_WAIT_LEASES = 1;
+
 /** Who gave the lead away does not stand for so many leases: the others get the time to elect. */
 export const REST_LEASES = 4;
 

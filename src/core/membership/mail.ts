@@ -6,6 +6,7 @@ import { DecodeError } from '../../base/bytes.js';
 import type { Incarnation, NodeId } from '../../base/ids.js';
 import type { MembershipContent, MembershipMessage } from '../../wire/membership-messages.js';
 import { decodeMembershipMessage, encodeMembershipMessage } from '../../wire/membership-messages.js';
+import type { Run } from '../../wire/membership-views.js';
 import type { Peer, Peers } from './peers.js';
 import type { EngineName, MembershipContext, MembershipEvents } from './port.js';
 
@@ -22,6 +23,8 @@ export interface MailPorts {
   /** The first frame of a run of the peer. */
   newRun(peer: Peer): void;
   take(peer: Peer, message: MembershipMessage): void;
+  /** A server that is none of ours says something. Returns it if it is one from now on. */
+  stranger?(run: Run, message: MembershipMessage): Peer | null;
 }
 
 const MEANINGS: Record<string, string> = {
@@ -40,9 +43,8 @@ export class Mail {
   ) {}
 
   onFrame(from: NodeId, incarnation: Incarnation, body: Uint8Array): void {
-    const peer = this.peers.get(from);
-    if (peer === undefined) return this.refuse(from, 'unknown-peer');
-    if (incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
+    let peer = this.peers.get(from);
+    if (peer !== undefined && incarnation < peer.incarnation) return this.refuse(from, 'incarnation-old');
     let message: MembershipMessage;
     try {
       message = decodeMembershipMessage(body, this.options.engine);
@@ -50,6 +52,8 @@ export class Mail {
       if (!(error instanceof DecodeError)) throw error;
       return this.refuse(from, error.reason);
     }
+    peer ??= this.ports.stranger?.({ node: from, incarnation }, message) ?? undefined;
+    if (peer === undefined) return this.refuse(from, 'unknown-peer');
     if (this.peers.heard(peer, incarnation, this.context.now(), message.resumes)) this.ports.newRun(peer);
     if (message.to !== this.options.incarnation) {
       this.hello(peer, false);
@@ -62,13 +66,13 @@ export class Mail {
     this.context.count(`membership.frame.refused.${reason}`);
     if (this.refusalsLogged.has(reason)) return;
     this.refusalsLogged.add(reason);
-    const level = reason === 'incarnation-old' ? 'debug' : 'warn';
+    const level = reason === 'incarnation-old' || reason === 'unknown-peer' ? 'debug' : 'warn';
     const meaning = MEANINGS[reason];
     const note = 'logged once per cause';
     this.context.log(level, 'membership.frame.refused', { peer, reason, ...(meaning ? { meaning } : {}), note });
   }
 
-  send(peer: Peer, content: MembershipContent, term = this.ports.term()): void {
+  send(peer: Run, content: MembershipContent, term = this.ports.term()): void {
     const { resumes } = this.options;
     const message = { ...content, to: peer.incarnation, term, ...(resumes === undefined ? {} : { resumes }) };
     this.events.send(peer.node, encodeMembershipMessage(message, this.options.engine));

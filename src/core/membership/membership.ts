@@ -7,14 +7,21 @@
  */
 import { assert } from '../../base/assert.js';
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
-import type { MembershipContent, MembershipMessage, MembershipMessageOf } from '../../wire/membership-messages.js';
+import type { Configuration } from '../../wire/membership-configuration.js';
+import type {
+  MembershipContent, MembershipMessage, MembershipMessageOf, ServersChange,
+} from '../../wire/membership-messages.js';
+import { serversMessages } from '../../wire/membership-messages.js';
 import type { ConfiguredServer, SavedMembership } from '../../wire/membership-state.js';
 import type { Announcement } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
-import type { View } from './composition.js';
+import type { Run, View } from './composition.js';
+import { names } from './composition.js';
+import type { ServerList } from './configuration.js';
+import { ServerLists, fileServersIn, isMajority, presentIn } from './configuration.js';
 import { Leading } from './leading.js';
-import { PROMISE_LEASES, REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
+import { FRESH_WAIT_LEASES, PROMISE_LEASES, REST_LEASES, STEP_DOWN_LEASES, stretched } from './limits.js';
 import { Mail } from './mail.js';
 import { MajorityAgreement } from './majority.js';
 import { OwnRun } from './own-run.js';
@@ -24,6 +31,7 @@ import type {
   MembershipContext, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
 } from './port.js';
 import { Saving } from './saving.js';
+import { ServersWish } from './servers-wish.js';
 import { Versions } from './versions.js';
 import type { Candidate } from './voting.js';
 import { Candidacy, Voting } from './voting.js';
@@ -38,11 +46,12 @@ export class Membership implements MembershipEngine {
   private readonly versions: Versions;
   private readonly own: OwnRun;
   private readonly mail: Mail;
-  private readonly majority: number;
   private readonly isServer: boolean;
   private readonly promiseMicros: Micros;
   /** How much longer than a promise a lease that was given before it may last. */
   private readonly inheritedMicros: Micros;
+  private readonly lists: ServerLists;
+  private readonly wish: ServersWish;
   private leading: Leading | null = null;
   private candidacy: Candidacy | null = null;
   /** Whom we follow or followed last. */
@@ -54,6 +63,13 @@ export class Membership implements MembershipEngine {
   private tickDueAt: Micros = 0;
   /** A server that never saved anything, in a pool that may be fresh as a whole. */
   private isFresh: boolean;
+  /** A newer agreed view than ours has servers of which we are none. */
+  private outside: View | null = null;
+  /** The view of the last heartbeat has servers of which we do not know all that was written. */
+  private lacksServers = false;
+  private greetedAt: Micros = -Infinity;
+  private ledAt: Micros;
+  private readonly startedAt: Micros;
 
   constructor(
     private readonly context: MembershipContext,
@@ -66,14 +82,23 @@ export class Membership implements MembershipEngine {
     const own = servers.find(({ node }) => node === self);
     assert(own !== undefined, 'we are one of the configured servers');
     this.isServer = own.role === 'server';
-    this.majority = Math.floor(servers.length / 2) + 1;
     this.promiseMicros = PROMISE_LEASES * leaseMicros;
     this.inheritedMicros = stretched(leaseMicros - this.promiseMicros);
-    this.peers = new Peers(servers.filter(({ node }) => node !== self));
+    const agreed = saved?.accepted?.configuration;
+    this.lists = new ServerLists(servers, agreed === undefined ? null : saved!.servers);
+    this.peers = new Peers(this.othersOf(agreed));
+    this.startedAt = context.now();
+    this.ledAt = this.startedAt;
     this.isFresh = saved === null;
-    if (saved !== null) this.compareServers(saved, servers);
+    if (saved !== null && agreed === undefined) this.compareServers(saved, servers);
     this.versions = new Versions(context, { node: self, incarnation }, options.announcement);
-    this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers });
+    const kept = agreed === undefined ? servers : saved!.servers;
+    this.saving = new Saving(context, { ...(saved ?? { term: 0, votedFor: null, accepted: null }), servers: kept });
+    this.wish = new ServersWish(context, events, {
+      leading: () => this.leading,
+      leader: () => (this.hasLeader && this.leader !== null ? this.peers.get(this.leader) ?? null : null),
+      send: (peer, content) => this.send(peer, content),
+    });
     // a promise of the run before may still hold, and if it led alone, its lease; who never saved anything never did
     const boundUntil = saved === null ? -Infinity : context.now() + stretched(leaseMicros);
     this.voting = new Voting(this.saving, this.promiseMicros, boundUntil);
@@ -85,11 +110,100 @@ export class Membership implements MembershipEngine {
       accepted: () => this.saving.durableEpoch,
       newRun: (peer) => this.onNewRun(peer),
       take: (peer, message) => this.take(peer, message),
+      stranger: (run, message) => this.onStranger(run, message),
     });
     this.standLater(context.now() + stretched(leaseMicros));
     this.tickAt(context.now());
     this.own.lookAtProtocol(this.saving.accepted);
     context.timers.at(context.now(), () => this.mail.helloFromSuccessor());
+  }
+
+  // --- the servers
+
+  private configurationOf(view: View | null): Configuration {
+    return this.lists.of(view?.configuration)!.configuration;
+  }
+
+  /** Of the newest view that we accepted: it counts from then on, agreed or not. */
+  private get configuration(): Configuration {
+    return this.configurationOf(this.saving.accepted);
+  }
+
+  private othersOf(configuration: Configuration | undefined): ConfiguredServer[] {
+    const list = this.lists.of(configuration);
+    assert(list !== null, 'the servers of what we accepted are known');
+    const present = new Set(presentIn(list.configuration));
+    return list.servers.filter(({ node }) => node !== this.options.self && present.has(node));
+  }
+
+  /** Accepts a view. False: not all is known of its servers. */
+  private accept(view: View, change: { term?: number; votedFor?: null } = {}): boolean {
+    const list = this.lists.of(view.configuration);
+    if (list === null) return false;
+    const before = this.configuration.number;
+    this.saving.change({ ...change, accepted: view, servers: list.servers });
+    if (before === list.configuration.number) return true;
+    this.peers.setServers(this.othersOf(view.configuration));
+    this.events.servers?.(list);
+    return true;
+  }
+
+  serverList(): ServerList {
+    return this.lists.of(this.saving.accepted?.configuration)!;
+  }
+
+  changeServers(change: ServersChange): void {
+    this.wish.wish(change);
+  }
+
+  /**
+   * A server that we do not know: either we are none of its pool any more, or it is none of ours. Those that ask are
+   * told the newest agreed view that we know; one that leads us, and whose view has both of us, is one of ours.
+   */
+  private onStranger(run: Run, message: MembershipMessage): Peer | null {
+    switch (message.kind) {
+      case 'hello':
+      case 'pre-vote':
+      case 'vote': {
+        const { installed } = this.own;
+        if (installed !== null) this.mail.send(run, { kind: 'outside', view: installed });
+        return null;
+      }
+      case 'servers':
+        this.lists.learn(message.digest, message.servers);
+        return null;
+      case 'outside':
+        this.onOutside(run, message.view);
+        return null;
+      case 'heartbeat': {
+        const { view } = message;
+        if (view?.configuration === undefined || view.epoch <= this.saving.acceptedEpoch) return null;
+        const present = presentIn(view.configuration);
+        if (!present.includes(run.node) || !present.includes(this.options.self)) return null;
+        return this.peers.add({ node: run.node, role: 'server' });
+      }
+      default:
+        return null;
+    }
+  }
+
+  private onOutside(peer: Run, view: View): void {
+    const { configuration } = view;
+    const isIn = configuration !== undefined && presentIn(configuration).includes(this.options.self);
+    if (view.epoch <= this.saving.acceptedEpoch || isIn || this.leads()) return;
+    this.candidacy = null;
+    this.stepDown('this server is not in the pool any more');
+    if (this.outside === null) {
+      this.context.count('membership.outside');
+      this.context.log('warn', 'membership.outside', {
+        told: peer.node,
+        epoch: view.epoch,
+        meaning: 'this server is none of the pool: it was taken out, or never taken in',
+        remedy: 'smbpool status says what to do',
+      });
+    }
+    this.outside = view;
+    if (names(this.own.installed, this.own.run) && !this.own.over) this.own.end(view);
   }
 
   private compareServers(saved: SavedMembership, servers: readonly ConfiguredServer[]): void {
@@ -164,6 +278,8 @@ export class Membership implements MembershipEngine {
       promisedUntil: this.voting.promisedUntil,
       proposal: described?.proposal ?? null,
       leaving: described?.leaving ?? [],
+      configuration: this.configuration,
+      isOutside: this.outside !== null,
       register: null,
       servers: this.peers.status(now),
     };
@@ -186,6 +302,16 @@ export class Membership implements MembershipEngine {
     if (this.leading !== null) this.leading.tick();
     else if (this.candidacy !== null) this.ask();
     else if (this.isFresh && !this.hasLeader) this.greet();
+    else this.greetAgain(now);
+    this.wish.pursue(this.own.installed === null ? null : this.lists.of(this.own.installed.configuration));
+  }
+
+  /** Whoever does not stand says nothing by itself; one that was taken out would never be told so. */
+  private greetAgain(now: Micros): void {
+    const { leaseMicros } = this.options;
+    if (now - Math.max(this.ledAt, this.greetedAt) < STEP_DOWN_LEASES * leaseMicros) return;
+    this.greetedAt = now;
+    for (const peer of this.peers.all) this.mail.hello(peer, false);
   }
 
   /** Sets when we stand for election, if nothing comes in between. */
@@ -203,8 +329,8 @@ export class Membership implements MembershipEngine {
   /** Servers stand one after the other, beginning behind the last leader, so that votes are rarely split. */
   private placeOf(server: NodeId): number {
     const last = this.leader ?? this.saving.accepted?.leader ?? -1;
-    const servers = this.options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
-    const order = [...servers].sort((a, b) => Number(a <= last) - Number(b <= last) || a - b);
+    const servers = fileServersIn(this.configuration);
+    const order = servers.sort((a, b) => Number(a <= last) - Number(b <= last) || a - b);
     return Math.max(0, order.indexOf(server));
   }
 
@@ -212,18 +338,20 @@ export class Membership implements MembershipEngine {
 
   private stand(dueAt: Micros): void {
     const now = this.context.now();
-    const { heartbeatMicros, leaseMicros, servers } = this.options;
+    const { heartbeatMicros, leaseMicros, self } = this.options;
+    const { configuration } = this;
     if (this.leading !== null || !this.isServer) return;
     this.hasLeader = false;
     this.leaderlessSince ??= now;
     const isLate = now - dueAt >= heartbeatMicros;
-    const isAble = !this.own.over && this.own.willing && this.versions.canJoin(this.saving.accepted);
+    const isCounted = this.outside === null && configuration.counted.includes(self);
+    const isAble = isCounted && !this.own.over && this.own.willing && this.versions.canJoin(this.saving.accepted);
     if (isLate || !isAble) return this.standLater(now + (isLate ? 0 : leaseMicros));
     if (this.voting.isBound(now)) return this.standLater(this.voting.promisedUntil);
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
     if (accepted !== null && this.own.isOverIn(accepted)) return this.own.end(accepted);
-    this.candidacy = new Candidacy(this.saving.term + 1, now, servers.length, this.majority);
+    this.candidacy = new Candidacy(this.saving.term + 1, now, configuration);
     this.context.count('membership.stood');
     // when nothing comes of it, again
     this.standLater(now + 2 * heartbeatMicros);
@@ -281,14 +409,23 @@ export class Membership implements MembershipEngine {
     this.isFresh = false;
     context.count('membership.elected');
     context.log('info', 'membership.leads', { term });
-    const servers = options.servers.filter(({ role }) => role === 'server').map(({ node }) => node);
     const { inheritedMicros } = this;
     const times = { heartbeatMicros, leaseMicros, inheritedMicros, stepDownLeases: STEP_DOWN_LEASES, aloneMicros: 0 };
-    const lead = { self: this.own.asLeader, servers, versions: this.versions, ...times };
-    const agreement = new MajorityAgreement(saving, self, this.majority);
+    const lead = { self: this.own.asLeader, lists: this.lists, versions: this.versions, ...times };
+    const agreement = new MajorityAgreement(self, {
+      accepted: () => saving.accepted,
+      accept: (view, saved) => {
+        assert(this.accept(view), 'a leader knows the servers of its own view');
+        saving.whenSaved(saved);
+      },
+      configurationOf: (view) => this.configurationOf(view),
+    });
     this.leading = new Leading(context, lead, agreement, peers, () => this.own.news(), {
       send: (peer, content) => this.send(peer, content),
       install: (view) => this.install(view),
+      tellServers: (peer) => {
+        if (saving.accepted !== null) this.tellServers(peer, saving.accepted);
+      },
       lease: (until) => this.own.extendLease(until),
       stepDown: (why) => this.giveUpLead(why),
       suspects: (reasons) => this.events.suspects?.(reasons),
@@ -298,6 +435,7 @@ export class Membership implements MembershipEngine {
   }
 
   private install(view: View): void {
+    if (this.lists.of(view.configuration) === null) return;
     this.own.install(view);
   }
 
@@ -356,6 +494,14 @@ export class Membership implements MembershipEngine {
         return this.onHeartbeat(peer, message);
       case 'answer':
         return this.onAnswer(peer, message);
+      case 'servers':
+        return this.lists.learn(message.digest, message.servers);
+      case 'outside':
+        return this.onOutside(peer, message.view);
+      case 'change':
+        return this.wish.asked(peer, message);
+      case 'change-refused':
+        return this.wish.refused(message);
     }
   }
 
@@ -373,8 +519,14 @@ export class Membership implements MembershipEngine {
   /** Nobody of a majority ever accepted a view: no leader to wait for, no promise to respect. */
   private standAtOnce(): void {
     if (!this.isFresh || this.hasLeader || this.candidacy !== null || this.saving.term > 0) return;
+    const { configuration } = this;
+    const { self, leaseMicros } = this.options;
     const heard = this.peers.all.filter(({ incarnation }) => incarnation > 0);
-    if (heard.length + 1 < this.majority || heard.some(({ accepted }) => accepted > 0)) return;
+    const isHeard = (server: NodeId): boolean => server === self || heard.some(({ node }) => node === server);
+    if (!isMajority(configuration, isHeard) || heard.some(({ accepted }) => accepted > 0)) return;
+    // who is not heard yet may know of a pool in which we are not
+    const isTooSoon = this.context.now() - this.startedAt < FRESH_WAIT_LEASES * leaseMicros;
+    if (this.outside !== null || (isTooSoon && heard.length < this.peers.all.length)) return;
     this.isFresh = false;
     const before = heard.filter(({ node, role }) => role === 'server' && node < this.options.self).length;
     const at = this.context.now() + before * this.options.heartbeatMicros;
@@ -448,7 +600,15 @@ export class Membership implements MembershipEngine {
     const { saving } = this;
     // a witness, or whoever cannot stand, may be the only one left that has the newest view
     const view = asked.accepted < saving.acceptedEpoch ? saving.accepted : null;
+    if (view?.configuration !== undefined) this.tellServers(peer, view);
     this.send(peer, { kind, granted, accepted: saving.durableEpoch, echo: asked.echo, view });
+  }
+
+  /** What was written of the servers of the view. */
+  private tellServers(peer: Peer, view: View): void {
+    const list = this.lists.of(view.configuration);
+    if (list === null) return;
+    for (const content of serversMessages(list.configuration.digest, list.servers)) this.send(peer, content);
   }
 
   /** A voter has a newer view than we: we take it over, with the voter's term, and stand again soon. */
@@ -456,9 +616,8 @@ export class Membership implements MembershipEngine {
     const { saving } = this;
     if (view === null || this.candidacy === null || view.epoch <= saving.acceptedEpoch) return false;
     if (this.own.isUnspeakable(view)) return false;
+    if (!this.accept(view, term > saving.term ? { term, votedFor: null } : {})) return false;
     this.candidacy = null;
-    if (term > saving.term) saving.change({ term, votedFor: null, accepted: view });
-    else saving.change({ accepted: view });
     this.standLater(this.context.now());
     return true;
   }
@@ -488,10 +647,12 @@ export class Membership implements MembershipEngine {
     this.leader = peer.node;
     this.hasLeader = true;
     this.isFresh = false;
+    this.outside = null;
+    this.ledAt = now;
     this.standLater(now + stretched(this.promiseMicros));
     const { view, agreed } = message;
-    if (view !== null && view.epoch > saving.acceptedEpoch) {
-      saving.change({ accepted: view });
+    this.lacksServers = view !== null && this.lists.of(view.configuration) === null;
+    if (view !== null && view.epoch > saving.acceptedEpoch && this.accept(view)) {
       this.events.proposed?.(view, new Map());
     }
     if (view !== null && view.epoch === agreed) this.install(view);
@@ -517,7 +678,8 @@ export class Membership implements MembershipEngine {
   }
 
   private answer(peer: Peer, echo: Micros): void {
-    this.send(peer, this.own.answer(echo, this.saving.durableEpoch));
+    const answer = this.own.answer(echo, this.saving.durableEpoch);
+    this.send(peer, this.lacksServers ? { ...answer, lacksServers: true } : answer);
   }
 
   private onAnswer(peer: Peer, message: MembershipMessageOf<'answer'>): void {
@@ -525,6 +687,7 @@ export class Membership implements MembershipEngine {
     const { leading } = this;
     if (leading === null || message.term !== leading.term) return;
     this.peers.answered(peer, message);
+    if (message.lacksServers === true && this.saving.accepted !== null) this.tellServers(peer, this.saving.accepted);
     leading.onAnswer(peer, message);
   }
 }

@@ -42,7 +42,7 @@ export class OwnRun {
     private readonly context: MembershipContext,
     private readonly options: OwnRunOptions,
     private readonly versions: Versions,
-    private readonly events: Pick<MembershipEvents, 'view' | 'lease' | 'removed'>,
+    private readonly events: Pick<MembershipEvents, 'view' | 'lease' | 'removed' | 'isSettled'>,
     /** The run is over, and the rest is not told yet. */
     private readonly ended: () => void,
   ) {
@@ -79,11 +79,12 @@ export class OwnRun {
   /** What a leader knows of itself. */
   news(): LeaderNews {
     const { willing, unheard, recoveredEpoch, allHold, options } = this;
-    return { willing, unheard, recovered: recoveredEpoch, allHold, isBlank: options.isBlank };
+    const isSettled = this.events.isSettled?.() ?? true;
+    return { willing, unheard, recovered: recoveredEpoch, allHold, isBlank: options.isBlank, isSettled };
   }
 
   /** The answer to a heartbeat that was sent at `echo`; 0: to none. */
-  answer(echo: Micros, accepted: number): MembershipContent {
+  answer(echo: Micros, accepted: number): MembershipContent & { kind: 'answer' } {
     return {
       kind: 'answer',
       willing: this.options.isServer && this.willing && !this.over,

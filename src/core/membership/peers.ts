@@ -32,31 +32,35 @@ export interface Peer {
 }
 
 export class Peers {
-  readonly all: readonly Peer[];
-  private readonly byNode: ReadonlyMap<NodeId, Peer>;
+  private list: readonly Peer[] = [];
+  private byNode: ReadonlyMap<NodeId, Peer> = new Map();
 
   constructor(others: readonly ConfiguredServer[]) {
-    this.all = others.map(({ node, role }) => ({
-      node,
-      role,
-      incarnation: 0 as Incarnation,
-      resumes: 0,
-      heardAt: -Infinity,
-      silentFrom: -Infinity,
-      accepted: 0,
-      installed: 0,
-      recovered: 0,
-      saidAt: 0,
-      willing: null,
-      isBlank: false,
-      released: false,
-      unheard: new Set<NodeId>(),
-    }));
-    this.byNode = new Map(this.all.map((peer) => [peer.node, peer]));
+    this.setServers(others);
+  }
+
+  /** Ascending. */
+  get all(): readonly Peer[] {
+    return this.list;
+  }
+
+  /** The others of the pool are these from here on; what is known of those that stay is kept. */
+  setServers(others: readonly ConfiguredServer[]): void {
+    this.list = others.map(({ node, role }) => {
+      const known = this.byNode.get(node);
+      return known?.role === role ? known : newPeer(node, role);
+    });
+    this.byNode = new Map(this.list.map((peer) => [peer.node, peer]));
   }
 
   get(node: NodeId): Peer | undefined {
     return this.byNode.get(node);
+  }
+
+  /** One more, as long as the servers stay the same. */
+  add(server: ConfiguredServer): Peer {
+    this.setServers([...this.list, server].sort((a, b) => a.node - b.node));
+    return this.byNode.get(server.node)!;
   }
 
   /** A frame of this run came. Returns whether the run is a new one. */
@@ -125,4 +129,23 @@ export class Peers {
       if (peer.node !== except || peer.resumes !== 0) peer.silentFrom = now;
     }
   }
+}
+
+function newPeer(node: NodeId, role: ServerRole): Peer {
+  return {
+    node,
+    role,
+    incarnation: 0 as Incarnation,
+    resumes: 0,
+    heardAt: -Infinity,
+    silentFrom: -Infinity,
+    accepted: 0,
+    installed: 0,
+    recovered: 0,
+    saidAt: 0,
+    willing: null,
+    isBlank: false,
+    released: false,
+    unheard: new Set<NodeId>(),
+  };
 }

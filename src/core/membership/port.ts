@@ -4,11 +4,14 @@
  * (etcd.ts), where a register in an etcd cluster does. Types only.
  */
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
+import type { Configuration } from '../../wire/membership-configuration.js';
+import type { ChangeRefusal, ServersChange } from '../../wire/membership-messages.js';
 import type { ConfiguredServer, SavedMembership } from '../../wire/membership-state.js';
 import type { Announcement } from '../../wire/protocol-version.js';
 import type { CoreContext } from '../context.js';
 import type { Micros, RegisterResult } from '../effects.js';
 import type { LeaveReason, View } from './composition.js';
+import type { ServerList } from './configuration.js';
 
 export type MembershipContext = Pick<CoreContext, 'now' | 'timers' | 'emit' | 'log' | 'count'>;
 
@@ -44,6 +47,18 @@ export interface MembershipEvents {
   suspects?(reasons: ReadonlyMap<NodeId, LeaveReason>): void;
   /** For people. We propose a view, with the ends of the leases of those that it leaves out, or hear of one. */
   proposed?(view: View, leaseOver: ReadonlyMap<NodeId, Micros>): void;
+  /**
+   * The pool's servers are these from here on; we are not among them when we were taken out. Told when they change,
+   * not at the start.
+   */
+  servers?(list: ServerList): void;
+  /** The answer to changeServers. */
+  changeAnswered?(result: ChangeResult): void;
+  /**
+   * Asked while we lead: every answered commit of the persistent databases is on all members that count, and these are
+   * enough. Absent: there are none.
+   */
+  isSettled?(): boolean;
   /** An unreliable frame. */
   send(peer: NodeId, body: Uint8Array): void;
 }
@@ -57,6 +72,9 @@ export interface RegisterStatus {
   /** A server wants the lead, because it does not hear the leader. */
   challenger: NodeId | null;
 }
+
+/** What became of a change of the servers that a person asked for; late: nobody that leads answered in time. */
+export type ChangeResult = 'done' | { why: ChangeRefusal | 'late'; about: NodeId[] };
 
 export interface MembershipStatus {
   engine: EngineName;
@@ -75,6 +93,10 @@ export interface MembershipStatus {
   /** A leader's view that is not agreed yet, and members that it is about to leave out. */
   proposal: Epoch | null;
   leaving: NodeId[];
+  /** The newest configuration that we accepted; number 0: nobody changed the servers since the files were written. */
+  configuration: Configuration;
+  /** The others say that we are none of the pool's servers. */
+  isOutside: boolean;
   /** null: the engine needs none. */
   register: RegisterStatus | null;
   servers: {
@@ -118,6 +140,10 @@ export interface MembershipEngine {
    * for its end. A leader only ends its lead: what it granted to others goes on.
    */
   leave(): void;
+  /** A person wants another list of servers; one such wish at a time. Answered by the event changeAnswered. */
+  changeServers(change: ServersChange): void;
+  /** What was written of the servers that we accepted. */
+  serverList(): ServerList;
   /** For people. */
   status(now?: Micros): MembershipStatus;
 }

@@ -45,7 +45,7 @@ export class Saving {
     return this.durable.accepted?.epoch ?? 0;
   }
 
-  change(change: Partial<Pick<SavedMembership, 'term' | 'votedFor' | 'accepted'>>): void {
+  change(change: Partial<SavedMembership>): void {
     this.wanted = { ...this.wanted, ...change };
     this.version++;
     this.saveNext();

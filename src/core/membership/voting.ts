@@ -3,7 +3,9 @@
  * told; who has answered a leader's heartbeat votes for nobody until its promise is over.
  */
 import type { NodeId } from '../../base/ids.js';
+import type { Configuration } from '../../wire/membership-configuration.js';
 import type { Micros } from '../effects.js';
+import { isMajority } from './configuration.js';
 import { stretched } from './limits.js';
 import type { Saving } from './saving.js';
 
@@ -69,8 +71,8 @@ export class Candidacy {
     readonly term: number,
     /** Names this attempt in the answers to pre-votes. */
     readonly startedAt: Micros,
-    private readonly servers: number,
-    private readonly majority: number,
+    /** Of the view that the candidate accepted. */
+    private readonly configuration: Configuration,
   ) {}
 
   answer(node: NodeId, granted: boolean): void {
@@ -83,11 +85,11 @@ export class Candidacy {
   }
 
   get isWon(): boolean {
-    return this.granted.size >= this.majority;
+    return isMajority(this.configuration, (node) => this.granted.has(node));
   }
 
   get isLost(): boolean {
-    return this.refused.size > this.servers - this.majority;
+    return !isMajority(this.configuration, (node) => !this.refused.has(node));
   }
 
   startVote(): void {

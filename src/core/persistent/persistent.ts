@@ -157,6 +157,19 @@ export class Persistent implements PersistentForGate {
     if (areThere && [...this.leaders.values()].every((leader) => leader.allHave(fileServers))) this.setAllHold(true);
   }
 
+  /**
+   * We lead, and every answered commit is in the files of all members that count; these are enough for the next one. A
+   * server may be taken out or begin to count only then: after that step any majority still has every commit, after a
+   * second one perhaps not.
+   */
+  isSettled(): boolean {
+    const { fileServers, members } = this.context;
+    if (!this.isLeader || this.opening.size > 0) return false;
+    const present = fileServers.filter((node) => members.includes(node) && this.context.isUp(node));
+    if (!this.isEnough((node) => present.includes(node))) return false;
+    return [...this.leaders.values()].every((leader) => leader.allHave(present));
+  }
+
   private setAllHold(allHold: boolean): void {
     if (allHold === this.allHold) return;
     this.allHold = allHold;

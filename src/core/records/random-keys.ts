@@ -26,19 +26,21 @@ export class RandomKeys {
     number,
     { kind: 'exists' | 'gone'; database: DatabaseId; keys: RecordKey[] }
   >();
-  private readonly homes: readonly { home: NodeId }[];
+  private readonly homes = new Map<NodeId, { home: NodeId }>();
 
   constructor(
     private readonly context: CoreContext,
     private readonly byHash: Homes,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
   ) {
-    // one object for all keys of a server: there may be a hundred thousand
-    this.homes = context.servers.map((home) => ({ home }));
+    for (const home of context.servers) this.at(home);
   }
 
+  /** One object for all keys of a server: there may be a hundred thousand. */
   private at(home: NodeId): { home: NodeId } {
-    return this.homes.find((one) => one.home === home) ?? { home };
+    const known = this.homes.get(home) ?? { home };
+    this.homes.set(home, known);
+    return known;
   }
 
   /** A database has been opened here. Returns whether its keys are random. */

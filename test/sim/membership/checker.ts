@@ -9,6 +9,7 @@ import type { Run, View } from '../../../src/core/membership/composition.js';
 import { names } from '../../../src/core/membership/composition.js';
 import { isSameRun } from '../../../src/core/views.js';
 import { termOf } from '../../../src/wire/membership-messages.js';
+import { ServersChecker } from './servers-checker.js';
 import { VersionChecker } from './version-checker.js';
 import type { SavedMembership } from '../../../src/wire/membership-state.js';
 
@@ -25,13 +26,14 @@ interface Lease extends Run {
 
 export class MembershipChecker {
   readonly violations: Violation[] = [];
-  private readonly majority: number;
+  readonly servers: ServersChecker;
   /** The newest view that a majority has on disk. */
   newest: View | null = null;
   agreements = 0;
   readonly versions: VersionChecker;
   private readonly contents = new Map<number, string>();
   private readonly acceptedBy = new Map<number, Set<NodeId>>();
+  private readonly agreedEpochs = new Set<number>();
   private readonly agreed: View[] = [];
   private readonly votes = new Map<string, NodeId>();
   private readonly onDisk = new Map<NodeId, number>();
@@ -47,7 +49,7 @@ export class MembershipChecker {
     nodes: readonly NodeId[],
     private readonly onAgreed: (view: View) => void,
   ) {
-    this.majority = Math.floor(nodes.length / 2) + 1;
+    this.servers = new ServersChecker(nodes, (rule, text) => this.fail(rule, text));
     this.versions = new VersionChecker(now, nodes, (rule, text) => this.fail(rule, text));
   }
 
@@ -66,16 +68,15 @@ export class MembershipChecker {
     if (term !== termOf(accepted.epoch)) return;
     const by = this.acceptedBy.get(accepted.epoch) ?? new Set<NodeId>();
     this.acceptedBy.set(accepted.epoch, by.add(node));
-    if (by.size === this.majority) this.agree(accepted);
+    if (this.servers.isMajority(accepted, by)) this.agree(accepted);
   }
 
   /** A view is in the register of the engine etcd. */
   committed(view: View): void {
     this.content(view);
-    if (this.acceptedBy.has(view.epoch)) return;
+    if (this.agreedEpochs.has(view.epoch)) return;
     if (view.epoch <= (this.newest?.epoch ?? 0)) this.fail('epochs-ascend', `${view.epoch}`);
     // where nobody votes the register is the majority
-    this.acceptedBy.set(view.epoch, new Set(Array.from({ length: this.majority }, (_, node) => node as NodeId)));
     this.agree(view);
   }
 
@@ -87,7 +88,10 @@ export class MembershipChecker {
   }
 
   private agree(view: View): void {
+    if (this.agreedEpochs.has(view.epoch)) return;
+    this.agreedEpochs.add(view.epoch);
     this.agreements++;
+    this.servers.agree(view);
     const before = this.newest;
     this.agreed.push(view);
     this.versions.agree(view);
@@ -129,7 +133,7 @@ export class MembershipChecker {
   installed(run: Run, view: View): void {
     this.content(view);
     this.versions.installed(run, view);
-    if ((this.acceptedBy.get(view.epoch)?.size ?? 0) < this.majority) {
+    if (!this.agreedEpochs.has(view.epoch)) {
       this.fail('installed-is-agreed', `${key(run)} installs ${view.epoch}, which no majority accepted`);
     }
     const isNewer = view.epoch > (this.installedBy.get(key(run)) ?? 0);

@@ -35,6 +35,10 @@ const CANARIES: { sabotage: Sabotage; rule: string; runs: number }[] = [
   { sabotage: 'ask-members-only', rule: 'rises-when-all-can', runs: 60 },
   { sabotage: 'protocol-falls', rule: 'protocol-never-falls', runs: 60 },
   { sabotage: 'foreign-stands', rule: 'members-speak-it', runs: 60 },
+  { sabotage: 'majority-of-the-file', rule: 'installed-is-agreed', runs: 20 },
+  { sabotage: 'authority-of-the-file', rule: 'no-lease-without-view', runs: 60 },
+  { sabotage: 'forgets-the-servers', rule: 'configuration-never-lost', runs: 20 },
+  { sabotage: 'two-servers-at-once', rule: 'one-server-at-a-time', runs: 60 },
 ];
 
 /** Of the engine etcd; the rest is shared and found above. */

@@ -1,8 +1,12 @@
 /** Bugs planted in the membership, which the checker must find: each undoes one rule that safety or liveness needs. */
+import type { NodeId } from '../../../src/base/ids.js';
 import type { Micros } from '../../../src/core/effects.js';
 import { names } from '../../../src/core/membership/composition.js';
+import type { ServerList, ServerLists } from '../../../src/core/membership/configuration.js';
+import { left } from '../../../src/core/membership/configuration.js';
 import type { KnownServer, Versions } from '../../../src/core/membership/versions.js';
 import type { View } from '../../../src/core/views.js';
+import type { Configuration } from '../../../src/wire/membership-configuration.js';
 import { RELEASES } from './releases.js';
 import type { Sabotage } from './settings.js';
 
@@ -84,6 +88,11 @@ export function plant(engine: object, sabotage: Sabotage): void {
     case 'protocol-falls':
     case 'foreign-stands':
       return plantInVersions(partOf(engine, 'versions'), sabotage);
+    case 'majority-of-the-file':
+    case 'authority-of-the-file':
+    case 'forgets-the-servers':
+    case 'two-servers-at-once':
+      return plantInServers(engine, sabotage);
     default:
       plantInLeader(engine, sabotage === 'no-lease-wait');
   }
@@ -109,6 +118,48 @@ function plantInVersions(
     case 'foreign-stands':
       Reflect.set(versions, 'canJoin', () => true);
   }
+}
+
+/** What each does wrong with the servers of the pool. */
+function plantInServers(
+  engine: object,
+  sabotage:
+    'majority-of-the-file' | 'authority-of-the-file' | 'forgets-the-servers' | 'two-servers-at-once',
+): void {
+  const lists = partOf(engine, 'lists') as ServerLists;
+  const file = (): Configuration => lists.of(undefined)!.configuration;
+  const lead = methodOf(engine, 'lead');
+  Reflect.set(engine, 'lead', (...given: unknown[]) => {
+    lead(...given);
+    const leading: unknown = Reflect.get(engine, 'leading');
+    if (typeof leading !== 'object' || leading === null) return;
+    const agreement = partOf(leading, 'agreement');
+    const nextServers = methodOf(leading, 'nextServers') as (...of: unknown[]) => ServerList | null;
+    switch (sabotage) {
+      case 'majority-of-the-file':
+        Reflect.set(partOf(agreement, 'ports'), 'configurationOf', file);
+        return;
+      case 'authority-of-the-file':
+        Reflect.set(agreement, 'counted', () => file().counted);
+        return;
+      case 'forgets-the-servers':
+        Reflect.defineProperty(leading, 'list', {
+          get: () => lists.of((Reflect.get(leading, 'proposal') as View | null)?.configuration),
+        });
+        return;
+      case 'two-servers-at-once':
+        Reflect.set(leading, 'nextServers', (...of: unknown[]) => {
+          const next = nextServers(...of);
+          const { members } = of[1] as { members: readonly { node: NodeId }[] };
+          const isMember = (other: NodeId): boolean => members.some(({ node: member }) => member === other);
+          const node = next?.configuration.counted.find((other) => !isMember(other));
+          if (next === null || node === undefined) return next;
+          const { configuration, servers } = left(next, node);
+          return { configuration: { ...configuration, number: next.configuration.number }, servers };
+        });
+        return;
+    }
+  });
 }
 
 function plantInLeader(engine: object, isLeaseWait: boolean): void {

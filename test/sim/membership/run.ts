@@ -77,7 +77,9 @@ class Run {
   private readonly trace = new Trace();
   private readonly wire: SimulatedWire;
   private readonly register: SimulatedRegister;
-  private readonly stations: Station[];
+  private readonly all: Station[];
+  /** For changes of the servers, so that runs without them stay what they were. */
+  private readonly serversPrng: Prng;
   private readonly checker: MembershipChecker;
   private readonly measured = noMeasured();
   private troubled = false;
@@ -86,10 +88,16 @@ class Run {
     this.prng = new Prng(settings.seed ^ 0x5eed);
     this.releasePrng = new Prng(settings.seed ^ 0x0ff1ce);
     this.wire = new SimulatedWire(this.time, this.prng, PERFECT_WIRE);
+    this.serversPrng = new Prng(settings.seed ^ 0x5e7ce);
     const count = settings.servers + (settings.witness ? 1 : 0);
     const servers = Array.from({ length: count }, (_, node): ConfiguredServer => {
-      return { node: nodeId(node), role: node < settings.servers ? 'server' : 'witness' };
+      return { node: nodeId(node), role: node < settings.servers ? 'server' : 'witness', entry: `server ${node}` };
     });
+    const spares = Array.from({ length: settings.spares ?? 0 }, (_, place): ConfiguredServer => {
+      const node = nodeId(count + place);
+      return { node, role: this.serversPrng.chance(0.2) ? 'witness' : 'server', entry: `spare ${node}` };
+    });
+    const serversOf = (node: NodeId): ConfiguredServer[] => [...servers, ...spares.filter((one) => one.node === node)];
     const nodes = servers.map(({ node }) => node);
     this.checker = new MembershipChecker(() => this.time.now, nodes, () => undefined);
     const { time, wire, prng, releasePrng, trace, checker } = this;
@@ -97,14 +105,24 @@ class Run {
     const register = new SimulatedRegister(time, new Prng(settings.seed ^ 0xe7cd), (value) => this.committed(value));
     this.register = register;
     const isUp = (node: NodeId): boolean => {
-      const station = this.stations[node];
+      const station = this.all[node];
       return station !== undefined && station.engine !== null && !station.isStopped;
     };
     const troubled = (): boolean => this.troubled;
     const world: StationWorld = {
-      time, wire, prng, releasePrng, trace, checker, settings, servers, announcements, register, isUp, troubled,
+      time, wire, prng, releasePrng, trace, checker, settings, serversOf, announcements, register, isUp, troubled,
     };
-    this.stations = servers.map(({ node, role }) => new Station(world, node, role));
+    this.all = [...servers, ...spares].map(({ node, role }) => new Station(world, node, role));
+  }
+
+  /** The pool's servers now, as agreed. */
+  private get stations(): Station[] {
+    const { counted, joining } = this.checker.servers.newest;
+    return this.all.filter(({ self }) => counted.includes(self) || joining.includes(self));
+  }
+
+  private get spares(): Station[] {
+    return this.all.filter((station) => !this.stations.includes(station));
   }
 
   simulate(): RunResult {
@@ -162,6 +180,72 @@ class Run {
       this.continued('leader');
     }
     this.goBack();
+    this.takeIn();
+    this.takeOut();
+  }
+
+  /** While nothing else happens: a change of the servers fences nobody, and is done within a bound. */
+  private changesTo(what: 'join' | 'leave', station: Station, staying: readonly Station[]): void {
+    const { checker, serversPrng: prng, time } = this;
+    const before = checker.servers.newest.number;
+    const asked = prng.pick(staying);
+    this.note(`${what} of ${station.self} while all is well`);
+    if (what === 'join') this.askToJoin(asked, station);
+    else asked.ask('leave', { node: station.self, role: station.role });
+    const isLeader = station === this.leader();
+    const until = time.now + SETTLE_MICROS_MAX;
+    while (checker.servers.newest.number === before && time.now < until && !this.failed) {
+      time.advance(LOOK_MICROS);
+      // who leads is taken out by whoever is elected in its place
+      if (isLeader) continue;
+      this.expectServing(staying, what);
+    }
+    if (checker.servers.newest.number === before) checker.fail('changes-are-agreed', `${what} of ${station.self}`);
+  }
+
+  private expectServing(stations: readonly Station[], what: string): void {
+    for (const station of stations) {
+      if (station.role === 'witness' || station.trueTime(station.engine!.status().leaseUntil) > this.time.now) continue;
+      this.checker.fail('changes-fence-nobody', `${station.self} has no lease during ${what}`);
+    }
+  }
+
+  private takeIn(): void {
+    const { settings, serversPrng: prng } = this;
+    if (this.failed || settings.spares === null || this.spares.length === 0) return;
+    const spare = prng.pick(this.spares);
+    const staying = this.stations;
+    if (spare.engine === null && prng.chance(0.5)) spare.recall();
+    if (spare.engine !== null) {
+      this.time.advance(SETTLE_MICROS_MAX);
+      if (!spare.engine.status().isOutside) this.checker.fail('outsiders-are-told', `server ${spare.self}`);
+    }
+    this.changesTo('join', spare, staying);
+    this.time.advance(prng.below(1_000_000));
+    this.expectServing(staying, 'waiting for who joins');
+    this.settle([]);
+  }
+
+  private takeOut(): void {
+    const { settings, serversPrng: prng } = this;
+    if (this.failed || settings.spares === null) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    const servers = this.stations.filter(({ role }) => role === 'server');
+    const station = prng.pick(this.stations);
+    if (servers.length === 1 && station.role === 'server') return;
+    const staying = this.stations.filter((other) => other !== station);
+    const isDead = prng.chance(0.5) && 2 * staying.length > this.stations.length;
+    if (isDead) {
+      station.retire();
+      this.time.advance(2 * SETTLE_MICROS_MAX);
+    }
+    this.changesTo('leave', station, staying);
+    this.settle([]);
+    if (isDead) station.recall();
+    this.time.advance(SETTLE_MICROS_MAX);
+    if (this.failed) return;
+    if (station.engine?.status().isOutside !== true) this.checker.fail('outsiders-are-told', `server ${station.self}`);
+    this.settle([]);
   }
 
   /** Killed, and continued within a fraction of a lease: its run goes on, and nobody else's ends. */
@@ -240,6 +324,7 @@ class Run {
       time.advance(1 + prng.below(2 * settings.troubleMicros));
       if (settings.release !== null && this.releasePrng.chance(0.5)) this.changeRelease();
       else if (this.isOnEtcd && prng.chance(0.25)) this.oneTroubleOfEtcd();
+      else if (settings.spares !== null && this.serversPrng.chance(0.4)) this.changeServers();
       else this.oneTrouble();
     }
     this.troubled = false;
@@ -250,7 +335,7 @@ class Run {
     this.wire.faults = PERFECT_WIRE;
     this.wire.heal();
     if (settings.release !== null) this.finishUpgrade();
-    for (const station of this.stations) {
+    for (const station of this.all) {
       station.hearsNot([]);
       station.willing = true;
       station.input(() => station.engine?.setWilling(true));
@@ -277,7 +362,7 @@ class Run {
         return station.stop(1_000 + prng.below(prng.pick([100_000, 800_000])));
       case 2:
         this.note(`${station.self} is cut off`);
-        return wire.isolate(station.self, stations.map(({ self }) => self));
+        return wire.isolate(station.self, this.all.map(({ self }) => self));
       case 3:
         this.note(`cut ${station.self} > ${other.self}`);
         return wire.cut(station.self, other.self);
@@ -298,6 +383,33 @@ class Run {
         this.note('the wire is whole');
         return wire.heal();
     }
+  }
+
+  /** A person takes a server in or out, or does what people do with those that are out. */
+  private changeServers(): void {
+    const { serversPrng: prng, stations, spares } = this;
+    const asked = prng.pick(stations);
+    const spare = spares.length === 0 ? null : prng.pick(spares);
+    if (spare !== null && prng.chance(0.3)) {
+      this.note(`${spare.self}, which is none of the pool, is ${spare.engine === null ? 'started' : 'stopped'}`);
+      return spare.engine === null ? spare.recall() : spare.retire();
+    }
+    if (spare !== null && prng.chance(0.6)) return this.askToJoin(asked, spare);
+    const station = prng.pick(stations);
+    if (prng.chance(0.3)) {
+      this.note(`${station.self} is dead, and taken out`);
+      station.crash(MEMBERSHIP_LEASE_MICROS + prng.below(2_000_000));
+    }
+    asked.ask('leave', { node: station.self, role: station.role });
+  }
+
+  private askToJoin(asked: Station, { self, role }: Station): void {
+    asked.ask('join', { node: self, role, entry: `spare ${self}` });
+  }
+
+  /** Who is in the pool is started; who is not is left as it is. */
+  private startServers(): void {
+    for (const station of this.stations) if (station.engine === null) station.recall();
   }
 
   private changeRelease(): void {
@@ -381,6 +493,9 @@ class Run {
     }
     const leaders = this.stations.filter(({ engine }) => engine?.status().role === 'leader');
     if (leaders.length !== 1 || leaders[0]!.self !== view.leader) return `${leaders.length} lead`;
+    if (this.stations.some(({ isAsked }) => isAsked)) return 'a change of the servers is under way';
+    const { joining } = this.checker.servers.newest;
+    if (joining.length > 0) return `${joining.join()} does not count yet`;
     if (view.protocol !== this.protocolWanted()) return `protocol ${view.protocol}, not ${this.protocolWanted()}`;
     if (leaders[0]!.engine!.status().leaving.length > 0) return 'somebody is about to be left out';
     return null;
@@ -394,6 +509,7 @@ class Run {
     while (this.broken() !== null) {
       if (this.failed) return;
       if (heedsStatus) this.heedStatus();
+      if (this.settings.spares !== null) this.startServers();
       const isUp = this.stations.every(({ engine, isStopped, isLeaving }) => {
         return engine !== null && !isStopped && !isLeaving;
       });
@@ -416,7 +532,7 @@ class Run {
   }
 
   private cutOff(station: Station): void {
-    this.wire.isolate(station.self, this.stations.map(({ self }) => self));
+    this.wire.isolate(station.self, this.all.map(({ self }) => self));
   }
 
   /** A server that is cut off or stopped for less than a lease changes nothing at all. */

@@ -27,6 +27,11 @@ export const SABOTAGES = [
   // a run that continues another one is left out like any that runs anew; or joins though that one is out
   'resumed-is-anew',
   'resumes-what-is-over',
+  // the servers of the pool
+  'majority-of-the-file',
+  'authority-of-the-file',
+  'forgets-the-servers',
+  'two-servers-at-once',
   // of the engine etcd
   'no-challenge-wait',
   'challenge-ignored',
@@ -60,9 +65,15 @@ export interface Settings {
   release: number | null;
   /** Servers are killed, and other runs continue theirs. */
   resumes: boolean;
+  /** Servers that are not in the pool at first, and may be taken in; null: the pool's servers are never changed. */
+  spares: number | null;
 }
 
 const OF_PROTOCOL = new Set<Sabotage>(['take-everybody', 'ask-members-only', 'protocol-falls', 'foreign-stands']);
+
+const OF_SERVERS = new Set<Sabotage>([
+  'majority-of-the-file', 'authority-of-the-file', 'forgets-the-servers', 'two-servers-at-once',
+]);
 
 const CRASHES_AT_VOTES = { servers: 3, witness: false, crashProbability: 0.01, saveMicrosMax: 50_000 };
 
@@ -73,6 +84,13 @@ function releaseOf(seed: number, sabotage: Sabotage): number | null {
   return sabotage === 'none' ? prng.pick([null, null, 1, 1, 1, 2]) : null;
 }
 
+/** Likewise. Pools whose servers change are never upgraded: one thing that is said to people at a time. */
+function sparesOf(seed: number, sabotage: Sabotage): number | null {
+  const prng = new Prng(seed ^ 0x5a7e5);
+  if (OF_SERVERS.has(sabotage)) return prng.pick([1, 2, 2]);
+  return sabotage === 'none' && prng.chance(0.4) ? prng.pick([1, 2, 2]) : null;
+}
+
 /** The same pool on the engine etcd, which needs no witness. */
 function onEtcd(settings: Settings): Settings {
   const prng = new Prng(settings.seed ^ 0xe7cd);
@@ -81,7 +99,7 @@ function onEtcd(settings: Settings): Settings {
     delayMicrosMax: prng.pick([500, 3_000, 20_000, 80_000]),
     slowProbability: prng.pick([0, 0, 0.02, 0.1]),
   };
-  return { ...settings, engine: 'etcd', witness: false, register };
+  return { ...settings, engine: 'etcd', witness: false, register, spares: null };
 }
 
 export function settingsOf(
@@ -91,18 +109,19 @@ export function settingsOf(
   resumes = false,
 ): Settings {
   const drawn = embeddedSettings(seed, sabotage);
-  const settings = resumes ? { ...drawn, resumes, release: 2 } : drawn;
+  const settings = resumes ? { ...drawn, resumes, release: 2, spares: null } : drawn;
   return engine === 'etcd' ? onEtcd(settings) : settings;
 }
 
 function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
   const prng = new Prng(seed);
   const servers = prng.pick([1, 2, 2, 3, 3, 3, 3, 4, 5, 5]);
+  const spares = sparesOf(seed, sabotage);
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
   if (sabotage === 'vote-unsaved') {
-    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, ...CRASHES_AT_VOTES };
+    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, spares: null, ...CRASHES_AT_VOTES };
   }
   return {
     seed,
@@ -126,7 +145,8 @@ function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
     slowSaveProbability: prng.pick([0, 0, 0.02, 0.1]),
     failedSaveProbability: prng.pick([0, 0, 0.02]),
     faultMicros: prng.pick([3_000_000, 6_000_000]),
-    release: releaseOf(seed, sabotage),
+    release: spares === null ? releaseOf(seed, sabotage) : null,
+    spares,
     resumes: false,
   };
 }
@@ -139,6 +159,7 @@ export function describeSettings(settings: Settings): string {
     `loss ${wire.lossProbability}, doubled ${wire.duplicateProbability}, swapped ${wire.reorderProbability}`,
     `delay ${wire.delayMicrosMax} us, clocks ${speedDeviation}, crashes ${crashProbability}, disk ${saveMicrosMax} us`,
     ...(settings.resumes ? ['runs are continued'] : []),
+    ...(settings.spares === null ? [] : [`${settings.spares} spares`]),
     ...(release === null ? [] : [`upgrades from release ${release}`]),
     ...(sabotage === 'none' ? [] : [`planted: ${sabotage}`]),
   ].join(', ');

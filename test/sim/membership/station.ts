@@ -10,9 +10,10 @@ import {
 } from '../../../src/core/membership/limits.js';
 import { EtcdMembership } from '../../../src/core/membership/etcd.js';
 import { Membership } from '../../../src/core/membership/membership.js';
-import type { MembershipEngine } from '../../../src/core/membership/port.js';
+import type { ChangeResult, MembershipEngine } from '../../../src/core/membership/port.js';
 import type { Run, View } from '../../../src/core/views.js';
 import { Timers } from '../../../src/core/timers.js';
+import type { ServersChange } from '../../../src/wire/membership-messages.js';
 import { decodeMembershipMessage } from '../../../src/wire/membership-messages.js';
 import type { ConfiguredServer, SavedMembership } from '../../../src/wire/membership-state.js';
 import { decodeSaved, encodeSaved } from '../../../src/wire/membership-state.js';
@@ -37,7 +38,8 @@ export interface StationWorld {
   trace: Trace;
   checker: MembershipChecker;
   settings: Settings;
-  servers: readonly ConfiguredServer[];
+  /** What this server's file says of the servers. */
+  serversOf(node: NodeId): readonly ConfiguredServer[];
   announcements: Announcements;
   /** For what has to do with releases, so that seeds without upgrades stay what they were. */
   releasePrng: Prng;
@@ -77,6 +79,10 @@ export class Station {
   /** Runs of others whose announcement comes or came. */
   private met = new Set<string>();
   private disk: SavedMembership | null = null;
+  private isRetired = false;
+  private asked: ServersChange | null = null;
+  /** How often it was told what. */
+  readonly answers = new Map<string, number>();
   private readonly heardAt = new Map<NodeId, Micros>();
   private timers = new Timers();
   private localNow: Micros = 0;
@@ -111,8 +117,9 @@ export class Station {
   // --- life and death
 
   start(): void {
-    const { time, wire, trace, servers, settings, announcements, checker } = this.world;
-    if (this.engine !== null) return;
+    const { time, wire, trace, settings, announcements, checker } = this.world;
+    if (this.engine !== null || this.isRetired) return;
+    const servers = this.world.serversOf(this.self);
     this.incarnation = (this.incarnation + 1) as Incarnation;
     this.startedAt = time.now;
     // in a pool that does not know of such runs, or has forgotten all, smbpoold does not try
@@ -160,6 +167,7 @@ export class Station {
         else this.world.checker.lease(run, this.trueTime(until));
       },
       removed: (view) => this.remove(view),
+      changeAnswered: (result) => this.changeAnswered(run, result),
       send: (peer, body) => this.send(peer, body),
     });
     this.engine = engine;
@@ -178,7 +186,8 @@ export class Station {
 
   /** What the links of a real server tell: of whom some frame came lately. */
   private listen(run: Run): void {
-    const { time, servers, wire, isUp } = this.world;
+    const { time, wire, isUp } = this.world;
+    const servers = this.world.serversOf(this.self);
     if (this.incarnation !== run.incarnation || this.engine === null) return;
     for (const { node } of servers) {
       const isHeard = node !== this.self && isUp(node) && !wire.isCut(node, this.self);
@@ -214,6 +223,44 @@ export class Station {
     this.crash(restartMicros);
   }
 
+  /** A person asks this server for another list of servers. */
+  ask(what: ServersChange['what'], server: ConfiguredServer): void {
+    if (this.engine === null || this.asked !== null) return;
+    const { number } = this.engine.status().configuration;
+    this.asked = { what, number, server };
+    this.world.trace.add(this.world.time.now, () => `${this.self} is asked: ${what} ${server.node} after ${number}`);
+    this.input(() => {
+      if (this.asked !== null) this.engine?.changeServers(this.asked);
+    });
+  }
+
+  get isAsked(): boolean {
+    return this.asked !== null;
+  }
+
+  private changeAnswered(run: Run, result: ChangeResult): void {
+    const { asked } = this;
+    if (asked === null || run.incarnation !== this.incarnation) return;
+    this.asked = null;
+    const { time, trace, checker } = this.world;
+    const text = result === 'done' ? result : result.why;
+    trace.add(time.now, () => `${this.self} is told of ${asked.what} ${asked.server.node}: ${text}`);
+    this.answers.set(text, (this.answers.get(text) ?? 0) + 1);
+    if (result === 'done') checker.servers.done(asked);
+  }
+
+  /** Nobody starts it any more. */
+  retire(): void {
+    this.isRetired = true;
+    this.crash();
+  }
+
+  /** It is started, with its disk. */
+  recall(): void {
+    this.isRetired = false;
+    this.start();
+  }
+
   /** Its links do not hear these. */
   hearsNot(nodes: NodeId[]): void {
     this.unheard = nodes;
@@ -225,6 +272,7 @@ export class Station {
     const { time, wire, trace, prng } = this.world;
     trace.add(time.now, () => `${this.self} crashes`);
     this.engine = null;
+    this.asked = null;
     this.isLeaving = false;
     this.world.checker.versions.ended(this.run);
     wire.detach(this.self);
