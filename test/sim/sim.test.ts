@@ -84,6 +84,7 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 1027985, modules: true, leases: true, was: 'a server met for the first time is taken for a new one' },
   { seed: 1053432, rough: true, leases: true, was: 'what is restored has no backup, and its keeper dies' },
   { seed: 30104, rough: true, modules: true, membership: true, was: 'the promise of the run before is forgotten' },
+  { seed: 11169, resumes: true, was: 'a backup is thrown away although its keeper alone remembers the key' },
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /** A planted bug must be found within so many runs; most are found in the first. */

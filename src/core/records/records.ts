@@ -420,9 +420,12 @@ export class Records {
     for (const database of this.databases.keys()) {
       if (!this.randomKeys.has(database)) continue;
       const unknown = [...this.holdings.all(database)].filter(({ key }) => !this.randomKeys.knows(database, key));
-      const owned = unknown.filter(({ state }) => state === 'owned').map(({ key }) => key);
-      this.randomKeys.orphansAt(database, this.homes.epoch, owned);
-      for (const { key, state, turn } of unknown) {
+      // what else we have may be all that is left of a record, if nobody is there who would know
+      const isKept = ({ state }: { state: string }): boolean => state === 'owned' || this.recovery.remembersAlone;
+      this.randomKeys.orphansAt(database, this.homes.epoch, unknown.filter(isKept).map(({ key }) => key));
+      for (const holding of unknown) {
+        const { key, state, turn } = holding;
+        if (isKept(holding)) continue;
         if (state === 'copy' || state === 'backup') this.holdings.onDrop(database, key, turn);
       }
     }

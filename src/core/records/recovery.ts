@@ -96,6 +96,12 @@ export class Recovery {
     return this.claimed >= epoch && this.awaited().length === 0;
   }
 
+  /** No other member was there before our run took the place of the one before: nobody remembers for us. */
+  get remembersAlone(): boolean {
+    const own = this.members.find(({ node }) => node === this.context.self);
+    return own === undefined || !this.members.some(({ since }) => since < own.since);
+  }
+
   /** Other members that continue former runs and have not said yet what they have: they do not know all keys. */
   successorsToHear({ members }: View): NodeId[] {
     const isNew = ({ node, since, resumes }: Member): boolean =>
