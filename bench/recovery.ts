@@ -114,13 +114,14 @@ class Asker {
 
   private fill(keys: readonly Buffer[], owner: number): void {
     const { Tdb } = loadNative();
-    const options = { hashSize: VOLATILE_HASH_SIZE, tdbFlags: VOLATILE_FLAGS, openFlags: constants.O_RDWR, mode: 0o600 };
+    const flags = { tdbFlags: VOLATILE_FLAGS, openFlags: constants.O_RDWR };
+    const options = { hashSize: VOLATILE_HASH_SIZE, ...flags, mode: 0o600 };
     const tdb = new Tdb(this.path, options);
     for (const key of keys) {
       if (!tdb.chainlockNonblock(key)) throw new LabError('a chain of the benchmark is locked');
       const header = tdb.fetch(key);
       const came = header === null ? 'nobody' : `server ${header.readUInt32LE(8)}`;
-      if (header === null || came !== `server ${owner}`) throw new LabError(`a record belongs to ${came}, not ${owner}`);
+      if (header === null || came !== `server ${owner}`) throw new LabError(`a record belongs to ${came}`);
       tdb.store(key, Buffer.concat([header.subarray(0, RECORD_HEADER_BYTES), Buffer.alloc(PAYLOAD_BYTES, 7)]));
       tdb.chainunlock(key);
     }
@@ -145,7 +146,8 @@ class Opens {
 
   private async work(): Promise<void> {
     for (let i = 0; !this.isOver; i++) {
-      const { handle, sent, at } = await this.client.mustOpen(`${this.prefix}-${i % FILES}`, { disposition: 'open_if' });
+      const path = `${this.prefix}-${i % FILES}`;
+      const { handle, sent, at } = await this.client.mustOpen(path, { disposition: 'open_if' });
       this.samples.push({ at, took: at - sent });
       await this.client.closeHandle(handle);
     }
@@ -191,7 +193,10 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     const opens = clients.map((client, index) => new Opens(client, `other-${round}-${index}`));
     const began = seconds();
     await pause(BEFORE_MILLIS);
-    const was = { restored: await counters(rest, 'record.restored'), lost: await counters(rest, 'record.lost.for-good') };
+    const was = {
+      restored: await counters(rest, 'record.restored'),
+      lost: await counters(rest, 'record.lost.for-good'),
+    };
     const pids = await processesIn(victim.namespace);
     const at = seconds();
     signalAll(pids, 'SIGKILL');
@@ -231,7 +236,8 @@ async function main(): Promise<void> {
     throw new LabError('say how many records and how many rounds: whole numbers');
   }
   const load = loadavg()[0]!.toFixed(1);
-  const head = ['round', 'first back (ms)', 'all back (ms)', 'back', 'lost', 'opens before p50/p99/max (ms)', 'meanwhile'];
+  const opens = 'other opens p50/p99/max (ms)';
+  const head = ['round', 'first back (ms)', 'all back (ms)', 'back', 'lost', `${opens} before`, 'meanwhile'];
   const table = new Table({ head, style: { head: [], border: [] } });
   for (let round = 0; round < rounds; round++) {
     await cleaningUpOnSignal(
@@ -241,7 +247,8 @@ async function main(): Promise<void> {
           const told = await loseOwner(lab, round, records);
           const tails = (all: readonly number[]): string => [at(all, 0.5), at(all, 0.99), at(all, 1)].join(' / ');
           const { millisToView, millisToAll, restored, lost, before, after } = told;
-          table.push([round, millisToView.toFixed(0), millisToAll.toFixed(0), restored, lost, tails(before), tails(after)]);
+          const times = [millisToView.toFixed(0), millisToAll.toFixed(0)];
+          table.push([round, ...times, restored, lost, tails(before), tails(after)]);
         } finally {
           await lab.down();
           lab.wipe();

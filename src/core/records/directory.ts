@@ -554,7 +554,8 @@ const EMPTY = new Uint8Array(0);
 
 /** Whether the entry names the server in any way: most name only one of many. */
 function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {
-  if (owner === node || maybe === node || readers.has(node) || backups.some(({ keeper }) => keeper === node)) return true;
+  if (owner === node || maybe === node || readers.has(node)) return true;
+  if (backups.some(({ keeper }) => keeper === node)) return true;
   if (current !== null && (current.node === node || current.awaiting.has(node))) return true;
   return queue.some((ask) => ask.node === node);
 }
