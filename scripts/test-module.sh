@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tests of the VFS module and the ring that need no smbd: pure mapping and ring (cmocka), the module's client and the
-# ring server against hostile and dying clients, all under the address and undefined-behaviour sanitizers; and what a
-# look at the lease costs.
+# ring server against hostile and dying clients, a gate that is killed, all under the address and undefined-behaviour
+# sanitizers; and what a look at the lease costs.
 #   test-module.sh [SECONDS of fuzzing, default 10]     SEED=n repeats a fuzz run's choices
 set -euo pipefail
 
@@ -22,6 +22,8 @@ mkdir -p "$out"
   g++ $cc_flags -o "$out/ring_server_test" "$here"/native/test/ring_server_test.cc $server "$out/ring_client.o"
   # The fuzzer casts freely; -Wconversion is for the code that ships.
   g++ ${cc_flags/-Wconversion/} -o "$out/ring_fuzz" "$here"/native/test/ring_fuzz.cc $server "$out/ring_client.o"
+  gate=$(printf "$here/native/core/%s.cc " gate batch kept_streams standby_link)
+  g++ $cc_flags -o "$out/gate_kill_test" "$here"/native/test/gate_kill_test.cc $gate
   # Measures, so it is compiled as the module is: each file by itself, without sanitizers.
   gcc -std=gnu11 -O2 -g -fPIC -Wall -Wextra -Werror -I"$here/native/shared" -o "$out/fence_cost" \
     "$here"/samba-module/test/fence_cost.c "$here"/samba-module/{client/ring_client.c,map/map.c} -lpthread
@@ -30,4 +32,5 @@ mkdir -p "$out"
 "$out/test_ring"
 "$out/fence_cost" 100000
 "$out/ring_server_test"
+"$out/gate_kill_test"
 "$out/ring_fuzz" "${1:-10}"

@@ -187,6 +187,15 @@ void Pump::Flush() noexcept {
   if (gate_ != nullptr) gate_->Flush();
 }
 
+void Pump::EndTurn() noexcept {
+  if (gate_ != nullptr) gate_->EndTurn();
+}
+
+void Pump::Abandon() noexcept {
+  if (gate_ != nullptr) gate_->Abandon();
+  if (ring_ != nullptr) ring_->server().Abandon();
+}
+
 void Pump::ArmTimer(double deadline) noexcept {
   deadline_ = deadline;
   deadline = std::min(deadline, waits_until_);

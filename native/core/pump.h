@@ -51,6 +51,10 @@ class Pump {
   void Route(const uint8_t* records, size_t length) noexcept;
   // Sends what Route queued.
   void Flush() noexcept;
+  // All batches collected so far were handed on, and what they caused was routed.
+  void EndTurn() noexcept;
+  // A successor goes on: only descriptors are closed.
+  void Abandon() noexcept;
   // Microseconds of CLOCK_MONOTONIC; infinite: no timer. Cheap when unchanged.
   void ArmTimer(double deadline) noexcept;
   // Makes the descriptor readable when Waiting.
@@ -65,6 +69,8 @@ class Pump {
   const Interconnect* interconnect() const noexcept { return interconnect_.get(); }
   // Null without a ring.
   RingPort* ring() noexcept { return ring_.get(); }
+  // Null without a socket for local processes.
+  Gate* gate() noexcept { return gate_.get(); }
   Counters& counters() noexcept;
 
   static double Now() noexcept;

@@ -110,8 +110,32 @@ Status RingServer::Setup() noexcept {
   return Status{};
 }
 
+// The page of the process before: its mappings in smbds, and the lease in it, stay good.
+bool RingServer::AdoptPage() noexcept {
+  UniqueFd writable(open(options_.page_path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  struct stat found {};
+  if (!writable.valid() || fstat(writable.get(), &found) == -1 ||
+      static_cast<size_t>(found.st_size) != sizeof(smbpool_node_page)) {
+    return false;
+  }
+  page_ = static_cast<smbpool_node_page*>(MapShared(writable.get(), sizeof(*page_)));
+  if (page_ == nullptr) return false;
+  const bool same = page_->magic == SMBPOOL_PAGE_MAGIC && page_->layout_version == SMBPOOL_LAYOUT_VERSION &&
+                    page_->total_bytes == sizeof(*page_) && page_->node == options_.node;
+  if (!same || !StartPage(std::move(writable)).ok()) {
+    munmap(page_, sizeof(*page_));
+    page_ = nullptr;
+    return false;
+  }
+  // what is home is said anew
+  HomeClear();
+  owns_page_ = true;
+  return true;
+}
+
 // The page that clients get is opened for reading only; ours is the only writable mapping.
 Status RingServer::MakePage() noexcept {
+  if (options_.adopts_page && !options_.page_path.empty() && AdoptPage()) return Status{};
   UniqueFd writable;
   std::string fresh = options_.page_path + ".new";
   if (options_.page_path.empty()) {
@@ -126,24 +150,30 @@ Status RingServer::MakePage() noexcept {
   if (!writable.valid()) return Failed("make the node page");
   page_ = static_cast<smbpool_node_page*>(MapShared(writable.get(), sizeof(*page_)));
   if (page_ == nullptr) return Failed("map the node page");
-  std::string self = "/proc/self/fd/" + std::to_string(writable.get());
-  page_fd_ = UniqueFd(open(self.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!page_fd_.valid()) return Failed("open the node page for reading");
-
-  timespec now{};
-  clock_gettime(CLOCK_REALTIME, &now);
   page_->magic = SMBPOOL_PAGE_MAGIC;
   page_->layout_version = SMBPOOL_LAYOUT_VERSION;
   page_->total_bytes = sizeof(*page_);
   page_->node = options_.node;
-  page_->started_us = static_cast<uint64_t>(now.tv_sec) * 1000000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
-  page_->daemon_pid = static_cast<uint32_t>(getpid());
-  __atomic_store_n(&page_->daemon_sleeps, 1, __ATOMIC_SEQ_CST);
-  smbpool_store_release(&page_->generation, options_.generation);
+  const Status status = StartPage(std::move(writable));
+  if (!status.ok()) return status;
   if (!options_.page_path.empty()) {
     if (rename(fresh.c_str(), options_.page_path.c_str()) == -1) return Failed("publish the node page");
     owns_page_ = true;
   }
+  return Status{};
+}
+
+// The mapped page is of this process from now on.
+Status RingServer::StartPage(UniqueFd writable) noexcept {
+  std::string self = "/proc/self/fd/" + std::to_string(writable.get());
+  page_fd_ = UniqueFd(open(self.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!page_fd_.valid()) return Failed("open the node page for reading");
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  page_->started_us = static_cast<uint64_t>(now.tv_sec) * 1000000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+  page_->daemon_pid = static_cast<uint32_t>(getpid());
+  __atomic_store_n(&page_->daemon_sleeps, 1, __ATOMIC_SEQ_CST);
+  smbpool_store_release(&page_->generation, options_.generation);
   return Status{};
 }
 
@@ -176,10 +206,11 @@ Status RingServer::Listen() noexcept {
 
 RingServer::~RingServer() {
   if (page_ != nullptr) {
-    smbpool_store_release(&page_->generation, 0);
+    if (!abandoned_) smbpool_store_release(&page_->generation, 0);
     munmap(page_, sizeof(*page_));
   }
   if (ready_ != nullptr) munmap(ready_, sizeof(*ready_));
+  if (abandoned_) return;
   if (owns_page_) unlink(options_.page_path.c_str());
   if (owns_socket_) unlink(options_.socket_path.c_str());
 }

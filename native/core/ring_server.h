@@ -24,6 +24,8 @@ struct RingServerOptions {
   std::string socket_path;
   // Where the node page is to be seen by the CLI; empty: only in memory.
   std::string page_path;
+  // The page's file is of a process that this one succeeds: the same file goes on, with the lease that it tells.
+  bool adopts_page = false;
   uint32_t node = 0;
   // Of this daemon: not 0, another one at each start.
   uint32_t generation = 1;
@@ -58,6 +60,9 @@ class RingServer {
   ~RingServer();
   RingServer(const RingServer&) = delete;
   RingServer& operator=(const RingServer&) = delete;
+
+  // A successor goes on with the page, and takes the socket's name: both stay as they are.
+  void Abandon() noexcept { abandoned_ = true; }
 
   // Readable when there is something to do: to be watched, edge or level, by the caller's loop.
   int epoll_fd() const noexcept { return epoll_.get(); }
@@ -120,6 +125,8 @@ class RingServer {
   explicit RingServer(RingServerOptions options) noexcept : options_(std::move(options)) {}
   Status Setup() noexcept;
   Status MakePage() noexcept;
+  bool AdoptPage() noexcept;
+  Status StartPage(UniqueFd writable) noexcept;
   Status Listen() noexcept;
   void Accept() noexcept;
   void OnSocket(Client* client) noexcept;
@@ -154,6 +161,7 @@ class RingServer {
   bool scan_armed_ = false;
   bool owns_socket_ = false;
   bool owns_page_ = false;
+  bool abandoned_ = false;
   uint64_t evictions_ = 0;
   uint8_t payload_[SMBPOOL_MESSAGE_BYTES_MAX];
 };

@@ -3,11 +3,14 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -197,6 +200,109 @@ int64_t TdbFile::TraverseChains(int chain, size_t records_max, std::vector<TdbRe
     chain++;
   } while (out->size() < records_max);
   return chain;
+}
+
+namespace {
+
+// The file's format, stable since libtdb 1.3: everything lies behind the mutexes, whose size the header tells.
+constexpr size_t kHashSizeAt = 36;
+constexpr size_t kMutexBytesAt = 64;
+constexpr size_t kChainsAt = 168 + 4;
+constexpr size_t kRecordBytes = 24;
+constexpr uint32_t kRecordMagic = 0x26011999;
+// Of one chain; more is damage.
+constexpr size_t kChainRecordsMax = 1000000;
+// A process in the middle of a change is done long before; one that waits for us is not.
+constexpr int kLockTries = 40;
+constexpr long kLockPauseNanos = 50000;
+
+uint32_t WordAt(const uint8_t* bytes, size_t at) noexcept {
+  uint32_t word;
+  std::memcpy(&word, bytes + at, sizeof(word));
+  return word;
+}
+
+// The records of the chain that starts with the offset at `link`. False: damaged, or being changed.
+bool ScanChain(const uint8_t* file, size_t bytes, size_t origin, size_t link, size_t header_bytes,
+               std::vector<uint8_t>* out) noexcept {
+  size_t at = WordAt(file, link);
+  for (size_t count = 0; at != 0; count++) {
+    at += origin;
+    if (count > kChainRecordsMax || at + kRecordBytes > bytes) return false;
+    const uint32_t next = WordAt(file, at);
+    const size_t room = WordAt(file, at + 4);
+    const size_t key = WordAt(file, at + 8);
+    const size_t value = WordAt(file, at + 12);
+    const bool live = WordAt(file, at + 20) == kRecordMagic;
+    if (room > bytes - at - kRecordBytes || (live && key + value > room)) return false;
+    if (live) {
+      const uint32_t lengths[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(value)};
+      const size_t start = out->size();
+      out->resize(start + sizeof(lengths) + header_bytes + ((key + 3) & ~size_t{3}));
+      uint8_t* to = out->data() + start;
+      std::memcpy(to, lengths, sizeof(lengths));
+      const uint8_t* from = file + at + kRecordBytes;
+      std::memcpy(to + sizeof(lengths), from + key, std::min(value, header_bytes));
+      std::memcpy(to + sizeof(lengths) + header_bytes, from, key);
+    }
+    at = next;
+  }
+  return true;
+}
+
+// Of each chain some key that belongs there, for its lock. Takes milliseconds, so it is done once for a size.
+const std::vector<uint32_t>& ChainKeys(uint32_t chains) noexcept {
+  static std::mutex mutex;
+  static std::map<uint32_t, std::vector<uint32_t>> all;
+  const std::lock_guard<std::mutex> guard(mutex);
+  std::vector<uint32_t>& keys = all[chains];
+  if (!keys.empty()) return keys;
+  keys.assign(chains, 0);
+  std::vector<bool> known(chains);
+  uint32_t missing = chains;
+  for (uint32_t number = 0; missing > 0; number++) {
+    TDB_DATA key = Data({reinterpret_cast<const uint8_t*>(&number), sizeof(number)});
+    const uint32_t chain = tdb_jenkins_hash(&key) % chains;
+    if (known[chain]) continue;
+    known[chain] = true;
+    keys[chain] = number;
+    missing--;
+  }
+  return keys;
+}
+
+}  // namespace
+
+int64_t TdbFile::ScanHeaders(size_t header_bytes, std::vector<uint8_t>* out) noexcept {
+  if (tdb_ == nullptr) return kTdbClosed;
+  if (locked_ || !shared_) return kTdbNotLocked;
+  const auto chains = static_cast<uint32_t>(HashSize());
+  const std::vector<uint32_t>& keys = ChainKeys(chains);
+  // never a second descriptor: closing it would drop our locks
+  struct stat found {};
+  if (::fstat(tdb_fd(tdb_), &found) != 0) return Error();
+  const auto bytes = static_cast<size_t>(found.st_size);
+  void* mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, tdb_fd(tdb_), 0);
+  if (mapped == MAP_FAILED) return kTdbErrorBase - TDB_ERR_OOM;
+  const auto* file = static_cast<const uint8_t*>(mapped);
+  out->reserve(bytes / 3);
+  const size_t origin = WordAt(file, kMutexBytesAt);
+  bool good = WordAt(file, kHashSizeAt) == chains && origin + kChainsAt + size_t{4} * chains <= bytes;
+  for (uint32_t chain = 0; good && chain < chains; chain++) {
+    const size_t start = out->size();
+    for (int tries = 1;; tries++) {
+      const Bytes key{reinterpret_cast<const uint8_t*>(&keys[chain]), sizeof(uint32_t)};
+      const bool locked = LockNonblock(key) == kTdbDone;
+      out->resize(start);
+      good = ScanChain(file, bytes, origin, origin + kChainsAt + size_t{4} * chain, header_bytes, out);
+      if (locked) (void)Unlock(key);
+      if (locked || tries == kLockTries) break;
+      const timespec pause{0, kLockPauseNanos};
+      ::nanosleep(&pause, nullptr);
+    }
+  }
+  ::munmap(mapped, bytes);
+  return good ? static_cast<int64_t>(kTdbDone) : kTdbErrorBase - TDB_ERR_CORRUPT;
 }
 
 int64_t TdbFile::TransactionStartNonblock() noexcept {

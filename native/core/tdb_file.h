@@ -69,6 +69,11 @@ class TdbFile {
   // `records_max`. Answers the next chain, or HashSize() at the end, or an error.
   int64_t TraverseChains(int chain, size_t records_max, std::vector<TdbRecord>* out) noexcept;
 
+  // Of a file with mutexes: key and first `header_bytes` of the value of each record, as {u32 length of the key, u32
+  // length of the value, header (zeros behind a short value), key, padding to 4}. Each chain is read under its lock, or
+  // without it when another process keeps it: that one waits for us, and changes nothing meanwhile. Takes milliseconds.
+  int64_t ScanHeaders(size_t header_bytes, std::vector<uint8_t>* out) noexcept;
+
   // kTdbBusy when another process is in a transaction.
   int64_t TransactionStartNonblock() noexcept;
   int64_t TransactionCommit() noexcept;

@@ -24,6 +24,12 @@ class UniqueFd {
 
   int get() const noexcept { return fd_; }
   bool valid() const noexcept { return fd_ >= 0; }
+  // Who calls has it from here on.
+  int Release() noexcept {
+    const int fd = fd_;
+    fd_ = -1;
+    return fd;
+  }
   void Close() noexcept {
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;

@@ -9,6 +9,7 @@
 #include "channel_object.h"
 #include "errors.h"
 #include "pump_object.h"
+#include "standby_object.h"
 #include "tdb_object.h"
 
 namespace smbpool {
@@ -55,6 +56,8 @@ static Napi::Value RealtimeStopFunction(const Napi::CallbackInfo& info) {
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Tdb", TdbObject::Define(env));
   exports.Set("Pump", PumpObject::Define(env));
+  exports.Set("StandbyEnd", StandbyObject::Define(env));
+  exports.Set("standbyPair", Napi::Function::New(env, StandbyPairFunction, "standbyPair"));
   exports.Set("FrameChannel", ChannelObject::Define(env));
   exports.Set("probeTdbUser", Napi::Function::New(env, ProbeTdbUserFunction, "probeTdbUser"));
   exports.Set("tdbErrorText", Napi::Function::New(env, TdbErrorText, "tdbErrorText"));

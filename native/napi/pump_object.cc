@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../core/realtime.h"
+#include "../core/standby_link.h"
 #include "channel_object.h"
 #include "errors.h"
 
@@ -96,6 +97,21 @@ std::string InterfaceNames(const InterconnectOptions& options) {
   return names;
 }
 
+// {streams, listener, connections: [{id, slot, fd}...]}; takes the descriptors.
+void ReadHeirloom(const Napi::Object& object, GateHeirloom* heirloom) {
+  heirloom->streams = UniqueFd(static_cast<int>(NumberMember(object, "streams")));
+  heirloom->listener = UniqueFd(static_cast<int>(NumberMember(object, "listener")));
+  const Napi::Array connections = ArrayMember(object, "connections");
+  for (uint32_t i = 0; i < connections.Length(); i++) {
+    const Napi::Value one = connections.Get(i);
+    if (!one.IsObject()) throw CodeError(object.Env(), "ERR_INVALID_ARG_TYPE", "connections must hold objects");
+    const auto connection = one.As<Napi::Object>();
+    heirloom->connections.push_back({static_cast<uint32_t>(NumberMember(connection, "id")),
+                                     static_cast<int>(NumberMember(connection, "slot")),
+                                     UniqueFd(static_cast<int>(NumberMember(connection, "fd")))});
+  }
+}
+
 void ReadGate(const Napi::Object& gate, GateOptions* options) {
   options->path = StringMember(gate, "path");
   const auto limit = [&gate](const char* name, size_t otherwise) {
@@ -106,6 +122,8 @@ void ReadGate(const Napi::Object& gate, GateOptions* options) {
   options->input_bytes_max = limit("inputBytesMax", options->input_bytes_max);
   options->output_bytes_max = limit("outputBytesMax", options->output_bytes_max);
   options->patient_control = static_cast<uint32_t>(NumberMember(gate, "patientControl", 0));
+  const Napi::Value heirloom = gate.Get("heirloom");
+  if (heirloom.IsObject()) ReadHeirloom(heirloom.As<Napi::Object>(), &options->heirloom);
 }
 
 // {path, pagePath, generation, node}: pagePath '' keeps the node page in memory
@@ -114,6 +132,7 @@ void ReadRing(const Napi::Object& ring, RingServerOptions* options) {
   options->page_path = StringMember(ring, "pagePath");
   options->generation = static_cast<uint32_t>(NumberMember(ring, "generation"));
   options->node = static_cast<uint32_t>(NumberMember(ring, "node"));
+  options->adopts_page = ring.Get("adoptsPage").ToBoolean();
   options->allowed_uid = ::geteuid();
   if (options->socket_path.empty()) throw CodeError(ring.Env(), "ERR_INVALID_ARG_VALUE", "path must not be empty");
 }
@@ -154,6 +173,15 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::SetLease>("setLease"),
                          InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
+                         InstanceMethod<&PumpObject::Kept>("kept"),
+                         InstanceMethod<&PumpObject::KeepState>("keepState"),
+                         InstanceMethod<&PumpObject::KeepGlobal>("keepGlobal"),
+                         InstanceMethod<&PumpObject::KeepErasure>("keepErasure"),
+                         InstanceMethod<&PumpObject::Resume>("resume"),
+                         InstanceMethod<&PumpObject::Heirloom>("heirloom"),
+                         InstanceMethod<&PumpObject::SetStandby>("setStandby"),
+                         InstanceMethod<&PumpObject::TellStandby>("tellStandby"),
+                         InstanceMethod<&PumpObject::Abandon>("abandon"),
                          InstanceMethod<&PumpObject::Close>("close"),
                      });
 }
@@ -248,6 +276,9 @@ void PumpObject::Start() {
         PumpObject* owner = closing->owner;
         if (owner != nullptr) {
           owner->handle_ = nullptr;
+          // the process ends without having closed: whoever stands by goes on
+          Gate* gate = owner->pump_ == nullptr ? nullptr : owner->pump_->gate();
+          if (gate != nullptr && gate->standby().there()) owner->pump_->Abandon();
           owner->pump_.reset();
         }
         closing->owner = nullptr;
@@ -292,6 +323,7 @@ void PumpObject::OnReadable() {
     in_waiting_ = 0;
     control_values_[0] = Pump::Now();
     Route(CallBatch(writer.length()));
+    pump_->EndTurn();
     // what a descriptor alone can tell, the loop tells: asking the kernel again would mostly be for nothing
     pump_->Sleep();
     const double took = Pump::Now() - end;
@@ -468,6 +500,97 @@ Napi::Value PumpObject::Describe(const Napi::CallbackInfo& info) {
   const size_t attachments = pump.ring() == nullptr ? 0 : pump.ring()->attachments();
   description.Set("attachments", static_cast<double>(attachments));
   return description;
+}
+
+// kept(): [{client, pid, state}...] of the connections taken over.
+Napi::Value PumpObject::Kept(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Gate* gate = Checked(info).gate();
+  Napi::Array all = Napi::Array::New(env);
+  if (gate == nullptr) return all;
+  uint32_t count = 0;
+  for (const KeptDescription& one : gate->Kept()) {
+    Napi::Object description = Napi::Object::New(env);
+    description.Set("client", one.id);
+    description.Set("pid", one.pid);
+    description.Set("state", Napi::Buffer<uint8_t>::Copy(env, one.state.data(), one.state.size()));
+    all.Set(count++, description);
+  }
+  return all;
+}
+
+// keepState(client, state): for a successor. False: no such client, or too long.
+Napi::Value PumpObject::KeepState(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  const Bytes state = BytesArgument(info, 1);
+  const auto id = static_cast<uint32_t>(NumberArgument(info, 0));
+  return Napi::Boolean::New(info.Env(), gate != nullptr && gate->KeepState(id, state.data, state.length));
+}
+
+// keepGlobal(state): of the daemon as a whole. False: too long.
+Napi::Value PumpObject::KeepGlobal(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  const Bytes state = BytesArgument(info, 0);
+  return Napi::Boolean::New(info.Env(), gate != nullptr && gate->streams().SetGlobal(state.data, state.length));
+}
+
+// keepErasure(database, key, turn)
+Napi::Value PumpObject::KeepErasure(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  const Bytes key = BytesArgument(info, 1);
+  const auto database = static_cast<uint32_t>(NumberArgument(info, 0));
+  const auto turn = static_cast<uint64_t>(std::max(0.0, NumberArgument(info, 2)));
+  if (gate != nullptr) gate->streams().Log(database, turn, key.data, key.length);
+  return info.Env().Undefined();
+}
+
+// resume(): outside a batch: the clients taken over are read again, and new ones accepted.
+Napi::Value PumpObject::Resume(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  const Status status = gate == nullptr ? Status{} : gate->Resume();
+  if (!status.ok()) throw StatusError(info.Env(), status, "");
+  if (pump_ != nullptr) pump_->Kick();
+  return info.Env().Undefined();
+}
+
+// heirloom(): {streams, listener, state, erasures}: descriptors, which stay the pump's; what keepGlobal was given last;
+// what keepErasure was given, as KeptStreams::Logged.
+Napi::Value PumpObject::Heirloom(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Gate* gate = Checked(info).gate();
+  if (gate == nullptr) return env.Null();
+  Napi::Object heirloom = Napi::Object::New(env);
+  heirloom.Set("streams", gate->streams().fd());
+  heirloom.Set("listener", gate->listener_fd());
+  const std::vector<uint8_t> state = gate->streams().Global();
+  heirloom.Set("state", Napi::Buffer<uint8_t>::Copy(env, state.data(), state.size()));
+  const std::vector<uint8_t> log = gate->streams().Logged();
+  heirloom.Set("erasures", Napi::Buffer<uint8_t>::Copy(env, log.data(), log.size()));
+  return heirloom;
+}
+
+// setStandby(fd): takes the descriptor; -1: there is none any more.
+Napi::Value PumpObject::SetStandby(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  UniqueFd link(static_cast<int>(NumberArgument(info, 0)));
+  if (gate != nullptr) gate->SetStandby(std::move(link));
+  return info.Env().Undefined();
+}
+
+// tellStandby(message)
+Napi::Value PumpObject::TellStandby(const Napi::CallbackInfo& info) {
+  Gate* gate = Checked(info).gate();
+  const Bytes message = BytesArgument(info, 0);
+  if (message.length > kStandbySayBytesMax) throw CodeError(info.Env(), "ERR_OUT_OF_RANGE", "message is too long");
+  const StandbyHeader header{static_cast<uint32_t>(StandbyKind::kSay), 0, 0, static_cast<uint32_t>(message.length)};
+  if (gate != nullptr) gate->standby().Tell(header, message.data, -1);
+  return info.Env().Undefined();
+}
+
+// abandon(): a successor goes on with everything: the end of this process, or close(), leaves all as it is.
+Napi::Value PumpObject::Abandon(const Napi::CallbackInfo& info) {
+  Checked(info).Abandon();
+  return info.Env().Undefined();
 }
 
 Napi::Value PumpObject::Close(const Napi::CallbackInfo& info) {

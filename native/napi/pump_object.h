@@ -43,6 +43,15 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value SetLease(const Napi::CallbackInfo& info);
   Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);
+  Napi::Value Kept(const Napi::CallbackInfo& info);
+  Napi::Value KeepState(const Napi::CallbackInfo& info);
+  Napi::Value KeepGlobal(const Napi::CallbackInfo& info);
+  Napi::Value KeepErasure(const Napi::CallbackInfo& info);
+  Napi::Value Resume(const Napi::CallbackInfo& info);
+  Napi::Value Heirloom(const Napi::CallbackInfo& info);
+  Napi::Value SetStandby(const Napi::CallbackInfo& info);
+  Napi::Value TellStandby(const Napi::CallbackInfo& info);
+  Napi::Value Abandon(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   std::unique_ptr<Pump> pump_;

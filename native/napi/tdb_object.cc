@@ -1,6 +1,7 @@
 // See tdb_object.h.
 #include "tdb_object.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "chain_access.h"
@@ -44,6 +45,7 @@ Napi::Function TdbObject::Define(Napi::Env env) {
                          InstanceMethod<&TdbObject::SequenceNumber>("sequenceNumber"),
                          InstanceMethod<&TdbObject::AddFlags>("addFlags"),
                          InstanceMethod<&TdbObject::Traverse>("traverse"),
+                         InstanceMethod<&TdbObject::ScanHeaders>("scanHeaders"),
                          InstanceMethod<&TdbObject::TransactionStartNonblock>("transactionStartNonblock"),
                          InstanceMethod<&TdbObject::TransactionCommit>("transactionCommit"),
                          InstanceMethod<&TdbObject::TransactionCancel>("transactionCancel"),
@@ -164,6 +166,15 @@ Napi::Value TdbObject::Traverse(const Napi::CallbackInfo& info) {
   result.Set("next", Napi::Number::New(env, static_cast<double>(next)));
   result.Set("records", list);
   return result;
+}
+
+// scanHeaders(headerBytes): one Buffer of all records, as TdbFile::ScanHeaders.
+Napi::Value TdbObject::ScanHeaders(const Napi::CallbackInfo& info) {
+  TdbFile& file = Checked(info);
+  std::vector<uint8_t> records;
+  const int64_t result = file.ScanHeaders(static_cast<size_t>(std::max(0.0, NumberArgument(info, 0))), &records);
+  if (result != kTdbDone) throw TdbError(info.Env(), result);
+  return BufferOf(info.Env(), records);
 }
 
 Napi::Value TdbObject::TransactionStartNonblock(const Napi::CallbackInfo& info) {

@@ -27,6 +27,7 @@ class TdbObject : public Napi::ObjectWrap<TdbObject> {
   Napi::Value Delete(const Napi::CallbackInfo& info);
   Napi::Value SequenceNumber(const Napi::CallbackInfo& info);
   Napi::Value AddFlags(const Napi::CallbackInfo& info);
+  Napi::Value ScanHeaders(const Napi::CallbackInfo& info);
   Napi::Value Traverse(const Napi::CallbackInfo& info);
   Napi::Value TransactionStartNonblock(const Napi::CallbackInfo& info);
   Napi::Value TransactionCommit(const Napi::CallbackInfo& info);

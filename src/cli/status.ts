@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { ADMIN_PATH } from '../ports/admin.js';
-import type { ModulesReport, RealtimeReport, ServerStatus, StatusReport } from '../ports/status.js';
+import type { ModulesReport, RealtimeReport, ServerStatus, StandbyReport, StatusReport } from '../ports/status.js';
 import { rangeText } from '../wire/protocol-version.js';
 import { addAdminOptions, adminSocket, ask, nodePagePath } from './admin-client.js';
 import type { AdminOptions } from './admin-client.js';
@@ -118,6 +118,7 @@ function heading(report: StatusReport): string {
     viewText(report) +
     `${plural(report.clients, 'client connection')}, ${plural(report.waitingRequests, 'request')} waiting\n` +
     realtimeText(report.realtime) +
+    standbyText(report.standby) +
     moduleText(report.modules) +
     (report.awaiting.length === 0 ? '' : awaitingText(report.awaiting))
   );
@@ -127,6 +128,14 @@ function realtimeText(realtime: RealtimeReport | undefined): string {
   if (realtime === undefined) return '';
   const lost = realtime.lost === 0 ? '' : `; taken away ${plural(realtime.lost, 'time')} because the loop never rested`;
   return `Real-time priority: ${realtime.why === null ? 'on' : `off, ${realtime.why}`}${lost}\n`;
+}
+
+function standbyText(standby: StandbyReport | undefined): string {
+  if (standby === undefined) return '';
+  const { pid, ready, why, takeovers, lastTakeover } = standby;
+  const state = ready ? `ready, process ${pid ?? 0}` : standby.on ? `NOT READY, ${why ?? ''}` : `off, ${why ?? ''}`;
+  const times = takeovers === 0 ? '' : `; ${plural(takeovers, 'takeover')}, the last at ${lastTakeover ?? ''}`;
+  return `Standby: ${state}${times}\n`;
 }
 
 function stateWords({ membership, servers }: StatusReport): string {

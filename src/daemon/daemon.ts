@@ -3,6 +3,7 @@
  * main; the order of starting and stopping is decided here and nowhere else.
  */
 import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { assert } from '../base/assert.js';
 import type { NodeId } from '../base/ids.js';
 import { nodeId } from '../base/ids.js';
@@ -11,6 +12,7 @@ import { PoolError } from '../host/errors.js';
 import { loadNative } from '../host/native.js';
 import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
+import type { StandbyReport } from '../ports/status.js';
 import { version } from '../ports/version.js';
 import type { ServersReport } from '../ports/status.js';
 import type { ServersChange } from '../wire/membership-messages.js';
@@ -19,7 +21,7 @@ import { announcementOf } from './announcement.js';
 import { AdminServer } from './admin-server.js';
 import { parsePublicAddress } from './config-schema.js';
 import type { Config } from './config.js';
-import { lockDirectory } from './directory-lock.js';
+import { inheritLock, lockDirectory } from './directory-lock.js';
 import type { DirectoryLock } from './directory-lock.js';
 import { StartError } from './errors.js';
 import { engineOptions } from './etcd-config.js';
@@ -31,13 +33,27 @@ import type { DaemonLog } from './log.js';
 import { LoopPriority, thisProcess } from './loop-priority.js';
 import { isInMemory, makeDirectory, requireMachine } from './machine.js';
 import { notifyServiceManager } from './notify.js';
+import type { ServiceState } from './notify.js';
 import { installedSamba } from './samba-release.js';
 import type { AgreedServers } from './pool-servers.js';
 import {
   WishError, differenceText, entryOf, joinChange, leaveChange, placeOf, refusalText, reportChange, serverOf, serversNow,
 } from './pool-servers.js';
+import { configText } from './standby.js';
+import type { Succession } from './standby.js';
+import { StandbyKeeper } from './standby-keeper.js';
+import { STANDBY_OPTION } from './standby-link.js';
 import { reportAddresses, reportStatus } from './status-report.js';
 import { memberOf, transportOptions } from './ways.js';
+
+/** After a takeover smbds come first. */
+const STANDBY_AFTER_MS = 500;
+/** Also when the pool takes long to take this run in. */
+const STANDBY_LATEST_MS = 5_000;
+const STANDBY_OFF: StandbyReport = {
+  on: false, pid: null, ready: false, why: 'the configuration says "standby: off"', residentKib: null, started: 0,
+  takeovers: 0, lastTakeover: null,
+};
 
 export class Daemon {
   private constructor(
@@ -47,24 +63,55 @@ export class Daemon {
     private readonly priority: LoopPriority,
     private readonly health: Health,
     private readonly locks: readonly DirectoryLock[],
+    /** Null: there is none. */
+    private readonly standby: StandbyKeeper | null,
+    private readonly tookOver: boolean,
   ) {}
 
-  /** @throws ConfigError or StartError when the daemon cannot serve; nothing is left behind then. */
-  static async start(config: Config): Promise<Daemon> {
+  /**
+   * With a succession in place of a daemon that died, and with what that left.
+   * @throws ConfigError or StartError when the daemon cannot serve; nothing is left behind then.
+   */
+  static async start(config: Config, succession?: Succession): Promise<Daemon> {
+    const text = succession?.configText ?? configText(config);
     const poolKey = readKeyFile(config.pool.keyFile, process.getuid?.() ?? 0);
     requireMachine(config);
     const { volatile, persistent } = config.directories;
     const files = [config.socket, config.adminSocket, config.ringSocket, config.nodePage];
     for (const path of new Set([volatile, persistent, ...files.map((file) => dirname(file))])) makeDirectory(path);
-    const locks = [...new Set([volatile, persistent])].map(lockDirectory);
+    const locks = succession?.locks.map(inheritLock) ?? [...new Set([volatile, persistent])].map(lockDirectory);
     const log = openLog({ ...config.log, server: config.self.name });
-    warnOfConfiguration(config, log);
+    if (succession === undefined) warnOfConfiguration(config, log);
+    else sayTakeover(succession, log);
     const priority = await LoopPriority.start(config.realtime, thisProcess(loadNative()), log);
     const health = new Health(config, log);
     const release = version();
     const announcement = announcementOf(release, config.protocolMax, process.env);
     const pool = new PoolServers(config, log);
-    const host = await startHost({ ...hostOptions(config, poolKey, log, health), announcement, ...pool.forHost() });
+    const context: { standby: StandbyKeeper | null } = { standby: null };
+    const base = hostOptions(config, poolKey, log, health, succession);
+    const host = await startHost({
+      ...base,
+      announcement,
+      ...pool.forHost(),
+      ...(succession === undefined ? {} : { inheritance: succession.inheritance }),
+      keeps: keepsStandby(config),
+      onDatabase: (name) => context.standby?.database(name),
+      onResumed: () => {
+        const micros = Math.round((performance.now() - (succession?.noticedAt ?? 0)) * 1000);
+        log.log('info', 'standby.resumed', { micros });
+        context.standby?.start(STANDBY_AFTER_MS);
+      },
+      startAnew: (reason, remedy) => {
+        context.standby?.end('anew');
+        base.startAnew(reason, remedy);
+      },
+    });
+    if (succession !== undefined) {
+      log.log('info', 'standby.runs', { micros: Math.round((performance.now() - succession.noticedAt) * 1000) });
+    }
+    const standby = keepsStandby(config) ? makeStandby(config, host, log, locks, text, succession) : null;
+    context.standby = standby;
     const startedAt = process.hrtime.bigint();
     const admin = await AdminServer.start({
       path: config.adminSocket,
@@ -72,7 +119,7 @@ export class Daemon {
         status: () => {
           const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
           const servers = { config: pool.config, file: config, agreed: pool.agreed };
-          const sources = { node: host.status(), version: release, realtime: priority.status() };
+          const sources = { node: host.status(), version: release, realtime: priority.status(), standby: standby?.status() ?? STANDBY_OFF };
           return reportStatus({ ...servers, ...sources, uptimeMicros });
         },
         failovers: () => ({
@@ -95,18 +142,26 @@ export class Daemon {
       servers: pool.config.servers.length, transport: transport.kind,
       socket: config.socket, admin: config.adminSocket, ring: config.ringSocket, realtime: priority.status().on,
     });
-    return new Daemon(log, host, admin, priority, health, locks);
+    standby?.start(succession === undefined ? 0 : STANDBY_LATEST_MS);
+    return new Daemon(log, host, admin, priority, health, locks, standby, succession !== undefined);
+  }
+
+  /** In a standby: see PoolHost.rehearse. */
+  static rehearse(config: Config, known: Pick<Succession, 'incarnation' | 'samba'>): void {
+    const log = { log: () => undefined, close: () => undefined };
+    PoolHost.rehearse(hostOptions(config, new Uint8Array(0), log, { tell: () => undefined }, known));
   }
 
   /** Tells systemd that smbd may start; after the handlers of signals are in place. */
   announce(): Promise<void> {
-    return this.notify('ready');
+    return this.notify(this.tookOver ? 'taken-over' : 'ready');
   }
 
   /** Ends in order: no new questions, then the pool, then the files. */
   async stop(reason: string): Promise<void> {
     this.log.log('info', 'stopping', { reason });
     await this.notify('stopping');
+    this.standby?.end('stop');
     await this.admin.stop();
     this.health.stop();
     await this.host.stop();
@@ -118,7 +173,8 @@ export class Daemon {
 
   /** Ends at once with exit status 1. The kernel drops the locks; smbd sees its connections close. */
   abort(why: string, error?: unknown): never {
-    const remedy = 'please report it with the lines above; systemd starts the daemon again';
+    const successor = this.standby === null ? 'systemd starts the daemon again' : 'the standby goes on';
+    const remedy = `please report it with the lines above; ${successor}`;
     this.log.log('error', why, { ...(error === undefined ? {} : { error }), remedy });
     this.log.close();
     process.exit(1);
@@ -130,7 +186,7 @@ export class Daemon {
     this.log.log('info', 'log opened again', { reason: 'SIGHUP' });
   }
 
-  private async notify(state: 'ready' | 'stopping'): Promise<void> {
+  private async notify(state: ServiceState): Promise<void> {
     const failure = await notifyServiceManager(state, process.env);
     if (failure === null) return;
     this.log.log('warn', 'systemd could not be told', { state, cause: failure, remedy: 'install systemd-notify' });
@@ -194,15 +250,58 @@ function warnOfConfiguration(config: Config, log: DaemonLog): void {
   }
 }
 
-function hostOptions(config: Config, poolKey: Uint8Array, log: DaemonLog, health: Health): HostOptions {
+function keepsStandby({ standby, self }: Config): boolean {
+  return standby === 'on' && self.role === 'server';
+}
+
+function makeStandby(
+  config: Config,
+  host: PoolHost,
+  log: DaemonLog,
+  locks: readonly DirectoryLock[],
+  text: string,
+  succession: Succession | undefined,
+): StandbyKeeper {
+  const program = fileURLToPath(new URL('./main.js', import.meta.url));
+  const options = ['--config', config.file, '--server', config.self.name, `--${STANDBY_OPTION}`];
+  return new StandbyKeeper({
+    log,
+    host,
+    pair: () => loadNative().standbyPair(),
+    locks: locks.map(({ descriptor }) => descriptor),
+    command: [process.execPath, ...process.execArgv, program, ...options],
+    takeovers: succession?.takeovers ?? [],
+    config: text,
+  });
+}
+
+function sayTakeover(succession: Succession, log: DaemonLog): void {
+  const { takeovers, noticedAt, waitedMicros, inheritance } = succession;
+  const fields = {
+    takeovers: takeovers.length,
+    clients: inheritance.connections.length,
+    waitedMicros,
+    micros: Math.round((performance.now() - noticedAt) * 1000),
+  };
+  const remedy = 'smbds go on; please report it with the last lines of that one';
+  log.log('error', 'standby.took-over: the active smbpoold died', { ...fields, remedy });
+}
+
+function hostOptions(
+  config: Config,
+  poolKey: Uint8Array,
+  log: Pick<DaemonLog, 'log' | 'close'>,
+  health: Pick<Health, 'tell'>,
+  known: Pick<Succession, 'incarnation' | 'samba'> | undefined,
+): HostOptions {
   const { self, servers, directories, faults, membership, addresses } = config;
-  const samba = installedSamba();
+  const samba = known === undefined ? installedSamba() : known.samba;
   return {
     self: nodeId(self.id),
     members: servers.map((server) => ({ ...memberOf(server, config), entry: entryOf(server) })),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     ...engineOptions(membership),
-    incarnation: nextIncarnation(directories.persistent, Date.now()),
+    incarnation: known?.incarnation ?? nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,
     ringSocketPath: config.ringSocket,

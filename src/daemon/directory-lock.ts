@@ -16,7 +16,16 @@ export const LOCK_FILE = 'smbpoold.lock';
 const FLOCK_TIMEOUT_MS = 10_000;
 
 export interface DirectoryLock {
+  /** A duplicate of it keeps the lock, too. */
+  readonly descriptor: number;
   release(): void;
+}
+
+/** A lock that another process of the same daemon took: it is this one's from here on. */
+export function inheritLock(descriptor: number): DirectoryLock {
+  ftruncateSync(descriptor);
+  writeSync(descriptor, `${process.pid}\n`);
+  return { descriptor, release: () => closeSync(descriptor) };
 }
 
 /**
@@ -34,9 +43,7 @@ export function lockDirectory(directory: string): DirectoryLock {
     encoding: 'utf8',
   });
   if (result.status === 0) {
-    ftruncateSync(descriptor);
-    writeSync(descriptor, `${process.pid}\n`);
-    return { release: () => closeSync(descriptor) };
+    return inheritLock(descriptor);
   }
   const holder = readFileSync(file, 'utf8').trim();
   closeSync(descriptor);

@@ -6,14 +6,18 @@
  */
 import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { CONFIG_FILE_DEFAULT } from '../ports/admin.js';
 import { version } from '../ports/version.js';
 import { loadConfig } from './config.js';
+import type { Config } from './config.js';
 import { Daemon } from './daemon.js';
 import { ConfigError, StartError } from './errors.js';
 import { readKeyFile } from './key-file.js';
 import { requireMachine } from './machine.js';
+import { standBy } from './standby.js';
+import type { Succession } from './standby.js';
+import { STANDBY_OPTION } from './standby-link.js';
 
 /** A clean stop takes milliseconds; a host that hangs in it must not keep systemd waiting for its own 90 s. */
 const STOP_TIMEOUT_MS = 10_000;
@@ -22,6 +26,7 @@ interface Arguments {
   config: string;
   server?: string;
   checkConfig?: true;
+  standby?: string;
 }
 
 function parseArguments(argv: readonly string[]): Arguments {
@@ -31,6 +36,7 @@ function parseArguments(argv: readonly string[]): Arguments {
     .option('--config <file>', 'the configuration file', CONFIG_FILE_DEFAULT)
     .option('--server <name>', 'which server to be; otherwise "server" in the file, otherwise the host name')
     .option('--check-config', 'say whether the configuration is good, and end')
+    .addOption(new Option(`--${STANDBY_OPTION} <pid>`).hideHelp())
     .allowExcessArguments(false)
     .parse([...argv])
     .opts<Arguments>();
@@ -49,9 +55,24 @@ function identity(options: Arguments): { server?: string } {
   return options.server === undefined ? {} : { server: options.server };
 }
 
-async function run(options: Arguments): Promise<void> {
+/** Ends with the active daemon, or goes on in its place. */
+async function runStandby(options: Arguments): Promise<void> {
   const config = loadConfig(options.config, identity(options));
-  const daemon = await Daemon.start(config);
+  // whoever signals all processes of the service means the active one, with which this one ends
+  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(name, () => undefined);
+  const how = await standBy(config, Number(options.standby), (...known) => Daemon.rehearse(...known));
+  if (how === null) process.exit(0);
+  if (typeof how === 'string') throw new StartError(`the standby does not take over: ${how}`);
+  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.removeAllListeners(name);
+  await serve(how.config, how);
+}
+
+async function run(options: Arguments): Promise<void> {
+  await serve(loadConfig(options.config, identity(options)));
+}
+
+async function serve(config: Config, succession?: Succession): Promise<void> {
+  const daemon = await Daemon.start(config, succession);
   let stopping = false;
   const stop = (signal: string): void => {
     if (stopping) return;
@@ -80,6 +101,7 @@ async function main(argv: readonly string[]): Promise<void> {
   try {
     const options = parseArguments(argv);
     if (options.checkConfig) checkConfig(options);
+    else if (options.standby !== undefined) await runStandby(options);
     else await run(options);
   } catch (error) {
     process.stderr.write(explain(error));

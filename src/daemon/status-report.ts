@@ -11,6 +11,7 @@ import type {
   ModulesReport,
   PersistentReport,
   RealtimeReport,
+  StandbyReport,
   StatusReport,
   WaitReport,
 } from '../ports/status.js';
@@ -30,12 +31,13 @@ export interface ReportSources {
   node: NodeStatus;
   version: string;
   realtime: RealtimeReport;
+  standby: StandbyReport;
   /** The age of this run. */
   uptimeMicros: number;
 }
 
 export function reportStatus(sources: ReportSources): StatusReport {
-  const { config, agreed = null, node, version, realtime, uptimeMicros } = sources;
+  const { config, agreed = null, node, version, realtime, standby, uptimeMicros } = sources;
   const { pool, self, transport } = config;
   const servers = reportServers(config, node);
   const membership = reportMembership(config, node);
@@ -51,6 +53,7 @@ export function reportStatus(sources: ReportSources): StatusReport {
     uptimeMicros: Math.round(uptimeMicros),
     transport: transport.kind,
     realtime,
+    standby,
     servers,
     membership,
     problems: [

@@ -21,18 +21,29 @@ export class InterfaceAddresses implements PublicAddresses {
   private leaseUntil: Micros = 0;
   private saidThatConnectionsStay = false;
 
-  /** Removes what an earlier run left, before anything else can happen. */
+  /**
+   * Removes what an earlier run left, before anything else can happen, but for what this run continues to have.
+   * `onTaken` hears all that may be on an interface whenever that changes.
+   */
   constructor(
     places: readonly AddressPlace[],
     private readonly log: Log,
+    kept: readonly string[] = [],
+    private readonly onTaken: (addresses: string[]) => void = () => undefined,
   ) {
     for (const name of new Set(places.map((place) => place.interface))) this.prepare(name);
-    for (const place of places) if (this.remove(place)) log.log('warn', 'address.stale-removed', { ...place });
+    for (const place of places) {
+      if (kept.includes(place.address)) this.taken.set(place.address, place);
+      else if (this.remove(place)) log.log('warn', 'address.stale-removed', { ...place });
+    }
   }
 
   take({ announce, tickle, ...where }: Extract<Effect, { kind: 'address-take' }>): Promise<AddressOutcome> {
     const place = placeOf(where);
-    this.taken.set(place.address, place);
+    if (!this.taken.has(place.address)) {
+      this.taken.set(place.address, place);
+      this.onTaken([...this.taken.keys()]);
+    }
     return this.tracked(async () => {
       try {
         const lease = { lifetimeSeconds: LIFETIME_SECONDS, deadlineMicros: this.leaseUntil };
@@ -52,6 +63,7 @@ export class InterfaceAddresses implements PublicAddresses {
       try {
         const { ended, why } = await this.native.releaseAddress(place);
         this.taken.delete(place.address);
+        this.onTaken([...this.taken.keys()]);
         this.log.log('info', 'address.released', { address: place.address, connectionsEnded: ended });
         if (why !== '') this.connectionsStay(why);
         return { result: 'done' };

@@ -6,6 +6,7 @@
 import type { ChangeResult } from '../core/membership/port.js';
 import type { Configuration, ConfiguredServer } from '../wire/membership-configuration.js';
 import { assert, unreachable } from '../base/assert.js';
+import type { ClientId, DatabaseId, RecordKey, Turn } from '../base/ids.js';
 import type { Effect, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { Log } from '../ports/log.js';
@@ -24,6 +25,13 @@ export interface Core {
   deadline(): Micros;
 }
 
+/** Memory that outlives the run: see the effects of the same names. */
+export interface KeptPort {
+  client(client: ClientId, state: Uint8Array): void;
+  database(database: DatabaseId, name: string, state: Uint8Array): void;
+  erasure(database: DatabaseId, key: RecordKey, turn: Turn): void;
+}
+
 export interface CoreLoopPorts {
   gate: SmbdGate;
   ring: SmbdRing;
@@ -34,6 +42,10 @@ export interface CoreLoopPorts {
   addresses?: PublicAddresses;
   /** Of the engine etcd. */
   register?: PoolRegister;
+  /** What outlives this run; absent: nothing is kept. */
+  kept?: KeptPort;
+  /** Of a run that continues another one: clients may be read from now on. */
+  resumed?(): void;
   log: Log;
   now(): Micros;
   /** Runs an action in a later turn of the event loop. */
@@ -230,13 +242,15 @@ export class CoreLoop {
       case 'lease':
         ports.addresses?.setLease(effect.until);
         return ports.ring.setLease(effect.until);
-      // no engine outside of the core is in use, and this host keeps nothing beyond the end of a run
+      // no engine outside of the core is in use
       case 'recovered':
+        return;
       case 'client-keep':
       case 'database-keep':
       case 'erasure-keep':
+        return this.keep(effect);
       case 'resumed':
-        return;
+        return ports.resumed?.();
       case 'left':
         return ports.left();
       case 'start-anew':
@@ -245,6 +259,18 @@ export class CoreLoop {
         return ports.startAnew(effect.reason, effect.remedy);
       default:
         unreachable(effect);
+    }
+  }
+
+  private keep(effect: Extract<Effect, { kind: 'client-keep' | 'database-keep' | 'erasure-keep' }>): void {
+    const { kept } = this.ports;
+    switch (effect.kind) {
+      case 'client-keep':
+        return kept?.client(effect.client, effect.state);
+      case 'database-keep':
+        return kept?.database(effect.database, effect.name, effect.state);
+      case 'erasure-keep':
+        return kept?.erasure(effect.database, effect.key, effect.turn);
     }
   }
 

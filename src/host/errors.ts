@@ -16,6 +16,7 @@ export type PoolErrorCode =
   | 'ERR_POOL_RECORD'
   | 'ERR_POOL_WITNESS'
   | 'ERR_POOL_DRAIN'
+  | 'ERR_POOL_STANDBY'
   | 'ERR_POOL_STOPPED';
 
 export class PoolError extends Error {

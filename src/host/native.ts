@@ -54,6 +54,11 @@ export interface Tdb {
    * on; hashSize() at the end. Waits for each chain: not for files shared with smbd inside the daemon.
    */
   traverse(chain: number, recordsMax: number): { next: number; records: [Buffer, Buffer][] };
+  /**
+   * Of a file with mutexes: all records, as {u32 length of the key, u32 length of the value, the first `headerBytes` of
+   * the value, key, padding to 4}. Does not wait for a chain that another process keeps: it reads without its lock.
+   */
+  scanHeaders(headerBytes: number): Buffer;
   /** False: another process is in a transaction. */
   transactionStartNonblock(): boolean;
   /** Waits for readers and for the disk. */
@@ -141,9 +146,11 @@ export interface PumpOptions {
     outputBytesMax?: number;
     /** The control that may wait for company when it asks for no answer. */
     patientControl?: number;
+    /** Of a process that this one succeeds; the descriptors go over. Nothing is read before `resume`. */
+    heirloom?: { streams: number; listener: number; connections: readonly KeptConnection[] };
   };
   /** Where smbds attach; `pagePath` is the node page's file, '' keeps it in memory. `generation`: 32 bits, not 0. */
-  ring?: { path: string; pagePath: string; generation: number; node: number };
+  ring?: { path: string; pagePath: string; generation: number; node: number; adoptsPage?: boolean };
   /**
    * Called for each batch with the length of what lies in inBuffer; answers the length of what it wrote to outBuffer.
    * What it throws becomes an uncaught exception of the process.
@@ -191,7 +198,47 @@ export interface NativePump {
   describe(): {
     bodyBytesMax: number; receiveFramesMax: number; addresses: string[]; clients: number; attachments: number;
   };
+  /** Of the connections taken over from another process, those that are there still. */
+  kept(): { client: number; pid: number; state: Buffer }[];
+  /** For a successor, in memory that outlives this process. False: no such client, or more than 4 MiB. */
+  keepState(client: number, state: Uint8Array): boolean;
+  /** The same for the daemon as a whole. False: more than 30 KiB. */
+  keepGlobal(state: Uint8Array): boolean;
+  /** Appends to a log of which the newest 4096 stay. */
+  keepErasure(database: number, key: Uint8Array, turn: number): void;
+  /**
+   * What a successor needs: descriptors, which stay the pump's, and what was kept; `erasures` as in host/keeping. Null
+   * without a socket for local processes.
+   */
+  heirloom(): { streams: number; listener: number; state: Buffer; erasures: Buffer } | null;
+  /** Outside a batch, once, after a heirloom was given: clients are read and accepted from now on. */
+  resume(): void;
+  /** Takes the descriptor of a standby's link, and tells all connections there; -1: there is no standby any more. */
+  setStandby(link: number): void;
+  /** At most 64 KiB; without a standby nothing happens. */
+  tellStandby(message: Uint8Array): void;
+  /** A successor goes on: close() and the end of the process leave sockets, page and connections as they are. */
+  abandon(): void;
   /** May be called again, and inside onBatch. */
+  close(): void;
+}
+
+/** A client's connection, as an active daemon hands it to its standby. */
+export interface KeptConnection {
+  id: number;
+  slot: number;
+  fd: number;
+}
+
+/** What a standby hears. */
+export const STANDBY_OPENED = 1;
+export const STANDBY_CLOSED = 2;
+export const STANDBY_SAY = 3;
+
+/** The standby's end of the link to the active daemon. */
+export interface StandbyEnd {
+  /** Whether the active process has ended with all its threads; waits for that. */
+  waitForEnd(millis: number): boolean;
   close(): void;
 }
 
@@ -233,6 +280,15 @@ export interface Native extends NativeRealtime {
   releaseAddress(place: NativeAddress): Promise<{ wasThere: boolean; ended: number; why: string }>;
   /** At once. Whether it was there. */
   removeAddress(place: NativeAddress): boolean;
+  /** Takes the descriptor. `fd` is that of a connection with STANDBY_OPENED, otherwise -1. */
+  StandbyEnd: new (
+    link: number,
+    activePid: number,
+    onMessage: (kind: number, id: number, slot: number, payload: Buffer, fd: number) => void,
+    onGone: () => void,
+  ) => StandbyEnd;
+  /** Two connected ends; they are closed in children that are not given them. */
+  standbyPair(): [number, number];
   Tdb: new (path: string, options: TdbOptions) => Tdb;
   Pump: new (options: PumpOptions) => NativePump;
   FrameChannel: new (options: ChannelOptions) => FrameChannel;

@@ -4,13 +4,13 @@
  */
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Incarnation, NodeId } from '../base/ids.js';
+import type { ClientId, Incarnation, NodeId, Turn } from '../base/ids.js';
 import { NODE_COUNT_MAX, keyOf } from '../base/ids.js';
 import { databaseIdOf } from '../base/jenkins.js';
 import type { AddressStatus } from '../core/addresses/addresses.js';
 import type { AddressPlace, HookEvent, Input, Micros, RecordDescription } from '../core/effects.js';
 import { PoolNode } from '../core/node.js';
-import type { NodeStatus } from '../core/node.js';
+import type { NodeOptions, NodeStatus } from '../core/node.js';
 import type { Interconnect } from '../ports/interconnect.js';
 import type { LockWitness } from '../ports/lock-witness.js';
 import type { Log } from '../ports/log.js';
@@ -25,12 +25,15 @@ import { EtcdRegister } from './etcd/register.js';
 import { FaultyInterconnect } from './faults.js';
 import type { FaultOptions } from './faults.js';
 import { FOREIGN_FRAMES, FOREIGN_LOOK_MS, ForeignFrames } from './foreign-frames.js';
+import { Keeping, keptInputs, readKeptRun } from './keeping.js';
+import type { Inheritance, KeptRun } from './keeping.js';
 import { loadNative } from './native.js';
 import type { EthernetWay, NativeTransport, UdpWay } from './native.js';
 import type { Announcement } from '../wire/protocol-version.js';
 import type { ChangeResult } from '../core/membership/port.js';
 import type { Configuration, ConfiguredServer } from '../wire/membership-configuration.js';
 import type { ServersChange } from '../wire/membership-messages.js';
+import { encodeKeptDatabase } from '../wire/kept-state.js';
 import type { SavedMembership, ServerRole } from '../wire/membership-state.js';
 import { MembershipFile } from './membership-file.js';
 import { NodePageWriter } from './node-page.js';
@@ -85,6 +88,14 @@ export interface HostOptions {
   etcd?: Omit<EtcdOptions, 'poolName'>;
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
+  /** What happens here is kept where a standby finds it. */
+  keeps?: boolean;
+  /** This run continues that of another process, which has ended. */
+  inheritance?: Inheritance;
+  /** Of a run that continues another one: it serves again. */
+  onResumed?(): void;
+  /** A volatile database is open that was not before. */
+  onDatabase?(name: string): void;
   /** What this run tells the others of itself; absent: the protocols of this release, and no name. */
   announcement?: Announcement;
   /** The Samba of this server, as "4.17"; without it nothing is compared with the other servers. */
@@ -145,6 +156,10 @@ export class PoolHost implements LockWitness {
   private readonly questions = new Map<number, Question>();
   private readonly drains = new Map<number, (error: string | null) => void>();
   private readonly now: () => Micros;
+  /** Null: nothing is kept. */
+  private readonly keeping: Keeping | null;
+  /** Null: a plain start. */
+  private readonly resumes: Incarnation | null;
   /** Who has two interfaces, when we have. */
   private watchedPeers: readonly NodeId[];
   /** The pool's servers now, ourselves included. */
@@ -162,8 +177,10 @@ export class PoolHost implements LockWitness {
     for (const path of [socketPath, ringSocketPath, pagePath]) {
       if (path !== undefined) mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     }
-    await clearVolatileDirectory(options.volatileDirectory, options.self);
-    const persistent = new TdbPersistentStore(options.persistentDirectory, options.self);
+    const { inheritance } = options;
+    if (inheritance === undefined) await clearVolatileDirectory(options.volatileDirectory, options.self);
+    const persistent =
+      inheritance?.persistent ?? new TdbPersistentStore(options.persistentDirectory, options.self);
     try {
       const membership = new MembershipFile(options.persistentDirectory, options.log);
       return new PoolHost(options, persistent, membership, membership.read());
@@ -171,6 +188,34 @@ export class PoolHost implements LockWitness {
       await persistent.close();
       throw error;
     }
+  }
+
+  /**
+   * In a standby: lets the core run on inputs that mean nothing, so that its code is compiled when it is needed. Opens
+   * and sends nothing.
+   */
+  static rehearse(options: HostOptions): void {
+    const { now } = loadNative();
+    const { incarnation, self } = options;
+    const sizes = { frameBodyBytesMax: DATAGRAM_BYTES_MAX, receiveFramesMax: 1024 };
+    const persistent = { existing: () => [] };
+    const parts = { now, saved: null, sizes, persistent, resumes: incarnation, members: options.members };
+    const node = new PoolNode(nodeOptions(options, parts));
+    const database = databaseIdOf('rehearsal.tdb');
+    const record = { kind: 'record-kept', database, dmaster: self, turn: 1 as Turn, flags: 0, isEmpty: false } as const;
+    const inputs: Input[] = [
+      {
+        kind: 'database-kept', database, name: 'rehearsal.tdb', path: '/', flags: 0,
+        state: encodeKeptDatabase({ readonly: false, countsChanges: false }),
+      },
+      ...Array.from({ length: 100 }, (_, index) => ({ ...record, key: keyOf(Buffer.from(`rehearsal ${index}`)) })),
+      { kind: 'client-kept', client: 1 as ClientId, pid: process.pid, state: new Uint8Array(0) },
+      { kind: 'drain-saved', token: 0, draining: false, error: null },
+      { kind: 'tick' },
+      { kind: 'turn-end' },
+    ];
+    for (const input of inputs) node.step(input, now());
+    node.status(now());
   }
 
   private constructor(
@@ -186,11 +231,18 @@ export class PoolHost implements LockWitness {
     const agreed = saved?.accepted?.configuration;
     this.members = agreed === undefined ? options.members : this.membersOf(agreed, saved!.servers);
     this.watchedPeers = this.withTwoInterfaces();
-    this.addresses = addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log);
-    const { etcd, poolName } = options;
+    const { etcd, poolName, inheritance } = options;
     this.register = etcd === undefined ? null : new EtcdRegister({ ...etcd, poolName });
-    this.records = new TdbRecordStore(options.volatileDirectory, options.self);
+    this.records = inheritance?.records ?? new TdbRecordStore(options.volatileDirectory, options.self);
     this.pump = this.openPump();
+    const former = inheritance === undefined ? null : readKeptRun(this.pump.heirloom().state);
+    if (former?.broken !== undefined) throw new PoolError('ERR_POOL_STANDBY', former.broken);
+    this.resumes = former === null ? null : (former.first as Incarnation);
+    this.keeping = this.makeKeeping(former);
+    const kept = this.keeping;
+    const onTaken = kept === null ? undefined : (taken: string[]): void => kept.addresses(taken);
+    this.addresses =
+      addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log, former?.addresses, onTaken);
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
     this.node = this.makeNode(now, saved);
     if (agreed !== undefined) {
@@ -211,6 +263,8 @@ export class PoolHost implements LockWitness {
       persistent,
       ...(this.addresses === null ? {} : { addresses: this.addresses }),
       ...(this.register === null ? {} : { register: this.register }),
+      ...(kept === null ? {} : { kept }),
+      resumed: () => setImmediate(() => this.onResumed()),
       log: this.page.logging(options.log),
       now,
       later: (action) => setImmediate(action),
@@ -230,16 +284,45 @@ export class PoolHost implements LockWitness {
     const foreign = new ForeignFrames(options.log);
     const look = (): void => foreign.look(this.pump.counters()[FOREIGN_FRAMES] ?? 0, performance.now());
     this.foreignTimer = setInterval(look, FOREIGN_LOOK_MS).unref();
-    // nobody serves before a leader says so
-    this.pump.setLease(0);
+    // nobody serves before a leader says so; the lease of a run that goes on is good until it is over
+    if (former === null) this.pump.setLease(0);
     this.pump.setServing(true);
     this.page.start();
+    if (former !== null) for (const input of keptInputs(former, this.pump, this.records)) this.loop.input(input);
     this.loop.inputOutsideTurn({ kind: 'drain-saved', token: 0, draining: drainFile.isThere(), error: null });
     // the first hello goes out now, and the timer starts
     this.loop.inputOutsideTurn({ kind: 'tick' });
   }
 
+  private makeKeeping(former: KeptRun | null): Keeping | null {
+    const { keeps = false, incarnation, log, onDatabase } = this.options;
+    if (!keeps) return null;
+    return new Keeping(this.pump, incarnation, log, (name) => onDatabase?.(name), former ?? undefined);
+  }
+
+  private onResumed(): void {
+    if (this.stopped || this.resumes === null) return;
+    this.pump.resume();
+    this.options.onResumed?.();
+  }
+
+  /** For a standby: descriptors that stay ours, and the databases that it is to open. */
+  heirloom(): { streams: number; listener: number; databases: string[] } {
+    const { streams, listener } = this.pump.heirloom();
+    return { streams, listener, databases: this.keeping?.databaseNames() ?? [] };
+  }
+
+  /** Takes the descriptor of the link to a standby; -1: there is none any more. */
+  setStandby(link: number): void {
+    if (!this.stopped) this.pump.setStandby(link);
+  }
+
+  tellStandby(message: object): void {
+    if (!this.stopped) this.pump.tellStandby(Buffer.from(JSON.stringify(message)));
+  }
+
   private openPump(): Pump {
+    const { inheritance } = this.options;
     const { self, incarnation, poolName, poolKey, transport, socketPath } = this.options;
     // whoever has the pool's key may speak to us: the core knows which servers there are, and tells the others so
     const all = Array.from({ length: NODE_COUNT_MAX }, (_, id) => id);
@@ -249,6 +332,7 @@ export class PoolHost implements LockWitness {
     const ring = ringOptions(this.options);
     return new Pump({
       socketPath,
+      ...(inheritance === undefined ? {} : { heirloom: inheritance }),
       ...(ring === undefined ? {} : { ring }),
       interconnect: { channel, transport: native },
       listener: {
@@ -273,31 +357,8 @@ export class PoolHost implements LockWitness {
   }
 
   private makeNode(now: () => Micros, saved: SavedMembership | null): PoolNode {
-    const { members } = this;
-    const { self, incarnation, samba, membership, addresses, announcement } = this.options;
-    const configured = this.options.members.map(({ id, role, entry }): ConfiguredServer => {
-      return entry === undefined ? { node: id, role } : { node: id, role, entry };
-    });
-    const engine = this.register === null ? 'embedded' : 'etcd';
-    return new PoolNode({
-      self,
-      ...(addresses === undefined ? {} : { addresses }),
-      ...(announcement === undefined ? {} : { announcement }),
-      servers: members.map(({ id }) => id),
-      incarnation,
-      membership: { ...membership, engine, servers: configured, saved },
-      frameBodyBytesMax: this.interconnect.frameBodyBytesMax,
-      receiveFramesMax: this.interconnect.receiveFramesMax,
-      names: new Map(members.map(({ id, name }) => [id, name])),
-      interfaces: new Map(members.flatMap(({ id, interfaces }) => (interfaces ? [[id, interfaces] as const] : []))),
-      gate: {
-        addresses: new Map(members.map(({ id, address }) => [id, address])),
-        pid: process.pid,
-        wallClockOriginMicros: wallClockOriginMicros(now),
-        persistentDatabases: this.persistent.existing(),
-        ...(samba === undefined ? {} : { samba }),
-      },
-    });
+    const { interconnect, persistent, resumes, members } = this;
+    return new PoolNode(nodeOptions(this.options, { now, saved, sizes: interconnect, persistent, resumes, members }));
   }
 
   // --- the pool's servers
@@ -547,9 +608,52 @@ export class PoolHost implements LockWitness {
 }
 
 /** Absent: no ring. */
-function ringOptions({ self, incarnation, ringSocketPath, pagePath }: HostOptions): RingOptions | undefined {
+function ringOptions(options: HostOptions): RingOptions | undefined {
+  const { self, incarnation, ringSocketPath, pagePath, inheritance } = options;
   if (ringSocketPath === undefined) return undefined;
   // the incarnation grows with the clock's milliseconds: its low half differs from run to run
   const generation = incarnation % U32_SPAN || 1;
-  return { socketPath: ringSocketPath, ...(pagePath === undefined ? {} : { pagePath }), generation, self };
+  const adoptsPage = inheritance !== undefined;
+  return { socketPath: ringSocketPath, ...(pagePath === undefined ? {} : { pagePath }), generation, self, adoptsPage };
+}
+
+interface NodeParts {
+  now(): Micros;
+  saved: SavedMembership | null;
+  sizes: Pick<Interconnect, 'frameBodyBytesMax' | 'receiveFramesMax'>;
+  persistent: { existing(): string[] };
+  resumes: Incarnation | null;
+  /** The pool's servers now, ourselves included. */
+  members: readonly PoolMember[];
+}
+
+function nodeOptions(options: HostOptions, parts: NodeParts): NodeOptions {
+  const { self, incarnation, samba, membership, addresses, announcement } = options;
+  const { now, saved, sizes, persistent, resumes, members } = parts;
+  const engine = options.etcd === undefined ? 'embedded' : 'etcd';
+  return {
+    self,
+    ...(addresses === undefined ? {} : { addresses }),
+    ...(announcement === undefined ? {} : { announcement }),
+    servers: members.map(({ id }) => id),
+    incarnation,
+    ...(resumes === null ? {} : { resumes }),
+    membership: { ...membership, engine, servers: configuredOf(options), saved },
+    frameBodyBytesMax: sizes.frameBodyBytesMax,
+    receiveFramesMax: sizes.receiveFramesMax,
+    names: new Map(members.map(({ id, name }) => [id, name])),
+    interfaces: new Map(members.flatMap(({ id, interfaces }) => (interfaces ? [[id, interfaces] as const] : []))),
+    gate: {
+      addresses: new Map(members.map(({ id, address }) => [id, address])),
+      pid: process.pid,
+      wallClockOriginMicros: wallClockOriginMicros(now),
+      persistentDatabases: persistent.existing(),
+      ...(samba === undefined ? {} : { samba }),
+    },
+  };
+}
+
+/** As our file has them. */
+function configuredOf({ members }: HostOptions): ConfiguredServer[] {
+  return members.map(({ id, role, entry }) => (entry === undefined ? { node: id, role } : { node: id, role, entry }));
 }

@@ -3,6 +3,7 @@
  * once per batch, through two fixed buffers. Used by PoolHost, and without a gate by the interconnect's tests.
  * Allocates nothing per message but the views it hands out.
  */
+import { assert } from '../base/assert.js';
 import type { ClientId, Incarnation, NodeId } from '../base/ids.js';
 import type { Micros } from '../core/effects.js';
 import type { FrameListener, Interconnect } from '../ports/interconnect.js';
@@ -32,7 +33,9 @@ import {
 import { CONTROL } from '../wire/ctdb-controls.js';
 import { codeOf, messageOf, PoolError } from './errors.js';
 import { loadNative } from './native.js';
-import type { ChannelOptions, NativePump, NativeTransport, PumpOptions as NativeOptions } from './native.js';
+import type {
+  ChannelOptions, KeptConnection, NativePump, NativeTransport, PumpOptions as NativeOptions,
+} from './native.js';
 
 /** Some 5,000 of smbd's usual packets; what does not fit waits for the next batch. Larger packets travel alone. */
 const IN_BYTES = 1 << 20;
@@ -63,6 +66,8 @@ export interface PumpOptions {
   listener: PumpListener;
   /** Without it there is no socket for local processes. */
   socketPath?: string;
+  /** Of a process that this one succeeds; the descriptors go over. Clients are read and accepted after `resume`. */
+  heirloom?: { streams: number; listener: number; connections: readonly KeptConnection[] };
   /** Without it no VFS module can attach. */
   ring?: RingOptions;
   /** Without it there are no frames. */
@@ -82,6 +87,8 @@ export interface RingOptions {
   /** Of this run of the daemon: a whole number of 32 bits, not 0, another one at each start. */
   generation: number;
   self: NodeId;
+  /** The page's file is of a process that this one succeeds, and goes on. */
+  adoptsPage?: boolean;
 }
 
 export class Pump implements Interconnect, SmbdGate, SmbdRing {
@@ -205,6 +212,45 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     return this.native.describe().addresses;
   }
 
+  /** See NativePump; these are for a successor. */
+  keepState(client: ClientId, state: Uint8Array): boolean {
+    return this.native.keepState(client, state);
+  }
+
+  keepGlobal(state: Uint8Array): boolean {
+    return this.native.keepGlobal(state);
+  }
+
+  keepErasure(database: number, key: Uint8Array, turn: number): void {
+    this.native.keepErasure(database, key, turn);
+  }
+
+  kept(): ReturnType<NativePump['kept']> {
+    return this.native.kept();
+  }
+
+  heirloom(): NonNullable<ReturnType<NativePump['heirloom']>> {
+    const heirloom = this.native.heirloom();
+    assert(heirloom !== null, 'there is a socket for local processes');
+    return heirloom;
+  }
+
+  resume(): void {
+    this.native.resume();
+  }
+
+  setStandby(link: number): void {
+    this.native.setStandby(link);
+  }
+
+  tellStandby(message: Uint8Array): void {
+    this.native.tellStandby(message);
+  }
+
+  abandon(): void {
+    this.native.abandon();
+  }
+
   close(): void {
     this.native.close();
   }
@@ -267,13 +313,14 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
 
 function openNative(options: PumpOptions, onBatch: (inLength: number) => number): NativePump {
   const { Pump: NativePumpClass } = loadNative();
-  const { socketPath, interconnect, ring } = options;
+  const { socketPath, interconnect, ring, heirloom } = options;
+  const gate = { patientControl: CONTROL.scheduleForDeletion, ...(heirloom === undefined ? {} : { heirloom }) };
   try {
     return new NativePumpClass({
       inBytes: IN_BYTES,
       outBytes: OUT_BYTES,
       ...(interconnect ?? {}),
-      ...(socketPath === undefined ? {} : { gate: { path: socketPath, patientControl: CONTROL.scheduleForDeletion } }),
+      ...(socketPath === undefined ? {} : { gate: { path: socketPath, ...gate } }),
       ...(ring === undefined ? {} : { ring: nativeRing(ring) }),
       onBatch,
     });
@@ -282,8 +329,9 @@ function openNative(options: PumpOptions, onBatch: (inLength: number) => number)
   }
 }
 
-function nativeRing({ socketPath, pagePath, generation, self }: RingOptions): NonNullable<NativeOptions['ring']> {
-  return { path: socketPath, pagePath: pagePath ?? '', generation, node: self };
+function nativeRing(options: RingOptions): NonNullable<NativeOptions['ring']> {
+  const { socketPath, pagePath = '', generation, self, adoptsPage = false } = options;
+  return { path: socketPath, pagePath, generation, node: self, adoptsPage };
 }
 
 /** The addon says what it was doing and what the system answered; people need to know what to do. */

@@ -134,6 +134,12 @@ export class TdbRecordStore implements RecordStore {
     return opened;
   }
 
+  /** All records' headers and keys: Tdb.scanHeaders with RECORD_HEADER_BYTES. */
+  scan(database: DatabaseId): Buffer {
+    const opened = this.databases.get(database);
+    return opened === undefined ? Buffer.alloc(0) : opened.tdb.scanHeaders(RECORD_HEADER_BYTES);
+  }
+
   close(): void {
     for (const { tdb } of this.databases.values()) tdb.close();
     this.databases.clear();

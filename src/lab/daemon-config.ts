@@ -62,6 +62,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     membership: membershipOf(layout, place, options),
     // not the machine's own
     hooks: { directory: join(place.directory, 'hooks.d') },
+    standby: options.standby ? 'on' : 'off',
     ...(options.realtime ? {} : { realtime: false }),
     ...(faults
       ? {

@@ -18,7 +18,7 @@ import {
   existingNamespaces, refuseForeignNetwork, removeBridge, removeFrameLoss, removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
-import { isAlive, signal, start, startTicks } from './processes.js';
+import { isAlive, lockHolder, signal, start, startTicks } from './processes.js';
 import { run, tryRun, waitUntil } from './run.js';
 import { clientConfig, sambaConfig, sambaFolders } from './samba-config.js';
 import type { LabProcess, LabState } from './state.js';
@@ -128,8 +128,13 @@ export class Lab {
     return this.options.baseline ? [...this.servers(), this.layout.baseline()] : this.servers();
   }
 
+  /** A daemon that a standby took over is the one that has the lock now. */
   process(kind: LabProcess['kind'], server: number | null): LabProcess | null {
-    return this.state.processes.find((one) => one.kind === kind && one.server === server) ?? null;
+    const known = this.state.processes.find((one) => one.kind === kind && one.server === server) ?? null;
+    if (known === null || kind !== 'smbpoold' || isAlive(known) || !this.options.standby) return known;
+    const pid = lockHolder(daemonFolders(this.layout.server(server ?? 0)).persistent);
+    const ticks = pid === null ? null : startTicks(pid);
+    return pid === null || ticks === null ? known : { ...known, pid, startTicks: ticks };
   }
 
   /** The variables that make Samba's tools, and ours, speak to this server. */
@@ -173,7 +178,9 @@ export class Lab {
   }
 
   private async stop(kind: LabProcess['kind']): Promise<void> {
-    const processes = this.state.processes.filter((one) => one.kind === kind);
+    const processes = this.state.processes
+      .filter((one) => one.kind === kind)
+      .map((one) => this.process(kind, one.server) ?? one);
     for (const one of processes) signal(one, 'SIGTERM');
     await waitUntil(() => processes.every((one) => !isAlive(one)), STOP_MILLIS_MAX);
   }

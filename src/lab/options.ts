@@ -37,6 +37,8 @@ export interface LabOptions {
   logLevel: LogLevel;
   /** How long a server serves without hearing of the others, and so until they take over; null: smbpoold's default. */
   leaseMillis: number | null;
+  /** Whether each daemon has a standby, which goes on in its place when it dies. */
+  standby: boolean;
   /** Whether the daemons' loops have real-time priority. */
   realtime: boolean;
   /** smbd's debug level. */
@@ -66,6 +68,7 @@ const DEFAULTS: LabOptions = {
   seed: 1,
   logLevel: 'info',
   leaseMillis: null,
+  standby: false,
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,

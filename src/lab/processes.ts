@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { LabError, messageOf } from './errors.js';
 import type { LabProcess } from './state.js';
 
@@ -24,6 +25,15 @@ export function startTicks(pid: number): number | null {
 
 export function isAlive(process_: LabProcess): boolean {
   return startTicks(process_.pid) === process_.startTicks;
+}
+
+/** The smbpoold that has the lock of this directory of databases, as it says there; null: none does. */
+export function lockHolder(directory: string): number | null {
+  try {
+    return Number(readFileSync(join(directory, 'smbpoold.lock'), 'utf8')) || null;
+  } catch {
+    return null;
+  }
 }
 
 export interface Start {

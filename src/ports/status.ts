@@ -121,6 +121,25 @@ export interface ProblemReport {
   remedy: string;
 }
 
+/** The process that goes on when this one dies. */
+export interface StandbyReport {
+  /** As configured. */
+  on: boolean;
+  pid: number | null;
+  /** It would take over now. */
+  ready: boolean;
+  /** Why not; null: it is ready. */
+  why: string | null;
+  /** Its memory when it was ready; null: not known yet. */
+  residentKib: number | null;
+  /** Standbys that this process started. */
+  started: number;
+  /** Since the last plain start. */
+  takeovers: number;
+  /** ISO 8601; null: none. */
+  lastTakeover: string | null;
+}
+
 /** The reliable stream to one other server. Times are microseconds, counts are since the daemon started. */
 export interface LinkReport {
   peer: number;
@@ -238,6 +257,8 @@ export interface StatusReport {
   problems: ProblemReport[];
   /** Members that have not installed the newest view yet; keys with a new home wait for them. */
   awaiting: number[];
+  /** Absent: a daemon that knows of no such thing. */
+  standby?: StandbyReport;
   links: LinkReport[];
   databases: DatabaseReport[];
   persistent: PersistentReport[];
