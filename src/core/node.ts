@@ -380,9 +380,7 @@ export class PoolNode {
       case 'client-closed':
         return this.gate.clientClosed(input.client);
       case 'frame':
-        this.failovers.heard(input.peer, input.incarnation);
-        if (isMembership(input.body)) return this.membership?.onFrame(input.peer, input.incarnation, input.body);
-        return this.links.onFrame(input.peer, input.incarnation, input.body);
+        return this.onFrame(input.peer, input.incarnation, input.body);
       case 'database-opened':
         return this.gate.onDatabaseOpened(input);
       case 'record-done':
@@ -431,13 +429,22 @@ export class PoolNode {
       case 'tick':
         return;
       case 'turn-end':
-        this.records.flush();
-        this.witness.flush();
-        this.links.flush();
-        return;
+        return this.flush();
       default:
         unreachable(input);
     }
+  }
+
+  private onFrame(peer: NodeId, incarnation: Incarnation, body: Uint8Array): void {
+    this.failovers.heard(peer, incarnation);
+    if (isMembership(body)) this.membership?.onFrame(peer, incarnation, body);
+    else this.links.onFrame(peer, incarnation, body);
+  }
+
+  private flush(): void {
+    this.records.flush();
+    this.witness.flush();
+    this.links.flush();
   }
 
   /** What the run that we continue left behind. */

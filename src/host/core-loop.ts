@@ -186,6 +186,11 @@ export class CoreLoop {
     for (const effect of effects) if (!this.stopped) this.performOne(effect);
   }
 
+  private performRecord({ database, key, op }: Extract<Effect, { kind: 'record' }>): void {
+    const outcome = this.ports.records.perform(database, key, op);
+    this.outcomes.push({ kind: 'record-done', database, key, op, outcome });
+  }
+
   private performOne(effect: Effect): void {
     const { ports } = this;
     switch (effect.kind) {
@@ -193,12 +198,8 @@ export class CoreLoop {
         return ports.gate.sendPacket(effect.client, effect.packet);
       case 'frame-send':
         return ports.interconnect.send(effect.peer, effect.body);
-      case 'record': {
-        const { database, key, op } = effect;
-        const outcome = ports.records.perform(database, key, op);
-        this.outcomes.push({ kind: 'record-done', database, key, op, outcome });
-        return;
-      }
+      case 'record':
+        return this.performRecord(effect);
       case 'log':
         return ports.log.log(effect.level, effect.event, effect.fields);
       case 'client-close':

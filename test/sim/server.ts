@@ -521,6 +521,8 @@ export class SimulatedServer {
       // nobody asks here, modules have no pages to look at, no addresses are configured, and the membership's engine is
       // the embedded one (that on etcd has a simulator of its own: membership/)
       case 'register-request':
+      case 'servers':
+      case 'servers-changed':
       case 'address-take':
       case 'address-release':
       case 'drain-save':
