@@ -98,8 +98,7 @@ export class Daemon {
       keeps: keepsStandby(config),
       onDatabase: (name) => context.standby?.database(name),
       onResumed: () => {
-        const micros = Math.round((performance.now() - (succession?.noticedAt ?? 0)) * 1000);
-        log.log('info', 'standby.resumed', { micros });
+        sayWhen(succession, log, 'standby.resumed');
         context.standby?.start(STANDBY_AFTER_MS);
       },
       startAnew: (reason, remedy) => {
@@ -107,21 +106,18 @@ export class Daemon {
         base.startAnew(reason, remedy);
       },
     });
-    if (succession !== undefined) {
-      log.log('info', 'standby.runs', { micros: Math.round((performance.now() - succession.noticedAt) * 1000) });
-    }
+    sayWhen(succession, log, 'standby.runs');
     const standby = keepsStandby(config) ? makeStandby(config, host, log, locks, text, succession) : null;
     context.standby = standby;
     const startedAt = process.hrtime.bigint();
     const admin = await AdminServer.start({
       path: config.adminSocket,
       source: {
-        status: () => {
-          const uptimeMicros = Number(process.hrtime.bigint() - startedAt) / 1000;
-          const servers = { config: pool.config, file: config, agreed: pool.agreed };
-          const sources = { node: host.status(), version: release, realtime: priority.status(), standby: standby?.status() ?? STANDBY_OFF };
-          return reportStatus({ ...servers, ...sources, uptimeMicros });
-        },
+        status: () => reportStatus({
+          config: pool.config, file: config, agreed: pool.agreed, node: host.status(), version: release,
+          realtime: priority.status(), standby: standby?.status() ?? STANDBY_OFF,
+          uptimeMicros: Number(process.hrtime.bigint() - startedAt) / 1000,
+        }),
         failovers: () => ({
           self: config.self.id,
           servers: pool.config.servers.map(({ id, name }) => ({ id, name })),
@@ -273,6 +269,12 @@ function makeStandby(
     takeovers: succession?.takeovers ?? [],
     config: text,
   });
+}
+
+/** How long after the death of the one before. */
+function sayWhen(succession: Succession | undefined, log: DaemonLog, event: string): void {
+  if (succession === undefined) return;
+  log.log('info', event, { micros: Math.round((performance.now() - succession.noticedAt) * 1000) });
 }
 
 function sayTakeover(succession: Succession, log: DaemonLog): void {

@@ -245,10 +245,7 @@ export class PoolHost implements LockWitness {
       addresses.length === 0 ? null : new InterfaceAddresses(addresses, options.log, former?.addresses, onTaken);
     this.interconnect = options.faults === undefined ? this.pump : new FaultyInterconnect(this.pump, options.faults);
     this.node = this.makeNode(now, saved);
-    if (agreed !== undefined) {
-      this.setPeers(saved!.servers);
-      options.onServers?.(agreed, saved!.servers);
-    }
+    if (agreed !== undefined) this.takeAgreed(agreed, saved!.servers);
     this.page = new NodePageWriter(this.pump, (name) => this.node.counter(name));
     this.witness = new WitnessDesk({
       input: (input) => this.loop.inputOutsideTurn(input),
@@ -281,9 +278,7 @@ export class PoolHost implements LockWitness {
       left: () => this.onLeft(),
       startAnew: (reason, remedy) => options.startAnew(reason, remedy),
     });
-    const foreign = new ForeignFrames(options.log);
-    const look = (): void => foreign.look(this.pump.counters()[FOREIGN_FRAMES] ?? 0, performance.now());
-    this.foreignTimer = setInterval(look, FOREIGN_LOOK_MS).unref();
+    this.foreignTimer = this.watchForeign();
     // nobody serves before a leader says so; the lease of a run that goes on is good until it is over
     if (former === null) this.pump.setLease(0);
     this.pump.setServing(true);
@@ -292,6 +287,12 @@ export class PoolHost implements LockWitness {
     this.loop.inputOutsideTurn({ kind: 'drain-saved', token: 0, draining: drainFile.isThere(), error: null });
     // the first hello goes out now, and the timer starts
     this.loop.inputOutsideTurn({ kind: 'tick' });
+  }
+
+  private watchForeign(): NodeJS.Timeout {
+    const foreign = new ForeignFrames(this.options.log);
+    const look = (): void => foreign.look(this.pump.counters()[FOREIGN_FRAMES] ?? 0, performance.now());
+    return setInterval(look, FOREIGN_LOOK_MS).unref();
   }
 
   private makeKeeping(former: KeptRun | null): Keeping | null {
@@ -396,6 +397,11 @@ export class PoolHost implements LockWitness {
         }
       }
     }
+  }
+
+  private takeAgreed(configuration: Configuration, servers: readonly ConfiguredServer[]): void {
+    this.setPeers(servers);
+    this.options.onServers?.(configuration, servers);
   }
 
   private serversChanged(configuration: Configuration, servers: readonly ConfiguredServer[]): void {
