@@ -157,6 +157,25 @@ test('authority is what a majority answered; a lease is counted from the echo an
   assert.deepEqual(told, [77_000 + 257_400]);
 });
 
+test('authority is counted over the servers that count now', () => {
+  let counted = [A, B, C];
+  const authority = new Authority(L, () => counted);
+  const hear = (node: NodeId, echo: number): void => authority.onAnswer(node, { echo, sentAt: echo }, echo);
+  authority.sent(A, 1_000);
+  hear(B, 1_000);
+  assert.equal(authority.until, 1_000 + L, 'two of three');
+  counted = [A, B, C, D];
+  authority.sent(A, 2_000);
+  hear(B, 2_000);
+  assert.equal(authority.until, 1_000 + L, 'two of four are none');
+  hear(D, 2_000);
+  assert.equal(authority.until, 2_000 + L);
+  counted = [A, B];
+  authority.sent(A, 3_000);
+  hear(D, 3_000);
+  assert.equal(authority.until, 2_000 + L, 'who was taken out does not count');
+});
+
 function disk() {
   const timers = new Timers();
   const tokens: number[] = [];
