@@ -45,10 +45,12 @@ function composed(
   facts: ServerFacts[],
   mayJoin = true,
   protocol = 1,
+  unknownLeaseOverAt = 0,
 ): { in: string; leaving: number[] } {
   const known = new Map(facts.map((one) => [one.node, one]));
   const options = {
     leader: A, epoch: epoch(9), now: 1_000, behind: new Set<NodeId>(), mayJoin, judgesUnheard: true, protocol,
+    unknownLeaseOverAt,
   };
   const { members, leaving } = compose(base, known, options);
   return { in: members.map((run) => `${run.node}/${run.incarnation}`).join(' '), leaving: [...leaving] };
@@ -63,6 +65,11 @@ test('who is heard and willing joins; a silent one leaves when its lease is over
   assert.deepEqual(silent(1_000), { in: '0/1', leaving: [1] });
   const unknown = composed(view(5, [A, B]), [fact(A), fact(B, { willing: null })]);
   assert.equal(unknown.in, '0/1 1/1', 'a member may be new to us');
+});
+
+test('a member that is in no list leaves when no former leader can have given it a lease that lasts', () => {
+  const unlisted = (until: number) => composed(view(5, [A, B]), [fact(A)], true, 1, until).in;
+  assert.deepEqual([unlisted(1_001), unlisted(1_000)], ['0/1 1/1', '0/1']);
 });
 
 test('a new run takes its place when the lease of the run before is over, and not before', () => {

@@ -101,7 +101,8 @@ test('a run that is continued has neither left nor joined', () => {
 });
 
 const OPTIONS = {
-  leader: A, epoch: epoch(9), now: 0, behind: new Set<NodeId>(), mayJoin: true, judgesUnheard: true, protocol: 2,
+  leader: A, epoch: epoch(9), now: 0, behind: new Set<NodeId>(), mayJoin: true, unknownLeaseOverAt: 0,
+  judgesUnheard: true, protocol: 2,
 };
 
 function fact(node: NodeId, run: number, change: Partial<ServerFacts> = {}): [NodeId, ServerFacts] {

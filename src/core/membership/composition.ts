@@ -81,6 +81,8 @@ export function compose(
     now: Micros;
     behind: ReadonlySet<NodeId>;
     mayJoin: boolean;
+    /** When the lease of a member of which we know nothing is over by any clock. */
+    unknownLeaseOverAt: Micros;
     /** Whether members may be left out because links are silent. */
     judgesUnheard: boolean;
     /** All members of the base speak it. */
@@ -89,7 +91,7 @@ export function compose(
     removed?: NodeId | null;
   },
 ): Composition {
-  const { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol, removed = null } = options;
+  const { leader, epoch, now, behind, mayJoin, unknownLeaseOverAt, judgesUnheard, protocol, removed = null } = options;
   const present = base?.members ?? [];
   const reasons = new Map<NodeId, LeaveReason>();
   for (const run of present) {
@@ -103,7 +105,8 @@ export function compose(
     reasons.set(node, { why: 'unheard', by });
   }
   const leaving = new Set(reasons.keys());
-  const isOut = ({ node }: Run): boolean => leaving.has(node) && (facts.get(node)?.leaseOverAt ?? -Infinity) <= now;
+  const leaseOverAt = (node: NodeId): Micros => facts.get(node)?.leaseOverAt ?? unknownLeaseOverAt;
+  const isOut = ({ node }: Run): boolean => leaving.has(node) && leaseOverAt(node) <= now;
   const left = present.filter(isOut);
   const resumed: NodeId[] = [];
   const members = present.filter((member) => !isOut(member)).map((member): Member => {

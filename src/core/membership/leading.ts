@@ -122,9 +122,12 @@ export class Leading {
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
     this.authoritySince = context.now();
-    for (const { node } of agreement.base()?.members ?? []) {
-      this.authority.inherited(node, this.electedAt + options.inheritedMicros);
-    }
+    for (const { node } of agreement.base()?.members ?? []) this.authority.inherited(node, this.inheritedUntil);
+  }
+
+  /** Until then a lease that a former leader gave may be valid. */
+  private get inheritedUntil(): Micros {
+    return this.electedAt + this.options.inheritedMicros;
   }
 
   /** After the election: says so, and proposes. */
@@ -351,7 +354,9 @@ export class Leading {
     const protocol = mayJoin ? this.options.versions.next(base, this.knownServers()) : base!.protocol;
     for (const server of facts.values()) this.complainOfForeign(server, protocol);
     const removed = this.removed();
-    return compose(base, facts, { leader, epoch, now, behind, mayJoin, judgesUnheard, protocol, removed });
+    const unknownLeaseOverAt = this.inheritedUntil;
+    const how = { behind, mayJoin, unknownLeaseOverAt, judgesUnheard, protocol, removed };
+    return compose(base, facts, { leader, epoch, now, ...how });
   }
 
   private knownServers(): KnownServer[] {
