@@ -28,6 +28,10 @@ async function statusOf(place: ServerPlace): Promise<StatusReport> {
   return JSON.parse(await smbpool(place, 'status', '--seconds', '0', '--json')) as StatusReport;
 }
 
+/** What a release of before speaks, and one that follows it. */
+const OLD = '1-1';
+const NEW = '1-2';
+
 /** Of the whole pool, as every server says. */
 async function protocolsOf(lab: Lab): Promise<(number | null | undefined)[]> {
   return Promise.all(lab.servers().map(async (place) => (await statusOf(place)).membership.protocol));
@@ -65,7 +69,7 @@ async function upgradeAll(lab: Lab): Promise<void> {
   assert.deepEqual(await protocolsOf(lab), [1, 1, 1]);
   for (const [done, place] of servers.entries()) {
     await pause(1_500);
-    await install(lab, place, '1-2');
+    await install(lab, place, NEW);
     if (done + 1 === servers.length) break;
     assert.deepEqual(await protocolsOf(lab), [1, 1, 1], `${done + 1} servers are upgraded`);
     const old = servers.slice(done + 1).map(({ name }) => `${name} \\(release \\S+, speaks 1\\)`).join(' and ');
@@ -116,7 +120,7 @@ async function backTooFar(lab: Lab): Promise<void> {
   const place = lab.server(2);
   await end(lab, place);
   forgetTheEnd(place);
-  process.env[TEST_PROTOCOL_VARIABLE] = '1-1';
+  process.env[TEST_PROTOCOL_VARIABLE] = OLD;
   const never = lab.startAgain(place).then(() => 'it is a member', (error: unknown) => String(error));
   const text = `${place.name} (release`;
   for (const asked of lab.servers()) {
@@ -131,7 +135,7 @@ async function backTooFar(lab: Lab): Promise<void> {
   assert.match(readFileSync(place.daemonLog, 'utf8'), /membership\.protocol\.foreign/);
   await end(lab, place);
   assert.notEqual(await never, 'it is a member');
-  process.env[TEST_PROTOCOL_VARIABLE] = '1-2';
+  process.env[TEST_PROTOCOL_VARIABLE] = NEW;
   await lab.startAgain(place);
   await useFile(place);
 }
@@ -140,6 +144,7 @@ test('a rolling upgrade, and a server that goes back too far', { skip: SKIP }, a
   const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
   process.stdout.write(`seed ${seed}\n`);
   const before = process.env[TEST_PROTOCOL_VARIABLE];
+  process.env[TEST_PROTOCOL_VARIABLE] = OLD;
   try {
     await withLab({ servers: 3 }, async (lab) => {
       await t.test('three servers are upgraded under load', () => underLoad(lab, seed));
