@@ -139,24 +139,6 @@ void ReadRing(const Napi::Object& ring, RingServerOptions* options) {
 
 }  // namespace
 
-struct PumpObject::LoopHandle {
-  uv_poll_t poll{};
-  PumpObject* owner = nullptr;
-  napi_async_cleanup_hook_handle hook = nullptr;
-
-  // Called once, by close() or by the end of the environment; the handle frees itself when the loop has let go.
-  static void Close(LoopHandle* handle) {
-    if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&handle->poll)) != 0) return;
-    uv_poll_stop(&handle->poll);
-    handle->poll.data = handle;
-    uv_close(reinterpret_cast<uv_handle_t*>(&handle->poll), [](uv_handle_t* closed) {
-      auto* self = static_cast<LoopHandle*>(closed->data);
-      if (self->hook != nullptr) napi_remove_async_cleanup_hook(self->hook);
-      delete self;
-    });
-  }
-};
-
 Napi::Function PumpObject::Define(Napi::Env env) {
   return DefineClass(env, "Pump",
                      {
@@ -204,7 +186,7 @@ PumpObject::PumpObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PumpOb
 PumpObject::~PumpObject() {
   if (handle_ != nullptr) {
     handle_->owner = nullptr;
-    LoopHandle::Close(handle_);
+    LoopHandle<PumpObject>::Close(handle_);
   }
 }
 
@@ -262,7 +244,7 @@ void PumpObject::Start() {
   const Napi::Env env = Env();
   uv_loop_t* loop = nullptr;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) throw CodeError(env, "ERR_POOL_LOOP", "no event loop");
-  auto handle = std::make_unique<LoopHandle>();
+  auto handle = std::make_unique<LoopHandle<PumpObject>>();
   handle->owner = this;
   const int failed = uv_poll_init(loop, &handle->poll, pump_->epoll_fd());
   if (failed != 0) throw CodeError(env, uv_err_name(failed), "cannot watch the pump");
@@ -271,7 +253,7 @@ void PumpObject::Start() {
   napi_add_async_cleanup_hook(
       env,
       [](napi_async_cleanup_hook_handle hook, void* argument) {
-        auto* closing = static_cast<LoopHandle*>(argument);
+        auto* closing = static_cast<LoopHandle<PumpObject>*>(argument);
         closing->hook = hook;
         PumpObject* owner = closing->owner;
         if (owner != nullptr) {
@@ -282,11 +264,11 @@ void PumpObject::Start() {
           owner->pump_.reset();
         }
         closing->owner = nullptr;
-        LoopHandle::Close(closing);
+        LoopHandle<PumpObject>::Close(closing);
       },
       handle_, &handle_->hook);
   uv_poll_start(&handle_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
-    auto* readable = static_cast<LoopHandle*>(poll->data);
+    auto* readable = static_cast<LoopHandle<PumpObject>*>(poll->data);
     if (readable->owner != nullptr) readable->owner->OnReadable();
   });
   // open: not to be collected, whoever forgets it
@@ -301,7 +283,7 @@ void PumpObject::Stop() {
     return;
   }
   handle_->owner = nullptr;
-  LoopHandle::Close(handle_);
+  LoopHandle<PumpObject>::Close(handle_);
   handle_ = nullptr;
   pump_.reset();
   on_batch_.Reset();

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <napi.h>
-#include <uv.h>
 
 #include <memory>
 
 #include "../core/pump.h"
+#include "loop_handle.h"
 
 namespace smbpool {
 
@@ -18,9 +18,6 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   ~PumpObject() override;
 
  private:
-  // The loop's handle outlives the object until the loop has let go of it.
-  struct LoopHandle;
-
   Pump& Checked(const Napi::CallbackInfo& info);
   void OpenPump(const Napi::Object& options);
   void MakeBuffers(const Napi::Object& options);
@@ -55,7 +52,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   std::unique_ptr<Pump> pump_;
-  LoopHandle* handle_ = nullptr;
+  LoopHandle<PumpObject>* handle_ = nullptr;
   bool in_turn_ = false;
   bool stop_wanted_ = false;
   Napi::FunctionReference on_batch_;

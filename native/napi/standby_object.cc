@@ -21,23 +21,6 @@ constexpr napi_type_tag kTag = {0x534d42504f4f4c00, 0x7374627900000001};
 
 }  // namespace
 
-struct StandbyObject::LoopHandle {
-  uv_poll_t poll{};
-  StandbyObject* owner = nullptr;
-  napi_async_cleanup_hook_handle hook = nullptr;
-
-  static void Close(LoopHandle* handle) {
-    if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&handle->poll)) != 0) return;
-    uv_poll_stop(&handle->poll);
-    handle->poll.data = handle;
-    uv_close(reinterpret_cast<uv_handle_t*>(&handle->poll), [](uv_handle_t* closed) {
-      auto* self = static_cast<LoopHandle*>(closed->data);
-      if (self->hook != nullptr) napi_remove_async_cleanup_hook(self->hook);
-      delete self;
-    });
-  }
-};
-
 Napi::Function StandbyObject::Define(Napi::Env env) {
   return DefineClass(env, "StandbyEnd",
                      {
@@ -61,7 +44,7 @@ StandbyObject::StandbyObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   context_ = std::make_unique<Napi::AsyncContext>(env, "smbpool:standby");
   uv_loop_t* loop = nullptr;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) throw CodeError(env, "ERR_POOL_LOOP", "no event loop");
-  auto handle = std::make_unique<LoopHandle>();
+  auto handle = std::make_unique<LoopHandle<StandbyObject>>();
   handle->owner = this;
   const int failed = uv_poll_init(loop, &handle->poll, link_.get());
   if (failed != 0) throw CodeError(env, uv_err_name(failed), "cannot watch the active daemon");
@@ -70,15 +53,15 @@ StandbyObject::StandbyObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   napi_add_async_cleanup_hook(
       env,
       [](napi_async_cleanup_hook_handle hook, void* argument) {
-        auto* closing = static_cast<LoopHandle*>(argument);
+        auto* closing = static_cast<LoopHandle<StandbyObject>*>(argument);
         closing->hook = hook;
         if (closing->owner != nullptr) closing->owner->handle_ = nullptr;
         closing->owner = nullptr;
-        LoopHandle::Close(closing);
+        LoopHandle<StandbyObject>::Close(closing);
       },
       handle_, &handle_->hook);
   uv_poll_start(&handle_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
-    auto* readable = static_cast<LoopHandle*>(poll->data);
+    auto* readable = static_cast<LoopHandle<StandbyObject>*>(poll->data);
     if (readable->owner != nullptr) readable->owner->OnReadable();
   });
   Ref();
@@ -87,13 +70,13 @@ StandbyObject::StandbyObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
 StandbyObject::~StandbyObject() {
   if (handle_ == nullptr) return;
   handle_->owner = nullptr;
-  LoopHandle::Close(handle_);
+  LoopHandle<StandbyObject>::Close(handle_);
 }
 
 void StandbyObject::Stop() {
   if (handle_ == nullptr) return;
   handle_->owner = nullptr;
-  LoopHandle::Close(handle_);
+  LoopHandle<StandbyObject>::Close(handle_);
   handle_ = nullptr;
   Unref();
 }

@@ -3,12 +3,12 @@
 #pragma once
 
 #include <napi.h>
-#include <uv.h>
 
 #include <initializer_list>
 #include <memory>
 
 #include "../core/unique_fd.h"
+#include "loop_handle.h"
 
 namespace smbpool {
 
@@ -19,8 +19,6 @@ class StandbyObject : public Napi::ObjectWrap<StandbyObject> {
   ~StandbyObject() override;
 
  private:
-  struct LoopHandle;
-
   void OnReadable();
   void Stop();
   void Call(const Napi::FunctionReference& function, std::initializer_list<napi_value> arguments);
@@ -29,7 +27,7 @@ class StandbyObject : public Napi::ObjectWrap<StandbyObject> {
 
   UniqueFd link_;
   UniqueFd active_;
-  LoopHandle* handle_ = nullptr;
+  LoopHandle<StandbyObject>* handle_ = nullptr;
   Napi::FunctionReference on_message_;
   Napi::FunctionReference on_gone_;
   std::unique_ptr<Napi::AsyncContext> context_;

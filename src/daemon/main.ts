@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
  * `smbpoold`: reads the command line, starts the daemon, and stops it on SIGTERM or SIGINT. Everything that keeps it
- * from starting is one sentence on standard error and exit status 1. smbd's processes end when this one does, so it
- * only ends on purpose or on a bug.
+ * from starting is one sentence on standard error and exit status 1. smbd's processes end when this one does and no
+ * standby goes on in its place (`standby: on`), so it only ends on purpose or on a bug.
  */
 import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

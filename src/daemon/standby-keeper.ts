@@ -103,7 +103,8 @@ export class StandbyKeeper {
     const says = child.stdio[3] as Readable;
     child.on('error', (error) => this.options.log.log('warn', 'standby.start-failed', { why: error.message }));
     createInterface({ input: says }).on('line', (line) => {
-      const said = JSON.parse(line) as StandbySays;
+      const said = this.understood(line);
+      if (said === null) return;
       if (said.say === 'ready') return this.onReady(said.residentKib);
       if (link === null || this.stopped) return;
       host.setStandby(link);
@@ -117,6 +118,16 @@ export class StandbyKeeper {
     // it does not keep this process from ending
     child.unref();
     (says as unknown as { unref(): void }).unref();
+  }
+
+  /** A standby that was killed may have said half a line; that must not end us. */
+  private understood(line: string): StandbySays | null {
+    try {
+      return JSON.parse(line) as StandbySays;
+    } catch {
+      this.options.log.log('warn', 'standby.unreadable', { line, remedy: 'another standby starts when this one ends' });
+      return null;
+    }
   }
 
   private tell(): void {

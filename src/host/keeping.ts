@@ -7,6 +7,7 @@ import { databaseIdOf } from '../base/jenkins.js';
 import type { KeptInput } from '../core/effects.js';
 import type { Log } from '../ports/log.js';
 import { DecodeError } from '../base/bytes.js';
+import { KEY_BYTES_MAX } from '../wire/record-messages.js';
 import { RECORD_HEADER_BYTES, decodeRecordHeader } from '../wire/record-header.js';
 import type { KeptPort } from './core-loop.js';
 import type { KeptConnection } from './native.js';
@@ -41,7 +42,7 @@ export function readKeptRun(state: Uint8Array): KeptRun {
 
 export class Keeping implements KeptPort {
   private readonly run: KeptRun;
-  private readonly keyBytes = Buffer.alloc(4096);
+  private readonly keyBytes = Buffer.alloc(KEY_BYTES_MAX);
 
   constructor(
     private readonly pump: Pump,

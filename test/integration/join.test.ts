@@ -17,7 +17,7 @@ import type { ServersReport, StatusReport } from '../../src/ports/status.js';
 import { forgetTheEnd, killDaemon } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { SKIP, assertNoPanics, useFile, withLab } from './pool.js';
 
 const CLIENTS = 4;
 /** A view, or two, on a busy machine. */
@@ -40,15 +40,6 @@ async function waitFor(place: ServerPlace, what: string, is: (status: StatusRepo
 const countedIs = (counted: number) => ({ membership: { quorum } }: StatusReport): boolean =>
   quorum.configured === counted && quorum.present === counted;
 
-async function useFile(place: ServerPlace): Promise<void> {
-  const client = await SmbClient.connect(place.address);
-  try {
-    await client.closeHandle((await client.mustOpen('join.txt', { disposition: 'open_if' })).handle);
-  } finally {
-    client.close();
-  }
-}
-
 /** The fourth: told to a member, then started. */
 async function takeIn(lab: Lab): Promise<void> {
   const three = lab.servers();
@@ -68,7 +59,7 @@ async function takeIn(lab: Lab): Promise<void> {
   const fourth = await lab.add();
   process.stdout.write(`${name} serves after ${Date.now() - started} ms\n`);
   for (const place of lab.servers()) await waitFor(place, 'counts four', countedIs(4));
-  await useFile(fourth);
+  await useFile(fourth, 'join.txt');
   assert.deepEqual(await Promise.all(three.map(lostLeases)), before, 'nobody was without a lease');
   assert.deepEqual((await statusOf(fourth)).problems, []);
 }

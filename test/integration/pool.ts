@@ -4,10 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { Lab } from '../../src/lab/lab.js';
+import type { ServerPlace } from '../../src/lab/layout.js';
 import { lastWarnings, panics } from '../../src/lab/logs.js';
 import type { LabOptions } from '../../src/lab/options.js';
 import { labOptions } from '../../src/lab/options.js';
 import { cleaningUpOnSignal } from '../../src/lab/signals.js';
+import { SmbClient } from '../../src/lab/smb-client.js';
 
 /** scripts/test.sh knows it too, for the case that the tests are killed. */
 export const TEST_ROOT = '/tmp/smbpool-test';
@@ -65,4 +67,14 @@ function lastWords(lab: Lab): string {
 export function assertNoPanics(lab: Lab): void {
   const found = lab.places().flatMap((place) => panics(place));
   assert.deepEqual(found, [], 'a smbd or smbpoold of the lab broke');
+}
+
+/** A client opens the file there, and closes it. */
+export async function useFile(place: ServerPlace, path: string): Promise<void> {
+  const client = await SmbClient.connect(place.address);
+  try {
+    await client.closeHandle((await client.mustOpen(path, { disposition: 'open_if' })).handle);
+  } finally {
+    client.close();
+  }
 }

@@ -16,7 +16,7 @@ import { forgetTheEnd, killDaemon, untilAllEnded } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
 import { assertNothingLeft } from './modules.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { SKIP, assertNoPanics, useFile, withLab } from './pool.js';
 import { assertConsistent, assertSettled } from './settled.js';
 
 /** The page notices a stopped daemon at once, one that hangs after some seconds. */
@@ -46,15 +46,6 @@ interface Page {
 
 async function pageOf(place: ServerPlace): Promise<Page> {
   return JSON.parse(await smbpool(place, 'page', '--json')) as Page;
-}
-
-async function useFile(place: ServerPlace, path: string): Promise<void> {
-  const client = await SmbClient.connect(place.address);
-  try {
-    await client.closeHandle((await client.mustOpen(path)).handle);
-  } finally {
-    client.close();
-  }
 }
 
 async function pagesTell(lab: Lab): Promise<void> {

@@ -10,12 +10,11 @@ import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
-import { SmbClient } from '../../src/lab/smb-client.js';
 import type { StatusReport } from '../../src/ports/status.js';
 import { forgetTheEnd, untilAllEnded } from './kill-daemon.js';
 import { conflicts } from './load-trace.js';
 import { runLoad } from './load.js';
-import { SKIP, assertNoPanics, withLab } from './pool.js';
+import { SKIP, assertNoPanics, useFile, withLab } from './pool.js';
 import { assertConsistent } from './settled.js';
 
 const CLIENTS = 9;
@@ -106,15 +105,6 @@ async function underLoad(lab: Lab, seed: number): Promise<void> {
   await assertConsistent(lab);
 }
 
-async function useFile(place: ServerPlace): Promise<void> {
-  const client = await SmbClient.connect(place.address);
-  try {
-    await client.closeHandle((await client.mustOpen('upgrade.txt', { disposition: 'open_if' })).handle);
-  } finally {
-    client.close();
-  }
-}
-
 /** It cannot be a member any more, says so, and the others say so and go on. */
 async function backTooFar(lab: Lab): Promise<void> {
   const place = lab.server(2);
@@ -128,7 +118,7 @@ async function backTooFar(lab: Lab): Promise<void> {
       .some((said) => said.startsWith(text) && said.endsWith('speaks 1) is not taken in: the pool is at protocol 2'));
     assert.ok(await waitUntil(isTold, 20_000, 200), `${asked.name} does not say that ${place.name} is foreign`);
   }
-  for (const other of [lab.server(0), lab.server(1)]) await useFile(other);
+  for (const other of [lab.server(0), lab.server(1)]) await useFile(other, 'upgrade.txt');
   const { membership, problems } = await statusOf(place);
   assert.deepEqual([membership.lease.state, membership.members.includes(2)], ['none', false]);
   process.stdout.write(`${problems.map((problem) => `${problem.text}: ${problem.remedy}`).join('\n')}\n`);
@@ -137,7 +127,7 @@ async function backTooFar(lab: Lab): Promise<void> {
   assert.notEqual(await never, 'it is a member');
   process.env[TEST_PROTOCOL_VARIABLE] = NEW;
   await lab.startAgain(place);
-  await useFile(place);
+  await useFile(place, 'upgrade.txt');
 }
 
 test('a rolling upgrade, and a server that goes back too far', { skip: SKIP }, async (t) => {

@@ -8,6 +8,7 @@ import type { Timer } from '../timers.js';
 
 /** Some hundred microseconds to a millisecond of work. */
 export const SLICE = 128;
+
 /** Work done piece by piece: the first at once, the next when the loop came round. */
 export class Slices {
   private timer: Timer | null = null;
