@@ -662,13 +662,14 @@ export class PoolNode {
   /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
   private tellUnheard(): void {
     this.membership?.setUnheard(this.links.unheard());
-    this.membership?.setHeard(this.servers.filter((server) => this.isHeardNow(server)));
+    this.membership?.setHeard(this.servers.filter((server) => this.hearEachOther(server)));
     this.timers.at(this.time + UNHEARD_INTERVAL_MICROS, () => this.tellUnheard());
   }
 
-  private isHeardNow(server: NodeId): boolean {
+  private hearEachOther(server: NodeId): boolean {
+    const within = HEARD_LEASES * (this.options.membership?.leaseMicros ?? 0);
     const micros = this.failovers.microsSilent(server, this.time);
-    return micros !== null && micros < HEARD_LEASES * (this.options.membership?.leaseMicros ?? 0);
+    return micros !== null && micros < within && this.links.isHeardBy(server, within);
   }
 
   private judgeLease(): void {

@@ -34,6 +34,8 @@ export interface StepReport {
 
 export type CauseKind =
   | 'silent'
+  /** It is heard, but does not answer: it hears nobody. */
+  | 'unresponsive'
   | 'anew'
   /** Its run continues the one before: nothing of it was lost. */
   | 'resumed'

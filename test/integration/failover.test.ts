@@ -13,7 +13,7 @@ import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
-import { setInterface, setLink } from '../../src/lab/network.js';
+import { removeFrameLoss, setFrameLoss, setInterface, setLink } from '../../src/lab/network.js';
 import { isAlive } from '../../src/lab/processes.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
@@ -110,6 +110,13 @@ const LINK_DOWN: Isolation = {
   what: 'link down',
   begin: (place) => setLink(place.namespace, 'down'),
   end: (place) => setLink(place.namespace, 'up'),
+};
+
+/** Nothing arrives there, and all that it says is heard. */
+const HEARS_NOBODY: Isolation = {
+  what: 'hears nobody',
+  begin: (place) => setFrameLoss([{ from: null, to: place.namespace, percent: 100 }]),
+  end: removeFrameLoss,
 };
 
 function daemonStopped(lab: Lab): Isolation {
@@ -312,7 +319,7 @@ test('servers that are lost', { skip: WITHOUT_MODULE }, async (t) => {
     await step(`${FAILOVERS} servers killed, one after the other`, () => killedAgainAndAgain(lab, seed));
     for (const leads of [false, true]) {
       const who = leads ? 'the leader' : 'not the leader';
-      for (const isolation of [LINK_DOWN, daemonStopped(lab)]) {
+      for (const isolation of [LINK_DOWN, HEARS_NOBODY, daemonStopped(lab)]) {
         const prefix = `${isolation.what.replace(' ', '-')}-${leads}`;
         await step(`${isolation.what}, ${who}`, () => isolated(lab, serverThat(lab, leads), isolation, prefix));
       }

@@ -174,6 +174,7 @@ test('causes other than silence', () => {
     return text;
   };
   assert.equal(lose(2_000, because('unheard', B)), 'server-1 and server-2 do not hear each other');
+  assert.equal(lose(2_500, because('unresponsive')), 'server-2 was heard, but did not answer');
   assert.equal(lose(3_000, because('unwilling')), 'server-2 asked to be left out');
   assert.equal(lose(4_000, because('behind')), 'server-2 did not make up for the changes of the view before');
   told.at(5_000).heard(C, incarnation(8));

@@ -381,6 +381,20 @@ test('one-way silence is noticed by the one who hears nothing, and nothing is lo
   assert.deepEqual(stations[1]!.texts(zero), ['not heard']);
 });
 
+test('who is heard knows whether it is heard itself: by this run of it, and lately', () => {
+  const { time, wire, stations } = world(3, 2);
+  const [first, second] = stations as [Station, Station];
+  time.advance(500_000);
+  assert.equal(first.links.isHeardBy(one, 100_000) && second.links.isHeardBy(zero, 100_000), true);
+  wire.cut(zero, one);
+  time.advance(300_000);
+  assert.equal(first.links.isUp(one), true, 'it hears the other');
+  assert.equal(first.links.isHeardBy(one, 100_000), false);
+  wire.heal();
+  time.advance(300_000);
+  assert.equal(first.links.isHeardBy(one, 100_000), true);
+});
+
 test('a restarted peer is announced anew and gets nothing meant for its former life', () => {
   for (let seed = seedBase; seed < seedBase + 20; seed++) {
     const faults = { ...PERFECT_WIRE, lossProbability: 0.2, duplicateProbability: 0.2, reorderProbability: 0.3 };

@@ -216,6 +216,19 @@ test('a challenger that hears more servers gets the lead', () => {
   assert.equal(stage.engine.status().role, 'follower');
 });
 
+test('who is heard by a challenged leader but does not answer it is none of those that count for it', () => {
+  const stage = leading();
+  const greet = (): void => {
+    for (const node of [B, C]) stage.frame(node, { kind: 'hello', accepted: 0, answerWanted: false, term: 1 });
+  };
+  greet();
+  stage.pass(L);
+  greet();
+  stage.write({ ...stage.state!, challenge: { ...OTHER, hears: [B, C] } });
+  stage.pass(4 * H);
+  assert.deepEqual(stage.state?.challenge, { ...OTHER, hears: [B, C] }, 'it is left there');
+});
+
 test('a challenger that hears no more than the leader is refused', () => {
   const stage = leading();
   stage.write({ ...stage.state!, challenge: { ...OTHER, hears: [B] } });

@@ -8,12 +8,15 @@ import type { NodeId } from '../../src/base/ids.js';
 import { epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { Effect } from '../../src/core/effects.js';
 import type { View } from '../../src/core/membership/membership.js';
+import { left } from '../../src/core/membership/configuration.js';
 import { Membership } from '../../src/core/membership/membership.js';
 import { Timers } from '../../src/core/timers.js';
 import type {
   MembershipContent, MembershipMessage, MembershipMessageOf,
 } from '../../src/wire/membership-messages.js';
-import { decodeMembershipMessage, encodeMembershipMessage, epochOf } from '../../src/wire/membership-messages.js';
+import {
+  decodeMembershipMessage, encodeMembershipMessage, epochOf, serversMessages,
+} from '../../src/wire/membership-messages.js';
 import type { ProtocolRange } from '../../src/wire/protocol-version.js';
 import type { SavedMembership, ServerRole } from '../../src/wire/membership-state.js';
 
@@ -263,12 +266,70 @@ test('of two that stand at once the one whose place is first goes on', () => {
   for (const [self, other, granted] of [[A, B, false], [B, A, true]] as const) {
     const stage = new Stage({ self });
     stage.frame(C, heartbeat(1));
-    stage.pass(L);
+    stage.pass(L / 2 + 1.5 * H);
     assert.equal(stage.engine.status().role, 'candidate');
     stage.frame(other, { kind: 'pre-vote', accepted: 0, sentAt: 3, term: 2 });
     assert.equal(stage.last(other, 'pre-vote-answer')!.granted, granted);
     assert.equal(stage.engine.status().role, granted ? 'follower' : 'candidate');
   }
+});
+
+test('who stood and was not answered by a majority goes before nobody: it cannot win', () => {
+  const stage = new Stage({ roles: ['server', 'server', 'server', 'server', 'server'] });
+  stage.frame(C, heartbeat(1));
+  stage.pass(L);
+  const ask = (): boolean => {
+    stage.frame(B, { kind: 'pre-vote', accepted: 0, sentAt: stage.now, term: 2 });
+    return stage.last(B, 'pre-vote-answer')!.granted;
+  };
+  assert.equal(stage.engine.status().role, 'candidate');
+  assert.equal(ask(), false);
+  // B alone answers, and stands as well
+  while (stage.now < 10_000_000 && !ask()) {
+    const { sentAt } = stage.last(B, 'pre-vote')!;
+    stage.frame(B, { kind: 'pre-vote-answer', granted: false, accepted: 0, view: null, echo: sentAt, term: 1 });
+    stage.pass(H);
+  }
+  assert.ok(stage.now < 2_000_000, `it stands in the way until ${stage.now}`);
+});
+
+test('a member that is heard but does not answer is left out like a silent one', () => {
+  const stage = new Stage();
+  stage.elect(C);
+  stage.answer(C);
+  stage.answer(B);
+  for (let i = 0; i < 9; i++) {
+    stage.pass(H);
+    stage.answer(B);
+    stage.answer(C);
+  }
+  assert.deepEqual(stage.views.at(-1)!.members.map(({ node }) => node), [A, B, C]);
+  // B hears nobody: it stands for election at every heartbeat
+  for (let i = 0; i < 40; i++) {
+    stage.pass(H);
+    stage.frame(B, { kind: 'pre-vote', accepted: 0, sentAt: stage.now, term: 2 });
+    stage.answer(C);
+  }
+  assert.deepEqual(stage.views.at(-1)!.members.map(({ node }) => node), [A, C]);
+  const out = stage.views.length;
+  stage.frame(B, { kind: 'hello', accepted: 0, answerWanted: false });
+  stage.answer(C);
+  assert.equal(stage.views.length, out, 'what is only heard does not join');
+});
+
+test('who would be taken out by a view that is not agreed yet is not told that it is out', () => {
+  const stage = new Stage();
+  const agreed = view(epochOf(1, 1), B, [[A, 5], [B, 7]]);
+  stage.frame(B, heartbeat(1, { view: agreed, agreed: agreed.epoch }));
+  const { configuration, servers } = left(stage.engine.serverList(), C);
+  for (const content of serversMessages(configuration.digest, servers)) stage.frame(B, { ...content, term: 1 });
+  const next = { ...view(epochOf(1, 2), B, [[A, 5], [B, 7]]), configuration };
+  stage.frame(B, heartbeat(1, { view: next, agreed: agreed.epoch }));
+  stage.frame(C, { kind: 'hello', accepted: 0, answerWanted: true });
+  assert.equal(stage.last(C, 'outside'), undefined);
+  stage.frame(B, heartbeat(1, { view: next, agreed: next.epoch }));
+  stage.frame(C, { kind: 'hello', accepted: 0, answerWanted: true });
+  assert.equal(stage.last(C, 'outside')!.view.epoch, next.epoch);
 });
 
 test('a run that a newer view leaves out is over; one that never was a member is not', () => {

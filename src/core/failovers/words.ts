@@ -28,6 +28,8 @@ function causeText({ what, server, micros, by, protocol }: Cause, nameOf: NameOf
   switch (what) {
     case 'silent':
       return micros == null ? `${name} was never heard` : `${name} was not heard for ${millis(micros)} ms`;
+    case 'unresponsive':
+      return `${name} was heard, but did not answer`;
     case 'anew':
       return `${name} runs anew`;
     case 'resumed':
@@ -58,6 +60,8 @@ function causeRemedy({ what, server, by, leader }: Cause, nameOf: NameOf): strin
   switch (what) {
     case 'silent':
       return `see that ${name} is up and runs smbpoold, and that the interconnect works; it joins by itself`;
+    case 'unresponsive':
+      return `see what keeps frames from arriving at ${name}: its interface, cable and port; it joins by itself`;
     case 'anew':
       return `nothing, if somebody started it; else see the log of smbpoold on ${name} for why its run before ended`;
     case 'resumed':

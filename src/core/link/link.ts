@@ -147,6 +147,14 @@ export class Links {
     return [...this.peers].filter(([, link]) => !link.up).map(([peer]) => peer);
   }
 
+  /** Whether the peer said that it heard a frame which we sent within this time, as far as we know by now. */
+  isHeardBy(peer: NodeId, withinMicros: Micros): boolean {
+    const link = this.peers.get(peer);
+    if (link === undefined || !link.up) return false;
+    // what it heard is told with its next heartbeat, of our last one
+    return this.context.now() - link.echoedAt < withinMicros + 2 * HEARTBEAT_INTERVAL_MICROS;
+  }
+
   status(): LinkStatus[] {
     return [...this.peers.values()].map((link) => link.status());
   }

@@ -120,6 +120,8 @@ export class PeerLink {
   up = false;
   lastHeardAt: Micros = 0;
   lastHelloAt: Micros = -Infinity;
+  /** When we sent the newest frame of which this run of the peer said that it heard it. */
+  echoedAt: Micros = -Infinity;
   private remote = toIncarnation(0);
   /** Of that run; null: not heard yet. */
   private announcement: Announcement | null = null;
@@ -354,6 +356,7 @@ export class PeerLink {
     this.framesUnacked = 0;
     this.ackNow = false;
     this.echoOf = 0;
+    this.echoedAt = -Infinity;
     this.rttMicros = null;
     this.rttDeviationMicros = 0;
   }
@@ -406,6 +409,7 @@ export class PeerLink {
       this.context.count('link.rtt.refused');
       return;
     }
+    this.echoedAt = Math.max(this.echoedAt, times.echoOf);
     if (this.rttMicros === null) {
       this.rttMicros = rtt;
       this.rttDeviationMicros = rtt / 2;

@@ -36,7 +36,7 @@ export interface ServerFacts {
   incarnation: Incarnation;
   /** That run continues all from this one on; 0: it began anew. */
   resumes: number;
-  /** Nothing came of it for a lease. */
+  /** No answer came of it for a lease. */
   isSilent: boolean;
   /** It was heard lately; only then it may join. */
   isHeard: boolean;
@@ -54,7 +54,7 @@ export interface ServerFacts {
 
 /** Why a member shall leave; `by`: who does not hear it, or is not heard by it. */
 export interface LeaveReason {
-  why: 'silent' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured' | 'removed';
+  why: 'silent' | 'unresponsive' | 'anew' | 'unheard' | 'unwilling' | 'behind' | 'unconfigured' | 'removed';
   by: NodeId[];
 }
 
@@ -125,11 +125,12 @@ export function compose(
   // whoever still has a lease that must run out will leave soon: one view for both
   if (left.length === leaving.size) {
     const nodes = members.map(({ node }) => node);
-    for (const { node, incarnation, resumes, isHeard, willing, speaks } of facts.values()) {
+    for (const { node, incarnation, resumes, isHeard, isSilent, willing, speaks } of facts.values()) {
       const run = { node, incarnation };
       // what it would continue is no member: it has to start anew
       if (resumes !== 0) continue;
-      if (nodes.includes(node) || incarnation === 0 || !isHeard || willing !== true || behind.has(node)) continue;
+      if (nodes.includes(node) || incarnation === 0 || !isHeard || isSilent) continue;
+      if (willing !== true || behind.has(node)) continue;
       if (node === removed || speaks === null || !isWithin(speaks, protocol)) continue;
       if (!mayJoin || (base !== null && isOver(base, run)) || names({ members: left }, run)) continue;
       if (!nodes.every((other) => hearEachOther(node, other, facts))) continue;
@@ -147,7 +148,7 @@ function whyLeaving(member: Run, known: ServerFacts | undefined, protocol: numbe
   const isAnother = known.incarnation > member.incarnation;
   const isForeign = known.speaks !== null && !isWithin(known.speaks, protocol);
   if (isAnother && (isForeign || !continues(member, known))) return 'anew';
-  if (known.isSilent) return 'silent';
+  if (known.isSilent) return known.isHeard ? 'unresponsive' : 'silent';
   return known.willing === false ? 'unwilling' : null;
 }
 

@@ -376,12 +376,15 @@ export class EtcdMembership implements MembershipEngine {
     });
   }
 
-  /** Whether the challenger is the better leader: it hears more servers than we. Then we let our authority run out. */
+  /**
+   * Whether the challenger is the better leader: more servers hear it, and are heard by it, than answer us. Then we let
+   * our authority run out.
+   */
   private yieldsTo({ node, hears }: Challenge): boolean {
     const { context } = this;
     const since = context.now() - HEARD_LEASES * this.options.leaseMicros;
-    const heard = this.peers.all.filter(({ role, heardAt }) => role === 'server' && heardAt >= since).length;
-    const yields = node !== this.options.self && hears.length > heard + 1;
+    const answer = this.peers.all.filter((peer) => peer.role === 'server' && peer.unansweredFrom >= since).length;
+    const yields = node !== this.options.self && hears.length > answer + 1;
     const { revision } = this.register;
     if (yields && this.refusedRevision !== revision) {
       this.refusedRevision = revision;
@@ -389,7 +392,7 @@ export class EtcdMembership implements MembershipEngine {
       context.log('warn', 'membership.challenged', {
         by: node,
         hears,
-        meaning: 'that server hears more servers than this one, which therefore gives it the lead',
+        meaning: 'that server and more others hear each other than this one and others: it gets the lead',
         remedy: 'see what is wrong with the interconnect of this server',
       });
     }

@@ -294,8 +294,8 @@ export class Leading {
     if (this.options.aloneMicros === 0 || others.length < 2) return all;
     if (!others.every(({ node }) => all.get(node)!.isSilent)) return all;
     this.isAlone = true;
-    for (const { node, silentFrom } of others) {
-      const isSilent = now - silentFrom >= this.options.aloneMicros;
+    for (const { node, unansweredFrom } of others) {
+      const isSilent = now - unansweredFrom >= this.options.aloneMicros;
       all.set(node, { ...all.get(node)!, isSilent });
     }
     return all;
@@ -307,7 +307,7 @@ export class Leading {
     const taken = this.takenIn.get(peer.node);
     const isNew = taken?.incarnation === peer.incarnation
       && this.context.now() - taken.at < NEW_MEMBER_LEASES * leaseMicros;
-    return peer.silentFrom + (isNew ? NEW_MEMBER_SILENT_LEASES : 1) * leaseMicros;
+    return peer.unansweredFrom + (isNew ? NEW_MEMBER_SILENT_LEASES : 1) * leaseMicros;
   }
 
   /** Looks who should leave or join, and proposes that when nothing is open. */
@@ -533,7 +533,10 @@ export class Leading {
 
   private isHeardNow(node: NodeId): boolean {
     if (node === this.options.self.node) return true;
-    return this.context.now() - (this.peers.get(node)?.heardAt ?? -Infinity) < this.options.leaseMicros;
+    const peer = this.peers.get(node);
+    if (peer === undefined) return false;
+    const now = this.context.now();
+    return now - peer.heardAt < this.options.leaseMicros && now < this.silentAt(peer);
   }
 
   /** The next servers could not agree on anything; or a majority of them may lack what one of these has. */

@@ -72,8 +72,8 @@ export const FORMER_VIEWS_FOR_JOINS = 8;
 export const CHALLENGE_AFTER_LEASES = 0.5;
 
 /**
- * Engine etcd: whom a challenged leader has heard within this share of a lease, it hears. Less than the time after
- * which a server that does not hear the leader challenges it: when both lost each other, both say so.
+ * Engine etcd: who answered a challenged leader within this share of a lease hears it, and is heard. Less than the time
+ * after which a server that does not hear the leader challenges it: when both lost each other, both say so.
  */
 export const HEARD_LEASES = 1 / 3;
 

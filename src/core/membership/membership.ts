@@ -54,6 +54,8 @@ export class Membership implements MembershipEngine {
   private readonly wish: ServersWish;
   private leading: Leading | null = null;
   private candidacy: Candidacy | null = null;
+  /** When we stood last, no majority answered: we could not lead, and stand in nobody's way. */
+  private isUnanswered = false;
   /** Whom we follow or followed last. */
   private leader: NodeId | null = null;
   private hasLeader = false;
@@ -158,7 +160,8 @@ export class Membership implements MembershipEngine {
 
   /**
    * A server that we do not know: either we are none of its pool any more, or it is none of ours. Those that ask are
-   * told the newest agreed view that we know; one that leads us, and whose view has both of us, is one of ours.
+   * told the newest agreed view that we know, if they are none of its servers (we may have accepted that it is taken
+   * out, and nobody agreed yet); one that leads us, and whose view has both of us, is one of ours.
    */
   private onStranger(run: Run, message: MembershipMessage): Peer | null {
     switch (message.kind) {
@@ -166,7 +169,8 @@ export class Membership implements MembershipEngine {
       case 'pre-vote':
       case 'vote': {
         const { installed } = this.own;
-        if (installed !== null) this.mail.send(run, { kind: 'outside', view: installed });
+        if (installed === null || presentIn(this.configurationOf(installed)).includes(run.node)) return null;
+        this.mail.send(run, { kind: 'outside', view: installed });
         return null;
       }
       case 'servers':
@@ -351,6 +355,7 @@ export class Membership implements MembershipEngine {
     const { accepted } = this.saving;
     // perhaps never agreed, but we could neither lead without being a member nor join again
     if (accepted !== null && this.own.isOverIn(accepted)) return this.own.end(accepted);
+    this.noteAnswers();
     this.candidacy = new Candidacy(this.saving.term + 1, now, configuration);
     this.context.count('membership.stood');
     // when nothing comes of it, again
@@ -358,6 +363,10 @@ export class Membership implements MembershipEngine {
     this.candidacy.answer(this.options.self, true);
     this.ask();
     this.maybeWin();
+  }
+
+  private noteAnswers(): void {
+    if (this.candidacy !== null) this.isUnanswered = !this.candidacy.isAnswered;
   }
 
   /** Asks all that did not say yes yet. */
@@ -378,6 +387,7 @@ export class Membership implements MembershipEngine {
     const { candidacy, saving } = this;
     if (candidacy === null) return;
     if (candidacy.isLost) {
+      this.noteAnswers();
       this.candidacy = null;
       return;
     }
@@ -544,10 +554,14 @@ export class Membership implements MembershipEngine {
     this.answerVote(peer, 'pre-vote-answer', granted, { echo: sentAt, accepted });
   }
 
-  /** Two that stand at once would split the votes: the one whose place is first goes on, unless it knows less. */
+  /**
+   * Two that stand at once would split the votes: the one whose place is first goes on, unless it knows less, or is
+   * cut off from so many that it cannot win.
+   */
   private goesBefore({ node, accepted }: Candidate): boolean {
     const { candidacy, saving, options } = this;
-    return candidacy !== null && saving.acceptedEpoch >= accepted && this.placeOf(options.self) < this.placeOf(node);
+    if (candidacy === null || this.isUnanswered || saving.acceptedEpoch < accepted) return false;
+    return this.placeOf(options.self) < this.placeOf(node);
   }
 
   /** A live leader is not voted out, not even by itself. */
@@ -643,6 +657,7 @@ export class Membership implements MembershipEngine {
     if (message.term > saving.term) this.raiseTerm(message.term);
     if (this.leading !== null) return this.mail.refuse(peer.node, 'second-leader');
     this.candidacy = null;
+    this.isUnanswered = false;
     this.leaderlessSince = null;
     this.leader = peer.node;
     this.hasLeader = true;

@@ -14,8 +14,13 @@ export interface Peer {
   resumes: number;
   /** When we heard that run last; -Infinity: never. */
   heardAt: Micros;
-  /** From when its silence counts: as heardAt, but not for time that we slept, or before anything was to be heard. */
+  /** The same, but time that we slept does not count. */
   silentFrom: Micros;
+  /**
+   * From when it counts, while we lead, that it does not answer: one that is heard, but hears nobody, stands for
+   * election for ever and is of no use. Not for time that we slept, or before it was asked.
+   */
+  unansweredFrom: Micros;
   /** The newest view that it said to have on disk. */
   accepted: number;
   installed: number;
@@ -68,6 +73,7 @@ export class Peers {
     peer.heardAt = now;
     peer.silentFrom = now;
     if (incarnation === peer.incarnation) return false;
+    peer.unansweredFrom = now;
     peer.incarnation = incarnation;
     peer.resumes = resumes;
     peer.installed = 0;
@@ -90,6 +96,7 @@ export class Peers {
 
   /** It answered a heartbeat of ours. */
   answered(peer: Peer, message: MembershipMessageOf<'answer'>): void {
+    peer.unansweredFrom = peer.silentFrom;
     this.said(peer, message.sentAt, message);
     peer.isBlank = message.isBlank;
     // an older answer may come late
@@ -117,7 +124,10 @@ export class Peers {
 
   /** We slept, so frames may wait unread: nobody is judged by that time. */
   slept(micros: Micros, now: Micros): void {
-    for (const peer of this.all) peer.silentFrom = Math.min(now, peer.silentFrom + micros);
+    for (const peer of this.all) {
+      peer.silentFrom = Math.min(now, peer.silentFrom + micros);
+      peer.unansweredFrom = Math.min(now, peer.unansweredFrom + micros);
+    }
   }
 
   /** Nobody but `except` had a reason, or a way, to talk to us until now; what they said of themselves is old. */
@@ -126,7 +136,7 @@ export class Peers {
       peer.willing = peer.released ? false : null;
       peer.unheard = new Set();
       // a run that continues the one that fell silent is not that one
-      if (peer.node !== except || peer.resumes !== 0) peer.silentFrom = now;
+      peer.unansweredFrom = peer.node === except && peer.resumes === 0 ? peer.silentFrom : now;
     }
   }
 }
@@ -139,6 +149,7 @@ function newPeer(node: NodeId, role: ServerRole): Peer {
     resumes: 0,
     heardAt: -Infinity,
     silentFrom: -Infinity,
+    unansweredFrom: -Infinity,
     accepted: 0,
     installed: 0,
     recovered: 0,

@@ -131,7 +131,7 @@ export interface MembershipEngine {
   announced(node: NodeId, incarnation: Incarnation, announcement: Announcement): void;
   /** The configured servers that our links do not hear. */
   setUnheard(nodes: Iterable<NodeId>): void;
-  /** The other servers of which some frame came within the last part of a lease. */
+  /** The other servers that hear us, and of which some frame came within the last part of a lease. */
   setHeard(nodes: Iterable<NodeId>): void;
   /** A server that is not healthy, or leaves, is not added, and asks to be left out. */
   setWilling(willing: boolean): void;

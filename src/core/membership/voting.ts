@@ -66,6 +66,7 @@ export class Candidacy {
   phase: 'pre-vote' | 'vote' = 'pre-vote';
   private granted = new Set<NodeId>();
   private refused = new Set<NodeId>();
+  private readonly answered = new Set<NodeId>();
 
   constructor(
     readonly term: number,
@@ -76,6 +77,7 @@ export class Candidacy {
   ) {}
 
   answer(node: NodeId, granted: boolean): void {
+    this.answered.add(node);
     if (granted) this.granted.add(node);
     else if (!this.granted.has(node)) this.refused.add(node);
   }
@@ -90,6 +92,11 @@ export class Candidacy {
 
   get isLost(): boolean {
     return !isMajority(this.configuration, (node) => !this.refused.has(node));
+  }
+
+  /** Whatever they said: a majority and the candidate hear each other. */
+  get isAnswered(): boolean {
+    return isMajority(this.configuration, (node) => this.answered.has(node));
   }
 
   startVote(): void {

@@ -16,8 +16,11 @@ console.log(`seed ${seedBase}`);
 /** Some seconds of a slow machine. */
 const RUNS = 60;
 
-/** In every batch: a single server that crashes, a witness with cuts, slow disks, overtaking frames, old news. */
-const FIXED_SEEDS = [11, 30, 110, 936, 900_020, 1_200_470];
+/**
+ * In every batch: a single server that crashes, a witness with cuts, slow disks, overtaking frames, old news; and one
+ * that was told it is out of the pool by a server that had only accepted so.
+ */
+const FIXED_SEEDS = [4, 11, 30, 110, 936, 900_020, 1_200_470];
 
 /** A planted bug must be found within so many runs from a fixed seed; most are found in the first. */
 const CANARIES: { sabotage: Sabotage; rule: string; runs: number }[] = [
@@ -31,6 +34,8 @@ const CANARIES: { sabotage: Sabotage; rule: string; runs: number }[] = [
   { sabotage: 'old-term-counts', rule: 'installed-is-agreed', runs: 60 },
   { sabotage: 'no-pre-vote', rule: 'returning-changes-no-leader', runs: 20 },
   { sabotage: 'judge-asleep', rule: 'naps-leave-nobody-out', runs: 60 },
+  { sabotage: 'heard-is-enough', rule: 'silent-are-left-out', runs: 20 },
+  { sabotage: 'goes-before-all', rule: 'cut-pools-serve', runs: 60 },
   { sabotage: 'take-everybody', rule: 'members-speak-it', runs: 60 },
   { sabotage: 'ask-members-only', rule: 'rises-when-all-can', runs: 60 },
   { sabotage: 'protocol-falls', rule: 'protocol-never-falls', runs: 60 },
@@ -49,6 +54,8 @@ const ETCD_CANARIES: typeof CANARIES = [
   { sabotage: 'challenge-ignored', rule: 'no-lease-without-view', runs: 20 },
   { sabotage: 'overtaken-answers', rule: 'another-leads', runs: 60 },
   { sabotage: 'proposal-dropped', rule: 'former-views-are-told', runs: 60 },
+  { sabotage: 'heard-is-enough', rule: 'silent-are-left-out', runs: 20 },
+  { sabotage: 'hears-one-way', rule: 'cut-pools-go-on', runs: 40 },
   { sabotage: 'no-lease-wait', rule: 'no-lease-without-view', runs: 60 },
   { sabotage: 'lease-from-receipt', rule: 'no-lease-without-view', runs: 60 },
 ];

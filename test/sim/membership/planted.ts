@@ -26,6 +26,7 @@ function methodOf(whole: object, name: string): Method {
 
 export function plant(engine: object, sabotage: Sabotage): void {
   if (sabotage === 'none' || plantInEtcd(engine, sabotage)) return;
+  if (sabotage === 'heard-is-enough') return plantInPeers(partOf(engine, 'peers'));
   const voting = (): object => partOf(engine, 'voting');
   const saving = partOf(engine, 'saving');
   const ownLease = partOf(partOf(engine, 'own'), 'lease');
@@ -83,6 +84,9 @@ export function plant(engine: object, sabotage: Sabotage): void {
     case 'judge-asleep':
       Reflect.set(partOf(engine, 'peers'), 'slept', () => undefined);
       return;
+    case 'goes-before-all':
+      Reflect.defineProperty(engine, 'isUnanswered', { get: () => false, set: () => undefined });
+      return;
     case 'take-everybody':
     case 'ask-members-only':
     case 'protocol-falls':
@@ -96,6 +100,15 @@ export function plant(engine: object, sabotage: Sabotage): void {
     default:
       plantInLeader(engine, sabotage === 'no-lease-wait');
   }
+}
+
+function plantInPeers(peers: object): void {
+  const heard = methodOf(peers, 'heard');
+  Reflect.set(peers, 'heard', (peer: { silentFrom: Micros; unansweredFrom: Micros }, ...given: unknown[]) => {
+    const isAnew = heard(peer, ...given);
+    peer.unansweredFrom = peer.silentFrom;
+    return isAnew;
+  });
 }
 
 function plantInVersions(
@@ -220,6 +233,9 @@ function plantInEtcd(engine: object, sabotage: Sabotage): boolean {
       });
       return true;
     }
+    // planted in what the links tell
+    case 'hears-one-way':
+      return true;
     default:
       return false;
   }

@@ -25,6 +25,8 @@ import { Station, describeView } from './station.js';
 
 /** After the faults have stopped the pool is whole within this time: promises end, an election, two views. */
 export const SETTLE_MICROS_MAX = 3_000_000;
+/** The same for a pool some of whose links are cut: that a link of data is silent counts only after a while. */
+const CUT_SETTLE_MICROS_MAX = 8_000_000;
 const LOOK_MICROS = 10_000;
 const WAIT_STEP_MICROS = 1_000;
 /** Who has just started may have promised not to vote. */
@@ -32,6 +34,18 @@ const VOTES_AFTER_MICROS = 2 * MEMBERSHIP_LEASE_MICROS;
 /** A server that is cut off for less than a lease loses nothing. */
 const BLINK_MICROS_MAX = 200_000;
 const QUIET_MICROS = 500_000;
+/** A link that is silent is seen so on the stream of data only after this time. */
+const LINK_SILENT_MICROS = 1_000_000;
+
+/** Ways in which a server may be of no use to the others although something of it, or to it, gets through. */
+const ONE_WAY = [
+  { who: 'member', what: 'hears nobody' },
+  { who: 'leader', what: 'hears nobody' },
+  { who: 'member', what: 'is heard by nobody' },
+  { who: 'leader', what: 'is heard by nobody' },
+  { who: 'member', what: 'does not hear the leader' },
+  { who: 'member', what: 'is not heard by the leader' },
+] as const;
 
 export interface Measured {
   formed: Micros[];
@@ -44,6 +58,8 @@ export interface Measured {
   foreign: Micros[];
   memberContinued: Micros[];
   leaderContinued: Micros[];
+  /** Links that are cut one way or the other, until those that can serve do. */
+  cut: Micros[];
 }
 
 /** Nothing measured yet. */
@@ -58,6 +74,7 @@ export function noMeasured(): Measured {
     foreign: [],
     memberContinued: [],
     leaderContinued: [],
+    cut: [],
   };
 }
 
@@ -78,6 +95,8 @@ class Run {
   private readonly wire: SimulatedWire;
   private readonly register: SimulatedRegister;
   private readonly all: Station[];
+  /** For links that are cut, likewise. */
+  private readonly cutsPrng: Prng;
   /** For changes of the servers, so that runs without them stay what they were. */
   private readonly serversPrng: Prng;
   private readonly checker: MembershipChecker;
@@ -89,6 +108,7 @@ class Run {
     this.releasePrng = new Prng(settings.seed ^ 0x0ff1ce);
     this.wire = new SimulatedWire(this.time, this.prng, PERFECT_WIRE);
     this.serversPrng = new Prng(settings.seed ^ 0x5e7ce);
+    this.cutsPrng = new Prng(settings.seed ^ 0xc075);
     const count = settings.servers + (settings.witness ? 1 : 0);
     const servers = Array.from({ length: count }, (_, node): ConfiguredServer => {
       return { node: nodeId(node), role: node < settings.servers ? 'server' : 'witness', entry: `server ${node}` };
@@ -163,6 +183,8 @@ class Run {
       this.silence('member');
       this.silence('leader');
       this.crashLeader();
+      for (const shape of ONE_WAY) this.oneWay(shape);
+      this.cutLinks();
     }
     if (this.isOnEtcd && this.stations.length === 2) {
       this.silence('member');
@@ -635,6 +657,103 @@ class Run {
     if (who === 'member' && !this.failed) this.expectSame(term, 'when a member returned');
   }
 
+  /** Frames get through in one direction only: whoever cannot serve with the others is left out like a silent one. */
+  private oneWay({ who, what }: (typeof ONE_WAY)[number]): void {
+    if (this.failed) return;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.cutsPrng.below(100_000));
+    const leader = this.leader();
+    const candidates = who === 'leader' ? [leader] : this.others(leader.self);
+    if (candidates.length === 0) return;
+    const station = this.cutsPrng.pick(candidates);
+    const { term } = leader.engine!.status();
+    this.note(`${who} ${station.self} ${what}`);
+    for (const { self } of this.all) {
+      if (self === station.self || (what.includes('leader') && self !== leader.self)) continue;
+      if (what.includes('not hear') || what === 'hears nobody') this.wire.cut(self, station.self);
+      else this.wire.cut(station.self, self);
+    }
+    const lost = { node: station.self, incarnation: station.incarnation };
+    if (this.others(station.self).length > 0) this.waitWithout(lost, this.measured.cut);
+    this.time.advance(this.cutsPrng.below(4 * MEMBERSHIP_LEASE_MICROS));
+    if (who === 'member' && !this.isOnEtcd) this.expectSame(term, `while a member ${what}`);
+    this.wire.heal();
+    this.settle([]);
+  }
+
+  /** Links are cut at random, one way or both, and stay so: those that can serve together do, and go on doing so. */
+  private cutLinks(): void {
+    if (this.failed) return;
+    const { cutsPrng: prng, wire, time } = this;
+    time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS);
+    const share = prng.pick([0.1, 0.2, 0.4]);
+    const isBothWays = prng.chance(0.3);
+    for (const { self } of this.all) {
+      for (const { self: other } of this.all) {
+        if (self === other || (isBothWays && self > other) || !prng.chance(share)) continue;
+        this.note(`cut ${self} > ${other}${isBothWays ? ', both ways' : ''}`);
+        wire.cut(self, other);
+        if (isBothWays) wire.cut(other, self);
+      }
+    }
+    time.after(LINK_SILENT_MICROS, () => this.hearWhatIsHeard());
+    if (this.hasHub) {
+      const from = time.now;
+      while (this.unserved() !== null && time.now - from < CUT_SETTLE_MICROS_MAX) time.advance(LOOK_MICROS);
+      const why = this.unserved();
+      if (why !== null) this.checker.fail('cut-pools-serve', why);
+      this.measured.cut.push(time.now - from);
+      // who was left out starts anew and may try to come back for a moment
+      time.advance(SETTLE_MICROS_MAX);
+      this.expectStays();
+    }
+    wire.heal();
+    this.hearWhatIsHeard();
+    this.settle([]);
+  }
+
+  private expectStays(): void {
+    const view = this.checker.newest;
+    const until = this.time.now + SETTLE_MICROS_MAX;
+    while (this.time.now < until && !this.failed) {
+      this.time.advance(LOOK_MICROS);
+      const why = this.checker.newest === view ? this.unserved() : 'another view was agreed';
+      if (why !== null) this.checker.fail('cut-pools-go-on', why);
+    }
+  }
+
+  private hearWhatIsHeard(): void {
+    for (const station of this.stations) {
+      station.hearsNot(this.others(station.self).map(({ self }) => self).filter((other) => {
+        return this.wire.isCut(other, station.self);
+      }));
+    }
+  }
+
+  private isBetween(a: NodeId, b: NodeId): boolean {
+    return a === b || !(this.wire.isCut(a, b) || this.wire.isCut(b, a));
+  }
+
+  /** Somebody could lead: it and a majority hear each other. */
+  private get hasHub(): boolean {
+    const all = this.stations;
+    return all.some(({ self, role }) => {
+      return role === 'server' && 2 * all.filter((other) => this.isBetween(self, other.self)).length > all.length;
+    });
+  }
+
+  /** Why a pool with cut links does not serve as it should: all members serve, and hear each other. */
+  private unserved(): string | null {
+    const members = this.checker.newest?.members ?? [];
+    for (const { node, incarnation } of members) {
+      const station = this.all[node]!;
+      if (station.incarnation !== incarnation) return `${node} is a member, and runs anew`;
+      if (!this.isLeased(station)) return `${node} is a member without a lease`;
+      const unheard = members.find((other) => !this.isBetween(node, other.node));
+      if (unheard !== undefined) return `${node} and ${unheard.node} do not hear each other, and are members`;
+    }
+    return members.length === 0 ? 'no members' : null;
+  }
+
   /** The switch is away for a while and comes back: all are alive, so nobody is left out for the silence of all. */
   private outage(): void {
     // on etcd one of two goes on alone, and whose network it is nobody knows
@@ -750,6 +869,7 @@ export function describeMeasured(measured: Measured): string[] {
     `a crashed leader to others serving without its run: ${describeTimes(measured.leaderCrashed)}`,
     `a killed member until the run that continues it serves: ${describeTimes(measured.memberContinued)}`,
     `a killed leader until the run that continues it serves: ${describeTimes(measured.leaderContinued)}`,
+    `links cut, one way or both, to those that can serving: ${describeTimes(measured.cut)}`,
     `others without a lease then: ${describeTimes(measured.leaderFenced)}`,
     `a server that went back a release to others serving without it: ${describeTimes(measured.foreign)}`,
   ];

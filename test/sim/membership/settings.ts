@@ -19,6 +19,9 @@ export const SABOTAGES = [
   'old-term-counts',
   'no-pre-vote',
   'judge-asleep',
+  // one that is heard is not silent; a candidate that cannot win says no to one that can
+  'heard-is-enough',
+  'goes-before-all',
   // the protocol
   'take-everybody',
   'ask-members-only',
@@ -37,6 +40,7 @@ export const SABOTAGES = [
   'challenge-ignored',
   'overtaken-answers',
   'proposal-dropped',
+  'hears-one-way',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -120,6 +124,9 @@ function embeddedSettings(seed: number, sabotage: Sabotage): Settings {
   const isRough = prng.chance(0.5);
   const delayMicrosMax = prng.pick([100, 1_000, 10_000, 50_000]);
   // needs three crashes around votes: rare in ordinary runs
+  if (sabotage === 'goes-before-all') {
+    return { ...embeddedSettings(seed, 'none'), sabotage, release: null, spares: null, servers: 5, witness: true };
+  }
   if (sabotage === 'vote-unsaved') {
     return { ...embeddedSettings(seed, 'none'), sabotage, release: null, spares: null, ...CRASHES_AT_VOTES };
   }

@@ -184,14 +184,15 @@ export class Station {
     });
   }
 
-  /** What the links of a real server tell: of whom some frame came lately. */
+  /** What the links of a real server tell: of whom some frame came lately that names one of ours. */
   private listen(run: Run): void {
     const { time, wire, isUp } = this.world;
     const servers = this.world.serversOf(this.self);
     if (this.incarnation !== run.incarnation || this.engine === null) return;
     for (const { node } of servers) {
       const isHeard = node !== this.self && isUp(node) && !wire.isCut(node, this.self);
-      if (isHeard && !this.isStopped) this.heardAt.set(node, time.now);
+      const hearsUs = this.world.settings.sabotage === 'hears-one-way' || !wire.isCut(this.self, node);
+      if (isHeard && hearsUs && !this.isStopped) this.heardAt.set(node, time.now);
     }
     const heard = [...this.heardAt].filter(([, at]) => time.now - at < HEARD_MICROS).map(([node]) => node);
     if (!this.isStopped) this.input(() => this.engine?.setHeard(heard));
