@@ -89,6 +89,9 @@ export function registerLab(program: Command): void {
     .option('--minutes <number>', 'how long', number, CHAOS_MINUTES_DEFAULT)
     .option('--seed <number>', 'repeats the faults of a run in their order; default: a new one', number)
     .option('--servers <number>', 'how many servers, 2 to 16', number, SERVER_COUNT_DEFAULT)
+    .addOption(new Option('--engine <name>', "of the pool's membership").choices(['embedded', 'etcd']))
+    .option('--standby', 'each smbpoold has one that goes on when it is killed')
+    .option('--interfaces <number>', 'of each server for the others, 1 or 2', number)
     .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
     .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
     .option('--root <dir>', 'folder for all state, logs and the shared files', CHAOS_ROOT)
@@ -96,7 +99,9 @@ export function registerLab(program: Command): void {
     .action(runChaos);
 }
 
-interface ChaosFlags extends Partial<Pick<LabOptions, 'transport' | 'logLevel'>> {
+interface ChaosFlags extends Partial<
+  Pick<LabOptions, 'engine' | 'standby' | 'interfaces' | 'transport' | 'logLevel'>
+> {
   minutes: number;
   seed?: number;
   servers: number;

@@ -30,6 +30,8 @@ export interface DaemonStatus {
   links: LinkStatus[];
   databases: { name: string; persistent: boolean; recordsOwned: number; directoryEntries: number; moves: number }[];
   clients: number;
+  /** Absent: there is none by configuration. */
+  standby?: { pid: number | null; ready: boolean };
   /** What the VFS module tells: smbds with it, their opens, what waits, operations whose records are held. */
   modules: { attachments: number; opens: number; waits: number; operations: number };
   waits: { name: string; count: number; medianMicros: number; p99Micros: number; maxMicros: number }[];

@@ -303,10 +303,12 @@ export class Lab {
   }
 
   /**
-   * Starts what ended of smbpoold and smbd of this server again, and waits until it is a member and serves; for that a
-   * majority must be there, not all.
+   * Starts what ended of etcd, smbpoold and smbd of this server again, and waits until it is a member and serves; for
+   * that a majority must be there, not all.
    */
   async startAgain(place: ServerPlace): Promise<void> {
+    const hasEtcd = etcdPlaces(this.layout, this.options).some(({ id }) => id === place.id);
+    if (hasEtcd && !this.isRunning('etcd', place)) await this.startEtcd(place);
     if (!this.isRunning('smbpoold', place)) await this.startDaemon(place);
     await this.waitForDaemon(place, 'it is a member');
     if (!this.isRunning('smbd', place)) await this.startSmbd(place);

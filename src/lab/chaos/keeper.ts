@@ -2,6 +2,7 @@
  * systemd's part for one server of a chaos run: what ended is started again, and while it is away the server counts as
  * hurt. Runs beside everything else until it is stopped.
  */
+import { daemonStatus } from '../admin.js';
 import { messageOf } from '../errors.js';
 import type { Lab } from '../lab.js';
 import type { ServerPlace } from '../layout.js';
@@ -13,6 +14,8 @@ import { machineSeconds } from './outages.js';
 /** RestartSec of packaging/smbpoold.service. */
 const RESTART_MILLIS = 1000;
 const LOOK_MILLIS = 50;
+/** A standby has taken over by then, or will not. */
+const TAKEOVER_MILLIS = 2000;
 /** smbds end with their daemon; those that wait for a lease first, at most as long as they may. */
 const END_MILLIS_MAX = 30_000;
 
@@ -55,18 +58,38 @@ export class Keeper {
   }
 
   private async keep(): Promise<void> {
+    const isWhole = () => this.isRunning('smbpoold') && this.isRunning('smbd');
+    const isWholeOrHeld = () => this.isHeld || isWhole();
     while (!this.isOver) {
-      const daemon = this.lab.isRunning('smbpoold', this.place);
-      const smbd = this.lab.isRunning('smbd', this.place);
-      if (!this.isHeld && !(daemon && smbd)) await this.bringBack(daemon);
+      if (!isWholeOrHeld()) await this.missed(isWholeOrHeld);
       await pause(LOOK_MILLIS);
+    }
+  }
+
+  private async missed(isWhole: () => boolean): Promise<void> {
+    const isOfAFault = this.outages.isHurt(this.place.id ?? 0);
+    if (this.lab.options.standby && (await this.isTakenOver(isWhole))) return;
+    if (!isOfAFault) this.surprises++;
+    await this.bringBack(this.isRunning('smbpoold'));
+  }
+
+  private isRunning(kind: 'smbpoold' | 'smbd'): boolean {
+    return this.lab.isRunning(kind, this.place);
+  }
+
+  private async isTakenOver(isWhole: () => boolean): Promise<boolean> {
+    const { id } = this.place;
+    this.outages.begin(id ?? 0);
+    try {
+      return await waitUntil(isWhole, TAKEOVER_MILLIS, LOOK_MILLIS);
+    } finally {
+      this.outages.end(id ?? 0);
     }
   }
 
   private async bringBack(daemonRuns: boolean): Promise<void> {
     const { id, name } = this.place;
     const from = machineSeconds();
-    if (!this.outages.isHurt(id ?? 0)) this.surprises++;
     this.outages.begin(id ?? 0);
     try {
       await this.clear(daemonRuns);
@@ -84,15 +107,20 @@ export class Keeper {
 
   /** Waits until nothing of before is left. smbds end with their daemon; without their main one systemd ends them. */
   private async clear(daemonRuns: boolean): Promise<void> {
-    const daemon = this.lab.process('smbpoold', this.place.id)?.pid;
-    const others = async () => {
-      return (await processesIn(this.place.namespace)).filter((pid) => !daemonRuns || pid !== daemon);
-    };
+    const { id, namespace } = this.place;
+    const staying = [this.lab.process('etcd', id)?.pid];
+    if (daemonRuns) staying.push(this.lab.process('smbpoold', id)?.pid, await this.standby());
+    const others = async () => (await processesIn(namespace)).filter((pid) => !staying.includes(pid));
     if (daemonRuns) signalAll(await others(), 'SIGKILL');
     const isClear = async () => (await others()).length === 0;
     if (await waitUntil(isClear, END_MILLIS_MAX, LOOK_MILLIS)) return;
     const left = await others();
     this.violated(`${this.place.name}: processes ${left.join(', ')} go on without what they belong to`);
     signalAll(left, 'SIGKILL');
+  }
+
+  private async standby(): Promise<number | undefined> {
+    if (!this.lab.options.standby) return undefined;
+    return (await daemonStatus(this.place.adminSocket))?.standby?.pid ?? undefined;
   }
 }
