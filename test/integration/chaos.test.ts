@@ -10,8 +10,8 @@ import { forgetTheEnd } from './kill-daemon.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
 const MINUTES = Number(process.env['SMBPOOL_CHAOS_MINUTES'] ?? 2);
-/** A round takes ten seconds on a busy machine, and more where a standby has to end as well. */
-const FAULTS_A_MINUTE_MIN = 3;
+/** A round takes ten seconds on a busy machine, and twice that where a standby has to end as well. */
+const FAULTS_A_MINUTE_MIN = 2;
 const DONE_MIN = 100;
 
 /** Each run of the tests tries one of these as well, for half the time. */

@@ -7,7 +7,7 @@ import type { NodeId } from '../../src/base/ids.js';
 import {
   ServerLists, counting, fileServersIn, firstConfiguration, isMajority, joined, left, presentIn,
 } from '../../src/core/membership/configuration.js';
-import { isDone } from '../../src/core/membership/leading.js';
+import { isDone } from '../../src/core/membership/changing-servers.js';
 import { describeJoin, describeLeave } from '../../src/cli/servers.js';
 import type { Config } from '../../src/daemon/config.js';
 import { parseConfig } from '../../src/daemon/config.js';

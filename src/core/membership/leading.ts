@@ -3,24 +3,24 @@
  * and who joins. Made when an election is won, thrown away when the lead ends; membership.ts brings answers and time.
  */
 import type { Epoch, Incarnation, NodeId } from '../../base/ids.js';
-import type {
-  ChangeRefusal, MembershipContent, MembershipMessageOf, ServersChange,
-} from '../../wire/membership-messages.js';
+import type { MembershipContent, MembershipMessageOf, ServersChange } from '../../wire/membership-messages.js';
 import { EPOCHS_PER_TERM, epochOf } from '../../wire/membership-messages.js';
 import { isWithin } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import { continues } from '../views.js';
 import type { Timer } from '../timers.js';
+import type { Refused } from './changing-servers.js';
+import { ChangingServers } from './changing-servers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
-  CHANGE_FORGOTTEN_MICROS, FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES,
+  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES,
   UNHEARD_AFTER_MICROS,
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext } from './port.js';
 import type { KnownServer, Versions } from './versions.js';
 import type { ServerList, ServerLists } from './configuration.js';
-import { counting, fileServersIn, isMajority, joined, left, presentIn, serversIn } from './configuration.js';
+import { fileServersIn, serversIn } from './configuration.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
 import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
 
@@ -81,12 +81,6 @@ export interface LeaderNews {
   isSettled: boolean;
 }
 
-/** Why not, and which servers that is about. */
-export interface Refused {
-  why: ChangeRefusal;
-  about: NodeId[];
-}
-
 export class Leading {
   readonly authority: Authority;
   /** Our newest proposal; agreed when a majority has it on disk. */
@@ -102,8 +96,7 @@ export class Leading {
   private hasComplained = false;
   /** Several members were silent at once, and none of them was heard since. */
   private isAlone = false;
-  /** A person's, until it is agreed or not asked for any more. */
-  private wanted: { change: ServersChange; askedAt: Micros } | null = null;
+  private readonly changing: ChangingServers;
   private readonly electedAt: Micros;
   /** From when on a majority answers without a break as long as a lease. */
   private authoritySince: Micros;
@@ -121,6 +114,15 @@ export class Leading {
     this.authority = new Authority(options.leaseMicros, agreement.counted === null ? null : () => agreement.counted!());
     this.authorityMissedFrom = context.now();
     this.electedAt = context.now();
+    this.changing = new ChangingServers({
+      now: () => context.now(),
+      list: () => this.list,
+      agreed: () => this.agreed,
+      isOpen: () => this.isOpen,
+      peer: (node) => peers.get(node),
+      isThere: (node) => this.isThere(node),
+      isSettled: () => own().isSettled,
+    });
     this.authoritySince = context.now();
     for (const { node } of agreement.base()?.members ?? []) this.authority.inherited(node, this.inheritedUntil);
   }
@@ -323,7 +325,7 @@ export class Leading {
     this.ports.suspects?.(composition.reasons);
     this.lookAgain(base);
     if (this.isOpen || (this.agreed === null && !this.hasGathered(base, composition))) return;
-    const next = this.nextServers(base, composition);
+    const next = this.changing.next(base, composition.members);
     const list = next ?? this.list;
     const holders = this.holdersOf(base, composition, list);
     const isChange =
@@ -353,7 +355,7 @@ export class Leading {
     const leader = this.options.self.node;
     const protocol = mayJoin ? this.options.versions.next(base, this.knownServers()) : base!.protocol;
     for (const server of facts.values()) this.complainOfForeign(server, protocol);
-    const removed = this.removed();
+    const removed = this.changing.removed();
     const unknownLeaseOverAt = this.inheritedUntil;
     const how = { behind, mayJoin, unknownLeaseOverAt, judgesUnheard, protocol, removed };
     return compose(base, facts, { leader, epoch, now, ...how });
@@ -455,98 +457,22 @@ export class Leading {
 
   /** A person wants this, and asks again and again until it is agreed. Null: it is under way. */
   change(change: ServersChange): Refused | null {
-    const { list } = this;
-    const { node } = change.server;
-    const no = (why: ChangeRefusal, about: NodeId[] = []): Refused => ({ why, about });
-    const now = this.context.now();
-    this.forgetWanted(now);
-    const { wanted } = this;
-    if (wanted !== null) {
-      if (!isSameChange(wanted.change, change)) return no('busy', [wanted.change.server.node]);
-      wanted.askedAt = now;
-      return this.isRefused(change, list);
-    }
-    const isUnsure = this.agreed === null || this.isOpen;
-    // perhaps it is what is open
-    if (isUnsure) return isDone(change, list) ? null : no('busy');
-    if (isDone(change, list)) return null;
-    if (change.number !== list.configuration.number) return no('changed');
-    const isPresent = presentIn(list.configuration).includes(node);
-    if (change.what === 'join' ? isPresent : !isPresent) return no(isPresent ? 'there' : 'unknown');
-    const refused = this.isRefused(change, list);
+    const refused = this.changing.ask(change);
     if (refused !== null) return refused;
-    if (change.what === 'leave' && node === this.options.self.node) {
+    if (this.changing.removed() === this.options.self.node) {
       this.ports.stepDown('this server is to be taken out of the pool');
       return null;
     }
-    this.wanted = { change, askedAt: now };
     this.judge();
     return null;
   }
 
-  /** Why the servers may not be changed so, as far as we know now. */
-  private isRefused({ what, server }: ServersChange, list: ServerList): Refused | null {
-    if (what === 'join' || !list.configuration.counted.includes(server.node)) return null;
-    if (fileServersIn(list.configuration).every((node) => node === server.node)) return { why: 'last', about: [] };
-    return this.mayNotFollow(left(list, server.node), list);
-  }
-
-  /** Whom a person takes out, if we may. */
-  private removed(): NodeId | null {
-    this.forgetWanted(this.context.now());
-    const { wanted } = this;
-    return wanted?.change.what === 'leave' && this.agreed !== null ? wanted.change.server.node : null;
-  }
-
-  private forgetWanted(now: Micros): void {
-    const { wanted } = this;
-    if (wanted === null) return;
-    const isOld = now - wanted.askedAt >= CHANGE_FORGOTTEN_MICROS;
-    if (isOld || (!this.isOpen && isDone(wanted.change, this.list))) this.wanted = null;
-  }
-
-  /**
-   * The servers of the next view, if they change: one at a time, and not before a view of our own term is agreed. (Else
-   * two leaders, each with a change that the other does not know, could have majorities that do not meet.)
-   */
-  private nextServers(base: View | null, { members }: Composition): ServerList | null {
-    if (this.agreed === null || this.isOpen) return null;
-    const { list, wanted } = this;
-    if (wanted?.change.what === 'join') return joined(list, wanted.change.server);
-    if (wanted !== null) {
-      const { node } = wanted.change.server;
-      const isMember = members.some((member) => member.node === node);
-      return isMember || this.isRefused(wanted.change, list) !== null ? null : left(list, node);
-    }
-    const ready = list.configuration.joining.find((node) => this.counts(node, base, list));
-    return ready === undefined ? null : counting(list, ready);
-  }
-
-  /** Whether a joining server can count from the next view on: it has the newest view, and the rest allows it. */
-  private counts(node: NodeId, base: View | null, list: ServerList): boolean {
-    const peer = this.peers.get(node);
-    if (peer === undefined || !this.isHeardNow(node) || peer.accepted < (this.agreed?.epoch ?? 0)) return false;
-    if (this.mayNotFollow(counting(list, node), list) !== null) return false;
-    // of two servers one alone has everything: a majority of three may lack it
-    return peer.role === 'witness' || fileServersIn(list.configuration).length !== 2 || base?.holders.length !== 1;
-  }
-
-  private isHeardNow(node: NodeId): boolean {
+  private isThere(node: NodeId): boolean {
     if (node === this.options.self.node) return true;
     const peer = this.peers.get(node);
     if (peer === undefined) return false;
     const now = this.context.now();
     return now - peer.heardAt < this.options.leaseMicros && now < this.silentAt(peer);
-  }
-
-  /** The next servers could not agree on anything; or a majority of them may lack what one of these has. */
-  private mayNotFollow(next: ServerList, list: ServerList): Refused | null {
-    const { counted } = next.configuration;
-    if (!isMajority(next.configuration, (node) => this.isHeardNow(node))) {
-      return { why: 'majority', about: counted.filter((node) => !this.isHeardNow(node)) };
-    }
-    const isOfFiles = fileServersIn(next.configuration).length !== fileServersIn(list.configuration).length;
-    return isOfFiles && !this.own().isSettled ? { why: 'accounts', about: [] } : null;
   }
 
   /** For people. */
@@ -555,19 +481,4 @@ export class Leading {
     const leaving = [...this.leaving].filter((node) => memberOf(this.agreed, node) !== undefined);
     return { proposal: this.isOpen ? this.proposal!.epoch : null, members: members.length, leaving };
   }
-}
-
-/** Whether the servers are as the change wants them. */
-export function isDone({ what, number, server }: ServersChange, { configuration, servers }: ServerList): boolean {
-  if (configuration.number <= number) return false;
-  const isPresent = presentIn(configuration).includes(server.node);
-  if (what === 'leave') return !isPresent;
-  const known = servers.find(({ node }) => node === server.node);
-  return isPresent && known?.role === server.role && (known.entry ?? '') === (server.entry ?? '');
-}
-
-function isSameChange(a: ServersChange, b: ServersChange): boolean {
-  const isSameServer = a.server.node === b.server.node && a.server.role === b.server.role
-    && (a.server.entry ?? '') === (b.server.entry ?? '');
-  return isSameServer && a.what === b.what && a.number === b.number;
 }

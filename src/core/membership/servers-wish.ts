@@ -6,8 +6,9 @@
 import type { MembershipContent, MembershipMessageOf, ServersChange } from '../../wire/membership-messages.js';
 import type { Micros } from '../effects.js';
 import type { ServerList } from './configuration.js';
-import type { Leading, Refused } from './leading.js';
-import { isDone } from './leading.js';
+import type { Refused } from './changing-servers.js';
+import { isDone } from './changing-servers.js';
+import type { Leading } from './leading.js';
 import { CHANGE_MICROS } from './limits.js';
 import type { Peer } from './peers.js';
 import type { ChangeResult, MembershipContext, MembershipEvents } from './port.js';

@@ -147,7 +147,8 @@ function plantInServers(
     const leading: unknown = Reflect.get(engine, 'leading');
     if (typeof leading !== 'object' || leading === null) return;
     const agreement = partOf(leading, 'agreement');
-    const nextServers = methodOf(leading, 'nextServers') as (...of: unknown[]) => ServerList | null;
+    const changing = partOf(leading, 'changing');
+    const nextServers = methodOf(changing, 'next') as (...of: unknown[]) => ServerList | null;
     switch (sabotage) {
       case 'majority-of-the-file':
         Reflect.set(partOf(agreement, 'ports'), 'configurationOf', file);
@@ -161,9 +162,9 @@ function plantInServers(
         });
         return;
       case 'two-servers-at-once':
-        Reflect.set(leading, 'nextServers', (...of: unknown[]) => {
+        Reflect.set(changing, 'next', (...of: unknown[]) => {
           const next = nextServers(...of);
-          const { members } = of[1] as { members: readonly { node: NodeId }[] };
+          const members = of[1] as readonly { node: NodeId }[];
           const isMember = (other: NodeId): boolean => members.some(({ node: member }) => member === other);
           const node = next?.configuration.counted.find((other) => !isMember(other));
           if (next === null || node === undefined) return next;
