@@ -14,36 +14,16 @@ import { LAB_USER, LAB_PASSWORD, SHARE } from '../../src/lab/layout.js';
 import { setLink } from '../../src/lab/network.js';
 import { isAlive, signal } from '../../src/lab/processes.js';
 import { pause, tryRun, waitUntil } from '../../src/lab/run.js';
-import type { OpenRequest } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import {
-  HeldFiles, TAKEN_OVER_MILLIS_MAX, Unrelated, assertRunEnds, assertStatus, firstOpen, killServer, machineSeconds,
-  millis, newestView, serverThat, startAgain,
+  HeldFiles, MINE, TAKEN_OVER_MILLIS_MAX, Unrelated, assertRunEnds, assertStatus, firstOpen, killServer, machineSeconds,
+  millis, newestView, others, serverThat, startAgain, withClients,
 } from './failover.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
 const FILES = 6;
 /** Much longer than a lease. */
 const OUTAGE_MILLIS = 3_000;
-const MINE: OpenRequest = { access: ['read', 'write'], share: '', disposition: 'open_if' };
-
-async function withClients(places: readonly ServerPlace[], work: (clients: SmbClient[]) => Promise<void>) {
-  const clients: SmbClient[] = [];
-  try {
-    for (const { address } of places) clients.push(await SmbClient.connect(address));
-    await work(clients);
-  } finally {
-    for (const client of clients) client.close();
-  }
-}
-
-const others = (lab: Lab, place: ServerPlace): ServerPlace[] => lab.servers().filter(({ id }) => id !== place.id);
-
-/** The etcd beside it was killed with it. */
-async function startAll(lab: Lab, place: ServerPlace): Promise<void> {
-  if (etcdPlaces(lab.layout, lab.options).some(({ id }) => id === place.id)) await lab.startEtcd(place);
-  await startAgain(lab, place);
-}
 
 async function killed(lab: Lab, victim: ServerPlace, prefix: string): Promise<void> {
   const [first, second] = others(lab, victim) as [ServerPlace, ServerPlace];
@@ -62,7 +42,7 @@ async function killed(lab: Lab, victim: ServerPlace, prefix: string): Promise<vo
     assert.ok(await waitUntil(isOut, TAKEN_OVER_MILLIS_MAX, 50), `${victim.name} stays a member`);
     process.stdout.write(`  what it held: ${millis(free)} ms, longest elsewhere: ${millis(longest)} ms\n`);
     await gone();
-    await startAll(lab, victim);
+    await startAgain(lab, victim);
     await withClients([victim], async ([back]) => files.assertExcludes(back!));
     await files.release();
   });

@@ -16,12 +16,12 @@ import { LAB_PASSWORD, LAB_USER, SHARE } from '../../src/lab/layout.js';
 import { removeFrameLoss, setFrameLoss, setInterface, setLink } from '../../src/lab/network.js';
 import { isAlive } from '../../src/lab/processes.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
-import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
+import type { Answer } from '../../src/lab/smb-client.js';
 import { SmbClient } from '../../src/lab/smb-client.js';
 import { setSmbUser } from '../../src/lab/users.js';
 import {
-  HeldFiles, TAKEN_OVER_MILLIS_MAX, Unrelated, assertRunEnds, assertStatus, firstOpen, killServer, machineSeconds,
-  millis, newestView, serverThat, startAgain, touch,
+  HeldFiles, MINE, TAKEN_OVER_MILLIS_MAX, Unrelated, assertRunEnds, assertStatus, firstOpen, killServer, machineSeconds,
+  millis, newestView, others, serverThat, startAgain, touch, withClients,
 } from './failover.js';
 import { WITHOUT_MODULE, withLab } from './pool.js';
 
@@ -33,25 +33,12 @@ const FILES = 8;
 const FIRST_OPEN_SECONDS_MAX = 5;
 /** Much longer than a lease. */
 const OUTAGE_MILLIS = 1_500;
-const MINE: OpenRequest = { access: ['read', 'write'], share: '', disposition: 'open_if' };
-
-async function withClients(places: readonly ServerPlace[], work: (clients: SmbClient[]) => Promise<void>) {
-  const clients: SmbClient[] = [];
-  try {
-    clients.push(...(await Promise.all(places.map(({ address }) => SmbClient.connect(address)))));
-    await work(clients);
-  } finally {
-    for (const client of clients) client.close();
-  }
-}
 
 function tell(what: string, first: number, longest: number): void {
   const times = `what it held: ${millis(first)} ms, longest elsewhere: ${millis(longest)} ms`;
   process.stdout.write(`  ${what}: ${times}\n`);
   assert.ok(first < FIRST_OPEN_SECONDS_MAX && longest < FIRST_OPEN_SECONDS_MAX, times);
 }
-
-const others = (lab: Lab, place: ServerPlace): ServerPlace[] => lab.servers().filter(({ id }) => id !== place.id);
 
 /** A new client of the server that is back is excluded by what others held all the time. */
 async function assertJoined(place: ServerPlace, files: HeldFiles, name: string): Promise<void> {

@@ -10,7 +10,7 @@ import { processesIn, signalAll } from '../../src/lab/network.js';
 import { isAlive } from '../../src/lab/processes.js';
 import { pause, waitUntil } from '../../src/lab/run.js';
 import type { Answer, OpenRequest } from '../../src/lab/smb-client.js';
-import type { SmbClient } from '../../src/lab/smb-client.js';
+import { SmbClient } from '../../src/lab/smb-client.js';
 import { forgetTheEnd } from './kill-daemon.js';
 
 /** A lost server is noticed after 300 ms; a busy machine takes its time. */
@@ -24,6 +24,27 @@ const RESTART_MILLIS = 1000;
 const UNRELATED_FILES = 20;
 /** Between two tries to open what the lost server had. */
 const TRY_MILLIS = 10;
+
+/** An open that excludes all others. */
+export const MINE: OpenRequest = { access: ['read', 'write'], share: '', disposition: 'open_if' };
+
+/** One client of each of these servers; they are closed afterwards. */
+export async function withClients(
+  places: readonly ServerPlace[],
+  work: (clients: SmbClient[]) => Promise<void>,
+): Promise<void> {
+  const clients: SmbClient[] = [];
+  try {
+    clients.push(...(await Promise.all(places.map(({ address }) => SmbClient.connect(address)))));
+    await work(clients);
+  } finally {
+    for (const client of clients) client.close();
+  }
+}
+
+export function others(lab: Lab, place: ServerPlace): ServerPlace[] {
+  return lab.servers().filter(({ id }) => id !== place.id);
+}
 
 export interface ToldView {
   epoch: number;
