@@ -218,9 +218,8 @@ export class Lab {
     await setSmbUser(this.server(0), LAB_USER, LAB_PASSWORD);
     if (this.options.baseline) await setSmbUser(this.layout.baseline(), LAB_USER, LAB_PASSWORD);
     this.checkWanted();
-    await Promise.all(this.places().map((place) => this.startSmbd(place)));
+    await this.startAllSmbds();
     for (const place of this.places()) {
-      await this.waitForShare(place);
       const where = `namespace ${place.namespace}, logs ${place.logs}`;
       say(`${place.name.padEnd(9)} serves //${place.address}/${SHARE}   (${where})`);
     }
@@ -394,6 +393,19 @@ export class Lab {
 
   private isWitness({ id }: ServerPlace): boolean {
     return id === this.options.servers;
+  }
+
+  /**
+   * Of the smbds of a new pool the first one alone: it writes their version down for the others. Two that want to do
+   * that at the same moment refuse each other (source3/smbd/server.c, smbd_claim_version), and one ends; systemd would
+   * start it again.
+   */
+  private async startAllSmbds(): Promise<void> {
+    const [first, ...others] = this.places() as [ServerPlace, ...ServerPlace[]];
+    await this.startSmbd(first);
+    await this.waitForShare(first);
+    await Promise.all(others.map((place) => this.startSmbd(place)));
+    for (const place of others) await this.waitForShare(place);
   }
 
   private async startSmbd(place: ServerPlace): Promise<void> {
