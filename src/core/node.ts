@@ -8,7 +8,7 @@ import { epoch as toEpoch } from '../base/ids.js';
 import { DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
 import type { CoreContext } from './context.js';
-import type { AddressPlace, DescribedServer, Effect, Input, KeptInput, LogLevel, Micros } from './effects.js';
+import type { AddressPlace, Effect, Input, KeptInput, LogLevel, Micros } from './effects.js';
 import { Gate } from './gate/gate.js';
 import type { AddressesForGate } from './gate/ports.js';
 import type { GateOptions, GateStatus } from './gate/gate.js';
@@ -22,9 +22,10 @@ import { HOLD_MICROS, Records } from './records/records.js';
 import { EtcdMembership } from './membership/etcd.js';
 import { Membership } from './membership/membership.js';
 import type { ServerList } from './membership/configuration.js';
-import { fileServersIn, presentIn } from './membership/configuration.js';
+import { presentIn } from './membership/configuration.js';
+import { Servers } from './servers.js';
 import type {
-  ChangeResult, EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
+  EngineName, MembershipEngine, MembershipEvents, MembershipOptions, MembershipStatus,
 } from './membership/port.js';
 import type { View } from './views.js';
 import { changes, runOf } from './views.js';
@@ -48,7 +49,6 @@ import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record
 import {
   GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN, GATE_MESSAGE_TYPE_OF_PROCESSES,
 } from '../wire/gate-messages.js';
-import type { ServersChange } from '../wire/membership-messages.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
@@ -152,14 +152,7 @@ export class PoolNode {
   private readonly witness: Witness;
   private readonly failovers: Failovers;
   private readonly incarnations = new Map<NodeId, Incarnation>();
-  /** The pool's, ascending; members that are being taken out are still among them. */
-  private servers: readonly NodeId[];
-  /** Of the view that we installed. */
-  private fileServers: readonly NodeId[];
-  private readonly names: Map<NodeId, string>;
-  private readonly addressesOfServers: Map<NodeId, string>;
-  /** The token of the person's wish for other servers that is under way; null: none is. */
-  private serversToken: number | null = null;
+  private readonly servers: Servers;
   private readonly announcement: Announcement;
   private view: View | null = null;
   /** The nodes of the view, ascending. */
@@ -179,18 +172,18 @@ export class PoolNode {
   constructor(private readonly options: NodeOptions) {
     this.resumes = options.resumes !== undefined;
     this.announcement = options.announcement ?? { speaks: PROTOCOL, release: '' };
-    this.servers = [...options.servers].sort((a, b) => a - b);
-    this.names = new Map(options.names);
-    this.addressesOfServers = new Map(options.gate.addresses);
     const isWitness = (server: NodeId): boolean =>
       options.membership?.servers.some(({ node, role }) => node === server && role === 'witness') ?? false;
-    this.fileServers = this.servers.filter((server) => !isWitness(server));
+    const { servers, names = [], gate: { addresses } } = options;
+    this.servers = new Servers(options.self, { servers, isWitness, names, addresses }, (effect) => {
+      this.effects.push(effect);
+    });
     const context = this.makeContext();
     this.context = context;
     this.links = new Links(
       {
         self: options.self,
-        peers: this.servers.filter((server) => server !== options.self),
+        peers: this.servers.others,
         incarnation: options.incarnation,
         announcement: this.announcement,
         frameBodyBytesMax: options.frameBodyBytesMax,
@@ -213,12 +206,12 @@ export class PoolNode {
     );
     this.persistent = new Persistent(context, (allHold) => this.membership?.setAllHold(allHold));
     this.addresses = this.makeAddresses(context);
-    const nameOf = (server: NodeId): string => this.nameOf(server);
+    const nameOf = (server: NodeId): string => this.servers.nameOf(server);
     this.fitness = new Fitness(context, nameOf, {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
     });
     const { incarnation } = options;
-    const gate = { ...options.gate, addresses: this.addressesOfServers };
+    const gate = { ...options.gate, addresses: this.servers.addresses };
     const connections = this.connectionsForGate();
     this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, connections, this.resumes);
     this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
@@ -326,7 +319,7 @@ export class PoolNode {
   /** As of now, which may be later than the last step. */
   status(now: Micros = this.time): NodeStatus {
     const leads = this.failovers.leadsSince();
-    const others = this.servers.filter((server) => server !== this.options.self);
+    const { others } = this.servers;
     const records = [...this.records.status()].map(([id, status]) => ({ id: Number(id), ...status }));
     return {
       self: this.options.self,
@@ -413,9 +406,9 @@ export class PoolNode {
       case 'health':
         return this.fitness.setReasons(input.reasons);
       case 'servers-change':
-        return this.changeServers(input.token, input.change);
+        return this.servers.wish(input.token, input.change, this.membership);
       case 'servers-described':
-        return this.describeServers(input.servers);
+        return this.servers.describe(input.servers);
       case 'drain-query':
         return this.fitness.onQuery(input.token, input.server, input.draining);
       case 'drain-saved':
@@ -547,7 +540,7 @@ export class PoolNode {
       this.log('warn', 'servers-lost', { why: `out of the pool: server ${left.join(', ')}`, remedy });
     }
     this.count('view.installed', 1);
-    this.fileServers = this.fileServersOf(view);
+    this.servers.installed(view);
     this.failovers.installed(view, changed);
     // first, so that all other rooms know by the time that a link says who came
     for (const peer of left) this.gate.peerLeft(peer);
@@ -565,21 +558,11 @@ export class PoolNode {
 
   // --- the pool's servers
 
-  private fileServersOf(view: View): readonly NodeId[] {
-    return view.configuration === undefined ? this.fileServers : fileServersIn(view.configuration);
-  }
-
-  /** As accepted. Who is taken out stays until a view without it is installed. */
   private setServers(): void {
-    const { self } = this.options;
-    const configuration = this.membership?.serverList().configuration;
-    if (configuration === undefined || configuration.number === 0) return;
-    const servers = new Set([...presentIn(configuration), ...this.members, self]);
-    const ascending = [...servers].sort((a, b) => a - b);
-    if (ascending.join() === this.servers.join()) return;
-    this.servers = ascending;
+    const list = this.membership?.serverList();
+    if (list === undefined || !this.servers.accepted(list, this.members)) return;
     this.gate.serversChanged();
-    this.links.setPeers(ascending.filter((server) => server !== self));
+    this.links.setPeers(this.servers.others);
   }
 
   /** The membership accepted other servers. */
@@ -591,39 +574,11 @@ export class PoolNode {
     this.effects.push({ kind: 'servers', configuration, servers });
   }
 
-  private describeServers(servers: readonly DescribedServer[]): void {
-    for (const { node, name, address } of servers) {
-      this.names.set(node, name);
-      this.addressesOfServers.set(node, address);
-    }
-  }
-
-  private changeServers(token: number, change: ServersChange): void {
-    const isBusy = this.serversToken !== null;
-    if (this.membership === null || isBusy) {
-      const why = isBusy ? 'busy' : 'engine';
-      return void this.effects.push({ kind: 'servers-changed', token, result: { why, about: [] } });
-    }
-    this.serversToken = token;
-    this.membership.changeServers(change);
-  }
-
-  private changeAnswered(result: ChangeResult): void {
-    if (this.serversToken === null) return;
-    this.effects.push({ kind: 'servers-changed', token: this.serversToken, result });
-    this.serversToken = null;
-  }
-
   private viewFields(view: View, left: readonly NodeId[], joined: readonly NodeId[]): Record<string, string> {
-    const names = (servers: readonly NodeId[]): string => servers.map((server) => this.nameOf(server)).join(' ');
+    const names = (nodes: readonly NodeId[]): string => nodes.map((node) => this.servers.nameOf(node)).join(' ');
     const { epoch, leader } = view;
     const who = { members: names(this.members), left: names(left), joined: names(joined) };
-    return { epoch: `${epoch}`, leader: this.nameOf(leader), ...who };
-  }
-
-  /** What people call the server. */
-  private nameOf(server: NodeId): string {
-    return this.names.get(server) ?? `server ${server}`;
+    return { epoch: `${epoch}`, leader: this.servers.nameOf(leader), ...who };
   }
 
   /** The others have agreed on a view without us: they have taken over, or will. */
@@ -662,7 +617,7 @@ export class PoolNode {
   /** Whom our links do not hear, the engine has to know: two members that do not hear each other cannot both stay. */
   private tellUnheard(): void {
     this.membership?.setUnheard(this.links.unheard());
-    this.membership?.setHeard(this.servers.filter((server) => this.hearEachOther(server)));
+    this.membership?.setHeard(this.servers.all.filter((server) => this.hearEachOther(server)));
     this.timers.at(this.time + UNHEARD_INTERVAL_MICROS, () => this.tellUnheard());
   }
 
@@ -775,7 +730,7 @@ export class PoolNode {
       suspects: (reasons) => this.failovers.suspects(reasons),
       proposed: (view, leaseOver) => this.failovers.proposed(view, leaseOver),
       servers: (list) => this.serversChanged(list),
-      changeAnswered: (result) => this.changeAnswered(result),
+      changeAnswered: (result) => this.servers.wishAnswered(result),
       isSettled: () => this.persistent.isSettled(),
       send: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
     };
@@ -787,15 +742,14 @@ export class PoolNode {
     const { self } = this.options;
     const view = (): View | null => this.view;
     const members = (): readonly NodeId[] => this.members;
-    const servers = (): readonly NodeId[] => this.servers;
-    const fileServers = (): readonly NodeId[] => this.fileServers;
+    const servers = (): Servers => this.servers;
     return {
       self,
       get servers() {
-        return servers();
+        return servers().all;
       },
       get fileServers() {
-        return fileServers();
+        return servers().ofFiles;
       },
       get epoch() {
         return view()?.epoch ?? toEpoch(0);
