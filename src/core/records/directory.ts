@@ -57,8 +57,12 @@ interface Entry {
   current: Operation | null;
   queue: { node: NodeId; run: number; mode: AccessMode }[];
   history: { owner: NodeId; turn: number; at: Micros }[];
-  /** Claims are still to come. */
+  /** Claims are still to come, or have come and nothing was decided yet. */
   isRebuilt: boolean;
+  /** It is in `unrestored`, and to be restored. */
+  isUnrestored: boolean;
+  /** How many of the runs that left it has forgotten: see Directory.caughtUp. */
+  departures: number;
 }
 
 /** One database's directory. */
@@ -75,10 +79,23 @@ export interface DirectoryEntryView {
 
 export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
-  /** Lost, and nobody waits for them: restored little by little. */
-  private readonly unrestored = new Set<Entry>();
-  /** Those whose claims are still to come. */
-  private readonly rebuilt = new Set<Entry>();
+  /** Those with an operation under way, or somebody in the queue. */
+  private readonly busy = new Set<Entry>();
+  /** Lost, and nobody waits for them: restored little by little. Only those that say so themselves count. */
+  private readonly unrestored = new Pile();
+  /** Those whose claims are still to come; only those that say so themselves count. */
+  private readonly rebuilt = new Pile();
+  /** Of those, what was looked at and is not complete. */
+  private incomplete: Entry[] = [];
+  /**
+   * The servers whose runs left, oldest first. Who has work under way forgets them at once, the others when they are
+   * looked at: all of them in one step would keep others waiting.
+   */
+  private readonly departed: NodeId[] = [];
+  /** No view came since the claims were looked at last: erasures that were claimed have been heeded. */
+  private canComplete = false;
+  /** Entries that may still have to forget somebody. */
+  private behind: Iterator<Entry> | null = null;
   /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
   private readonly gone = new Set<NodeId>();
   /** Records erased before all claims came. */
@@ -89,6 +106,7 @@ export class Directory {
    * @param post sends a message to a server, ourselves included
    * @param onForgotten an entry ended: the record exists nowhere any more
    * @param isComplete whether everybody has told us what it has of this key
+   * @param onComplete of a key that was claimed all claims are in; called before anything is decided
    */
   constructor(
     private readonly context: CoreContext,
@@ -96,7 +114,23 @@ export class Directory {
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly onForgotten: (database: DatabaseId, key: RecordKey) => void,
     private readonly isComplete: (database: DatabaseId, key: RecordKey) => boolean,
+    private readonly onComplete: (database: DatabaseId, key: RecordKey) => void,
   ) {}
+
+  /** The entry as it is after all that has happened. */
+  private find(database: DatabaseId, key: RecordKey): Entry | undefined {
+    const entry = this.databases.get(database)?.get(key);
+    return entry === undefined ? undefined : this.caughtUp(entry);
+  }
+
+  private caughtUp(entry: Entry): Entry {
+    while (entry.departures < this.departed.length) {
+      const peer = this.departed[entry.departures++]!;
+      if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
+    }
+    if (entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key)) this.complete(entry);
+    return entry;
+  }
 
   count(database: DatabaseId): number {
     return this.databases.get(database)?.size ?? 0;
@@ -108,13 +142,13 @@ export class Directory {
 
   /** null: nobody; undefined: not known until claims, restores or a move under way are done. */
   ownerOf(database: DatabaseId, key: RecordKey): NodeId | null | undefined {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry === undefined) return this.isComplete(database, key) ? null : undefined;
     return entry.isRebuilt ? undefined : (entry.owner ?? undefined);
   }
 
   describe(database: DatabaseId, key: RecordKey): DirectoryEntryView | null {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry === undefined) return null;
     const now = this.context.now();
     return {
@@ -129,20 +163,31 @@ export class Directory {
 
   /** Somebody wants to see the record, though not to have it. */
   restore(database: DatabaseId, key: RecordKey): void {
-    const entry = this.databases.get(database)?.get(key);
-    if (entry !== undefined && this.unrestored.delete(entry)) this.restoreEntry(entry);
+    const entry = this.find(database, key);
+    if (entry?.isUnrestored === true) this.restoreEntry(entry);
+  }
+
+  /** Looks which records have to be restored, so many at a time; false: that is known of all. */
+  catchUpSome(count: number): boolean {
+    for (let left = count; this.behind !== null && left > 0; left--) {
+      const next = this.behind.next();
+      if (next.done === true) this.behind = null;
+      else this.caughtUp(next.value);
+    }
+    return this.behind !== null;
   }
 
   /** Brings so many of the records back that nobody has asked for yet; false: there are no more. */
   restoreSome(count: number): boolean {
-    let left = count;
-    for (const entry of this.unrestored) {
-      if (left === 0) break;
+    for (let left = count; left > 0;) {
+      const entry = this.unrestored.take();
+      if (entry === undefined) return false;
+      if (!entry.isUnrestored) continue;
       left--;
-      this.unrestored.delete(entry);
+      this.caughtUp(entry);
       this.restoreEntry(entry);
     }
-    return this.unrestored.size > 0;
+    return !this.unrestored.isEmpty;
   }
 
   /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
@@ -187,7 +232,7 @@ export class Directory {
     const entry = this.entryOf(database, key);
     if (!entry.isRebuilt) {
       entry.isRebuilt = true;
-      this.rebuilt.add(entry);
+      this.rebuilt.put(entry);
     }
     this.turnCounter = Math.max(this.turnCounter, turn);
     if (entry.turn < turn) entry.turn = turn;
@@ -197,42 +242,72 @@ export class Directory {
   /** An owner tells us, who became the home, that it erased the record, and in which turn it last gave anything. */
   adoptGone(database: DatabaseId, key: RecordKey, turn: Turn): void {
     this.turnCounter = Math.max(this.turnCounter, turn);
-    if (!this.isComplete(database, key)) this.erased.push({ database, key, turn });
+    const isRebuilt = this.databases.get(database)?.get(key)?.isRebuilt === true;
+    if (isRebuilt || !this.isComplete(database, key)) this.erased.push({ database, key, turn });
   }
 
-  /** More claims have come: of keys that are complete now, what nobody owns comes back from its backup. */
-  claimsCame(completed: (database: DatabaseId, key: RecordKey) => void): void {
-    const complete = [...this.rebuilt].filter(({ database, key }) => this.isComplete(database, key));
+  /** More claims have come: what nobody owns of keys that are complete now comes back from its backup. */
+  claimsCame(): void {
+    for (const entry of this.incomplete) if (entry.isRebuilt) this.rebuilt.put(entry);
+    this.incomplete = [];
+    this.canComplete = true;
+    if (this.erased.length === 0) return;
     const erased = this.erased.filter(({ database, key }) => this.isComplete(database, key));
-    if (erased.length > 0) this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
+    if (erased.length === 0) return;
+    this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
     for (const { database, key, turn } of erased) {
       const entry = this.databases.get(database)?.get(key);
       if (entry === undefined || !entry.isRebuilt || entry.owner !== null || entry.turn > turn) continue;
       this.dropBackups(entry, 0);
       entry.lost = false;
     }
-    for (const entry of complete) {
-      this.rebuilt.delete(entry);
-      entry.isRebuilt = false;
-      entry.backups.sort((a, b) => b.turn - a.turn);
-      this.dropBackups(entry, entry.owner === null ? 2 : 1);
-    }
-    for (const { database, key } of complete) completed(database, key);
-    // only now: what is decided for one may end it
-    for (const entry of complete) this.advance(entry);
   }
 
-  /** We are not the home of these keys any more, or were not for a while: whoever is has been told, or will be. */
-  forgetMoved(isKept: (database: DatabaseId, key: RecordKey) => boolean): void {
+  /** Decides about so many of the keys that were claimed; false: about all that are complete. */
+  completeSome(count: number): boolean {
+    for (let left = count; left > 0; left--) {
+      const entry = this.rebuilt.take();
+      if (entry === undefined) return false;
+      if (!entry.isRebuilt) continue;
+      this.caughtUp(entry);
+      if (entry.isRebuilt) this.incomplete.push(entry);
+    }
+    return !this.rebuilt.isEmpty;
+  }
+
+  private complete(entry: Entry): void {
+    entry.isRebuilt = false;
+    if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
+    this.dropBackups(entry, entry.owner === null ? 2 : 1);
+    // what is decided may end it
+    this.onComplete(entry.database, entry.key);
+    this.advance(entry);
+  }
+
+  /**
+   * We are not the home of these keys any more, or were not for a while: whoever is has been told, or will be.
+   * @param mayMove whether a database has such keys
+   */
+  forgetMoved(
+    isKept: (database: DatabaseId, key: RecordKey) => boolean,
+    mayMove: (database: DatabaseId) => boolean,
+  ): void {
+    this.canComplete = false;
     this.erased = this.erased.filter(({ database, key }) => isKept(database, key));
     for (const [database, entries] of this.databases) {
+      if (!mayMove(database)) continue;
       for (const [key, entry] of entries) {
         if (isKept(database, key)) continue;
         entries.delete(key);
-        this.rebuilt.delete(entry);
-        this.unrestored.delete(entry);
+        this.drop(entry);
       }
     }
+  }
+
+  private drop(entry: Entry): void {
+    entry.isRebuilt = false;
+    entry.isUnrestored = false;
+    this.busy.delete(entry);
   }
 
   onAsk(from: NodeId, run: number, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
@@ -249,11 +324,12 @@ export class Directory {
       return;
     }
     entry.queue.push({ node: from, run, mode });
+    this.busy.add(entry);
     this.advance(entry);
   }
 
   onHave(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || !current || current.phase === 'revoking' || !isFor(current, from, turn)) {
       this.context.count('record.have.stale');
@@ -267,7 +343,7 @@ export class Directory {
   }
 
   onRevoked(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || current?.phase !== 'revoking' || current.turn !== turn) {
       this.context.count('record.revoked.stale');
@@ -280,7 +356,7 @@ export class Directory {
 
   /** The owner found the record empty and deleted it. */
   onRelease(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry?.isRebuilt === true || (entry === undefined && !this.isComplete(database, key))) {
       // somebody may still claim an older backup
       if (entry?.owner === from) entry.owner = null;
@@ -304,7 +380,7 @@ export class Directory {
 
   /** The owner (or backup) was asked to give, keep or reclaim the record and does not have it. */
   onMissing(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || !current || current.phase === 'revoking' || current.turn !== turn) {
       this.context.count('record.missing.stale');
@@ -330,9 +406,13 @@ export class Directory {
   /** Nothing of it is under way any more: what it owned, read or asked for is gone. A later run has not asked yet. */
   runGone(peer: NodeId): void {
     this.gone.delete(peer);
-    for (const entries of this.databases.values()) {
-      for (const entry of entries.values()) if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
-    }
+    this.departed.push(peer);
+    this.behind = this.all();
+    for (const entry of [...this.busy]) this.caughtUp(entry);
+  }
+
+  private *all(): Iterator<Entry> {
+    for (const entries of this.databases.values()) yield* entries.values();
   }
 
   private forgetPeer(entry: Entry, peer: NodeId): void {
@@ -397,10 +477,13 @@ export class Directory {
         queue: [],
         history: [],
         isRebuilt: false,
+        isUnrestored: false,
+        departures: this.departed.length,
       };
       entries.set(key, entry);
+      return entry;
     }
-    return entry;
+    return this.caughtUp(entry);
   }
 
   private nextTurn(entry: Entry): Turn {
@@ -413,13 +496,16 @@ export class Directory {
   private advance(entry: Entry): void {
     if (entry.current !== null || entry.isRebuilt) return;
     if (!entry.lost) return this.next(entry);
-    if (entry.queue.length === 0) this.unrestored.add(entry);
-    else this.restoreEntry(entry);
+    if (entry.queue.length > 0) return this.restoreEntry(entry);
+    this.busy.delete(entry);
+    if (entry.isUnrestored) return;
+    entry.isUnrestored = true;
+    this.unrestored.put(entry);
   }
 
   private restoreEntry(entry: Entry): void {
+    entry.isUnrestored = false;
     if (!entry.lost || entry.current !== null || entry.isRebuilt) return;
-    this.unrestored.delete(entry);
     // A reader's copy is the last version: while it was out, nobody could write.
     const [reader] = entry.readers;
     const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
@@ -448,11 +534,14 @@ export class Directory {
         awaiting: new Set(),
         turn: entry.turn,
       });
+    } else {
+      this.busy.delete(entry);
     }
   }
 
   private begin(entry: Entry, operation: Operation): void {
     entry.current = operation;
+    this.busy.add(entry);
     operation.awaiting.clear();
     // Nobody else has the record to read from: its reader becomes the owner, with all that asks for.
     if (operation.mode === 'read' && (entry.owner === null || entry.owner === operation.node)) operation.mode = 'write';
@@ -486,7 +575,7 @@ export class Directory {
   private forget(entry: Entry): void {
     const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.size === 0;
     assert(isEmpty, 'a live record was forgotten');
-    this.unrestored.delete(entry);
+    this.drop(entry);
     this.databases.get(entry.database)?.delete(entry.key);
     this.onForgotten(entry.database, entry.key);
   }
@@ -551,6 +640,31 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** Entries in the order in which they were put in. */
+class Pile {
+  private entries: Entry[] = [];
+  private head = 0;
+
+  get isEmpty(): boolean {
+    return this.head === this.entries.length;
+  }
+
+  put(entry: Entry): void {
+    this.entries.push(entry);
+  }
+
+  take(): Entry | undefined {
+    const entry = this.entries[this.head];
+    if (entry === undefined) return undefined;
+    this.head++;
+    if (this.isEmpty) {
+      this.entries = [];
+      this.head = 0;
+    }
+    return entry;
+  }
+}
 
 /** Whether the entry names the server in any way: most name only one of many. */
 function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {

@@ -11,7 +11,7 @@ import type { AccessMode, KeptInput, Micros, RecordOp, RecordOutcome } from '../
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../wire/record-header.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLeaving } from './holding.js';
+import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isActive, isCopyToGo, isLeaving } from './holding.js';
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './events.js';
@@ -30,6 +30,9 @@ type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => vo
 export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
+  /** Those with an ask, a process that waits, or an order not yet done: the few that a change of the view concerns. */
+  private readonly active = new Set<Holding>();
+  private lastSerial = 0;
   /** Those with something to do for which we need the lease. */
   private readonly parked = new Set<Holding>();
   private readonly stays: Stays;
@@ -74,6 +77,21 @@ export class Holdings {
 
   all(database: DatabaseId): Iterable<Holding> {
     return this.databases.get(database)?.values() ?? [];
+  }
+
+  /** Those with an ask, a process that waits, or an order not yet done. */
+  allActive(): Holding[] {
+    return [...this.active];
+  }
+
+  /** The serial number of the youngest holding. */
+  get youngest(): number {
+    return this.lastSerial;
+  }
+
+  /** All of all databases, the oldest first, and those that come meanwhile. */
+  *everything(): Generator<Holding, void> {
+    for (const holdings of this.databases.values()) yield* holdings.values();
   }
 
   ownedKeys(database: DatabaseId): RecordKey[] {
@@ -180,13 +198,11 @@ export class Holdings {
    * A view was installed: there may be a first home to ask, and nobody wants what was to be given to a run that is out.
    */
   installed(): void {
-    for (const holdings of this.databases.values()) {
-      for (const holding of [...holdings.values()]) {
-        const isGiveOver = holding.give !== null && this.runOf(holding.give.to) !== holding.give.run;
-        if (isGiveOver) holding.give = null;
-        const canAsk = holding.asked === null && holding.waiters.length > 0;
-        if (canAsk || isGiveOver) this.settle(holding);
-      }
+    for (const holding of this.allActive()) {
+      const isGiveOver = holding.give !== null && this.runOf(holding.give.to) !== holding.give.run;
+      if (isGiveOver) holding.give = null;
+      const canAsk = holding.asked === null && holding.waiters.length > 0;
+      if (canAsk || isGiveOver) this.settle(holding);
     }
   }
 
@@ -248,6 +264,7 @@ export class Holdings {
     holding.give = null;
     holding.discard = [];
     holding.reclaim = null;
+    if (!isActive(holding) && holding.operation === null) this.active.delete(holding);
   }
 
   /** Our ask went on to another home than we thought. */
@@ -266,9 +283,7 @@ export class Holdings {
 
   /** A run is out of the view. */
   runGone(server: NodeId): void {
-    for (const holdings of this.databases.values()) {
-      for (const holding of holdings.values()) if (holding.askedOf === server) holding.askedOf = null;
-    }
+    for (const holding of this.active) if (holding.askedOf === server) holding.askedOf = null;
   }
 
   /** It was asked of a run that is out: where keys are random, we may not know any more that it was the home. */
@@ -337,14 +352,19 @@ export class Holdings {
 
   /** Starts the next store operation of this key, if there is something to do. */
   private settle(holding: Holding): void {
-    if (holding.operation !== null || holding.retrying) return;
+    if (holding.operation !== null || holding.retrying) {
+      this.active.add(holding);
+      return;
+    }
     if (this.context.isFenced()) {
+      this.active.add(holding);
       this.parked.add(holding);
       return;
     }
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
+      this.active.add(holding);
       holding.giving = holding.give;
       if (operation.op === 'erase') {
         const { database, key } = holding;
@@ -355,6 +375,8 @@ export class Holdings {
       return;
     }
     if (holding.asked === null && holding.waiters.length > 0) this.askFor(holding);
+    if (isActive(holding)) this.active.add(holding);
+    else this.active.delete(holding);
     this.forgetIfIdle(holding);
   }
 
@@ -590,7 +612,7 @@ export class Holdings {
     }
     let holding = holdings.get(key);
     if (holding === undefined) {
-      holding = newHolding(database, key);
+      holding = newHolding(database, key, ++this.lastSerial);
       holdings.set(key, holding);
     }
     return holding;
@@ -600,6 +622,7 @@ export class Holdings {
     if (holding.state !== 'none' || holding.asked !== null || holding.waiters.length > 0) return;
     if (holding.operation !== null || holding.retrying || holding.holdTimer || holding.arrived !== null) return;
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
+    this.active.delete(holding);
     this.databases.get(holding.database)?.delete(holding.key);
   }
 }
