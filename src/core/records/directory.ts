@@ -61,7 +61,7 @@ interface Entry {
   isRebuilt: boolean;
   /** It is in `unrestored`, and to be restored. */
   isUnrestored: boolean;
-  /** How many of the runs that left it has forgotten: see Directory.caughtUp. */
+  /** How many of the runs that left it has forgotten: see Directory.catchUp. */
   departures: number;
 }
 
@@ -119,17 +119,22 @@ export class Directory {
 
   /** The entry as it is after all that has happened. */
   private find(database: DatabaseId, key: RecordKey): Entry | undefined {
-    const entry = this.databases.get(database)?.get(key);
-    return entry === undefined ? undefined : this.caughtUp(entry);
+    const entries = this.databases.get(database);
+    const entry = entries?.get(key);
+    // what is decided only now may end it
+    return entry !== undefined && this.catchUp(entry) ? entries!.get(key) : entry;
   }
 
-  private caughtUp(entry: Entry): Entry {
+  /** Does what an entry was spared when servers left or claims came; returns whether there was anything. */
+  private catchUp(entry: Entry): boolean {
+    const isComplete = entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key);
+    if (!isComplete && entry.departures === this.departed.length) return false;
     while (entry.departures < this.departed.length) {
       const peer = this.departed[entry.departures++]!;
       if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
     }
-    if (entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key)) this.complete(entry);
-    return entry;
+    if (isComplete) this.complete(entry);
+    return true;
   }
 
   count(database: DatabaseId): number {
@@ -172,7 +177,7 @@ export class Directory {
     for (let left = count; this.behind !== null && left > 0; left--) {
       const next = this.behind.next();
       if (next.done === true) this.behind = null;
-      else this.caughtUp(next.value);
+      else this.catchUp(next.value);
     }
     return this.behind !== null;
   }
@@ -184,7 +189,7 @@ export class Directory {
       if (entry === undefined) return false;
       if (!entry.isUnrestored) continue;
       left--;
-      this.caughtUp(entry);
+      this.catchUp(entry);
       this.restoreEntry(entry);
     }
     return !this.unrestored.isEmpty;
@@ -269,7 +274,7 @@ export class Directory {
       const entry = this.rebuilt.take();
       if (entry === undefined) return false;
       if (!entry.isRebuilt) continue;
-      this.caughtUp(entry);
+      this.catchUp(entry);
       if (entry.isRebuilt) this.incomplete.push(entry);
     }
     return !this.rebuilt.isEmpty;
@@ -408,7 +413,7 @@ export class Directory {
     this.gone.delete(peer);
     this.departed.push(peer);
     this.behind = this.all();
-    for (const entry of [...this.busy]) this.caughtUp(entry);
+    for (const entry of [...this.busy]) this.catchUp(entry);
   }
 
   private *all(): Iterator<Entry> {
@@ -461,29 +466,27 @@ export class Directory {
   private entryOf(database: DatabaseId, key: RecordKey): Entry {
     let entries = this.databases.get(database);
     if (entries === undefined) this.databases.set(database, (entries = new Map<RecordKey, Entry>()));
-    let entry = entries.get(key);
-    if (entry === undefined) {
-      entry = {
-        database,
-        key,
-        owner: null,
-        ownerTurn: toTurn(0),
-        turn: toTurn(0),
-        backups: [],
-        lost: false,
-        maybe: null,
-        readers: new Set(),
-        current: null,
-        queue: [],
-        history: [],
-        isRebuilt: false,
-        isUnrestored: false,
-        departures: this.departed.length,
-      };
-      entries.set(key, entry);
-      return entry;
-    }
-    return this.caughtUp(entry);
+    const known = this.find(database, key);
+    if (known !== undefined) return known;
+    const entry: Entry = {
+      database,
+      key,
+      owner: null,
+      ownerTurn: toTurn(0),
+      turn: toTurn(0),
+      backups: [],
+      lost: false,
+      maybe: null,
+      readers: new Set(),
+      current: null,
+      queue: [],
+      history: [],
+      isRebuilt: false,
+      isUnrestored: false,
+      departures: this.departed.length,
+    };
+    entries.set(key, entry);
+    return entry;
   }
 
   private nextTurn(entry: Entry): Turn {
