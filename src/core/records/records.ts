@@ -19,7 +19,7 @@ import { Directory } from './directory.js';
 import { Holdings } from './holdings.js';
 import type { KeptRecord } from './holdings.js';
 import type { Ask } from './mail.js';
-import { Mail } from './mail.js';
+import { Mail, single } from './mail.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
 import type { NeededRecord, PinnedRecords, RecordName } from './pins.js';
@@ -651,6 +651,9 @@ export class Records {
         return this.barriers.passed(from, message.number);
       case 'claim':
         return this.claimed(from, message);
+      case 'many':
+        for (const record of message.records) this.handle(from, single(message, record));
+        return;
       case 'claims-done':
         return this.claimsDone(from, message.epoch);
       case 'view':
