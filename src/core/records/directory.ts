@@ -25,7 +25,7 @@ interface Operation {
   mode: AccessMode | 'restore' | 'forget';
   /** revoking: readers are asked to drop their copies; moving: the asker's 'have' is awaited. */
   phase: 'revoking' | 'moving' | 'restoring';
-  awaiting: Set<NodeId>;
+  awaiting: readonly NodeId[];
   /** The turn of the messages sent in this phase; answers of another turn are stale. */
   turn: Turn;
 }
@@ -53,7 +53,8 @@ interface Entry {
   lost: boolean;
   /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
   maybe: NodeId | null;
-  readers: Set<NodeId>;
+  /** In the order in which they came. */
+  readers: readonly NodeId[];
   current: Operation | null;
   queue: { node: NodeId; run: number; mode: AccessMode }[];
   history: { owner: NodeId; turn: number; at: Micros }[];
@@ -224,7 +225,7 @@ export class Directory {
   adoptReader(reader: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.rebuiltEntry(database, key, turn);
     if (entry === null) return;
-    entry.readers.add(reader);
+    entry.readers = withNode(entry.readers, reader);
     if (entry.owner === null) entry.lost = true;
   }
 
@@ -341,7 +342,7 @@ export class Directory {
       return;
     }
     if (current.mode === 'restore') this.context.count('record.restored');
-    if (current.mode === 'read') entry.readers.add(from);
+    if (current.mode === 'read') entry.readers = withNode(entry.readers, from);
     else this.becomeOwner(entry, from, turn);
     entry.current = null;
     this.advance(entry);
@@ -354,9 +355,9 @@ export class Directory {
       this.context.count('record.revoked.stale');
       return;
     }
-    entry.readers.delete(from);
-    current.awaiting.delete(from);
-    if (current.awaiting.size === 0) this.readersGone(entry, current);
+    entry.readers = withoutNode(entry.readers, from);
+    current.awaiting = withoutNode(current.awaiting, from);
+    if (current.awaiting.length === 0) this.readersGone(entry, current);
   }
 
   /** The owner found the record empty and deleted it. */
@@ -394,7 +395,7 @@ export class Directory {
     if (current.phase === 'restoring') {
       if (entry.maybe === from) entry.maybe = null;
       forgetBackup(entry, from);
-      entry.readers.delete(from);
+      entry.readers = withoutNode(entry.readers, from);
       entry.current = null;
     } else if (entry.owner === from) {
       this.context.log('error', 'record-missing', { database, key: hex(key), server: from });
@@ -421,7 +422,7 @@ export class Directory {
   }
 
   private forgetPeer(entry: Entry, peer: NodeId): void {
-    entry.readers.delete(peer);
+    entry.readers = withoutNode(entry.readers, peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
     forgetBackup(entry, peer);
     if (entry.maybe === peer) entry.maybe = null;
@@ -434,11 +435,11 @@ export class Directory {
     }
     if (current === null) this.advance(entry);
     else if (current.phase === 'revoking') {
-      current.awaiting.delete(peer);
+      current.awaiting = withoutNode(current.awaiting, peer);
       if (isOver && current.mode !== 'forget') {
         entry.current = null;
         this.advance(entry);
-      } else if (current.awaiting.size === 0) this.readersGone(entry, current);
+      } else if (current.awaiting.length === 0) this.readersGone(entry, current);
     } else if (isOver) {
       entry.current = null;
       if (current.mode === 'write' && entry.owner !== null) {
@@ -477,7 +478,7 @@ export class Directory {
       backups: [],
       lost: false,
       maybe: null,
-      readers: new Set(),
+      readers: NO_NODES,
       current: null,
       queue: [],
       history: [],
@@ -514,7 +515,7 @@ export class Directory {
     const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
     if (keeper !== undefined) {
       const { turn } = entry;
-      this.begin(entry, { node: keeper, run: 0, mode: 'restore', phase: 'moving', awaiting: new Set(), turn });
+      this.begin(entry, { node: keeper, run: 0, mode: 'restore', phase: 'moving', awaiting: NO_NODES, turn });
       return;
     }
     // what it held ended with its owner: nobody else ever had it, or they are lost, too
@@ -527,14 +528,14 @@ export class Directory {
     const next = entry.queue.shift();
     if (next !== undefined) {
       const { node, run, mode } = next;
-      this.begin(entry, { node, run, mode, phase: 'moving', awaiting: new Set(), turn: entry.turn });
+      this.begin(entry, { node, run, mode, phase: 'moving', awaiting: NO_NODES, turn: entry.turn });
     } else if (entry.owner === null) {
       this.begin(entry, {
         node: this.context.self,
         run: 0,
         mode: 'forget',
         phase: 'moving',
-        awaiting: new Set(),
+        awaiting: NO_NODES,
         turn: entry.turn,
       });
     } else {
@@ -545,21 +546,21 @@ export class Directory {
   private begin(entry: Entry, operation: Operation): void {
     entry.current = operation;
     this.busy.add(entry);
-    operation.awaiting.clear();
+    operation.awaiting = NO_NODES;
     // Nobody else has the record to read from: its reader becomes the owner, with all that asks for.
     if (operation.mode === 'read' && (entry.owner === null || entry.owner === operation.node)) operation.mode = 'write';
     if (operation.mode !== 'read') {
-      for (const reader of entry.readers) if (reader !== operation.node) operation.awaiting.add(reader);
+      const others = withoutNode(entry.readers, operation.node);
       // A copy of our asker's is overwritten when the record arrives; one kept by nobody's wish must go.
-      if (operation.mode === 'forget' && entry.readers.has(operation.node)) operation.awaiting.add(operation.node);
+      operation.awaiting = operation.mode === 'forget' ? entry.readers : others;
     }
-    if (operation.awaiting.size === 0) {
+    if (operation.awaiting.length === 0) {
       this.readersGone(entry, operation);
       return;
     }
     operation.phase = 'revoking';
     operation.turn = this.nextTurn(entry);
-    this.context.count('record.revocations', operation.awaiting.size);
+    this.context.count('record.revocations', operation.awaiting.length);
     for (const reader of operation.awaiting) {
       this.send(reader, { kind: 'revoke', database: entry.database, key: entry.key, turn: operation.turn });
     }
@@ -576,7 +577,7 @@ export class Directory {
   }
 
   private forget(entry: Entry): void {
-    const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.size === 0;
+    const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.length === 0;
     assert(isEmpty, 'a live record was forgotten');
     this.drop(entry);
     this.databases.get(entry.database)?.delete(entry.key);
@@ -614,7 +615,7 @@ export class Directory {
   }
 
   private becomeOwner(entry: Entry, owner: NodeId, turn: Turn): void {
-    entry.readers.delete(owner);
+    entry.readers = withoutNode(entry.readers, owner);
     entry.lost = false;
     entry.maybe = null;
     entry.ownerTurn = turn;
@@ -643,6 +644,7 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+const NO_NODES: readonly NodeId[] = [];
 
 /** Entries in the order in which they were put in. */
 class Pile {
@@ -671,13 +673,22 @@ class Pile {
 
 /** Whether the entry names the server in any way: most name only one of many. */
 function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {
-  if (owner === node || maybe === node || readers.has(node)) return true;
+  if (owner === node || maybe === node || readers.includes(node)) return true;
   if (backups.some(({ keeper }) => keeper === node)) return true;
-  if (current !== null && (current.node === node || current.awaiting.has(node))) return true;
+  if (current !== null && (current.node === node || current.awaiting.includes(node))) return true;
   return queue.some((ask) => ask.node === node);
 }
 
+function withNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
+  return nodes.includes(node) ? nodes : [...nodes, node];
+}
+
+function withoutNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
+  return nodes.includes(node) ? nodes.filter((other) => other !== node) : nodes;
+}
+
 function forgetBackup(entry: Entry, keeper: NodeId): void {
+  if (!entry.backups.some((backup) => backup.keeper === keeper)) return;
   entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);
 }
 
