@@ -105,7 +105,7 @@ export class TestServer {
     if (record === undefined) return { result: 'refused', why: 'absent' };
     if (op.op === 'reclaim') {
       Object.assign(record, { dmaster: this.id, rsn: op.turn, flags: 0 });
-      return { result: 'done', data };
+      return { result: 'done', isEmpty: data.length === 0 };
     }
     if (op.op === 'peek' && op.mode === 'read' && (record.flags & FLAG_HAVE_READONLY) !== 0) {
       return { result: 'done', data };

@@ -13,6 +13,8 @@ import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 
+/** Whoever brings records back to their keepers does not give them work for more than some milliseconds ahead. */
+const RESTORES_UNDER_WAY_MAX = 256;
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;
 
@@ -86,6 +88,8 @@ export class Directory {
   private readonly unrestored = new Pile();
   /** Those whose claims are still to come; only those that say so themselves count. */
   private readonly rebuilt = new Pile();
+  /** Told to a keeper and not answered. */
+  private restoresUnderWay = 0;
   /** Of those, what was looked at and is not complete. */
   private incomplete: Entry[] = [];
   /**
@@ -183,9 +187,12 @@ export class Directory {
     return this.behind !== null;
   }
 
-  /** Brings so many of the records back that nobody has asked for yet; false: there are no more. */
+  /**
+   * Brings so many of the records back that nobody has asked for yet; false: there are no more. Does nothing while many
+   * are on their way: messages that somebody waits for would stand behind theirs.
+   */
   restoreSome(count: number): boolean {
-    for (let left = count; left > 0;) {
+    for (let left = Math.min(count, RESTORES_UNDER_WAY_MAX - this.restoresUnderWay); left > 0;) {
       const entry = this.unrestored.take();
       if (entry === undefined) return false;
       if (!entry.isUnrestored) continue;
@@ -311,6 +318,7 @@ export class Directory {
   }
 
   private drop(entry: Entry): void {
+    this.setCurrent(entry, null);
     entry.isRebuilt = false;
     entry.isUnrestored = false;
     this.busy.delete(entry);
@@ -344,7 +352,7 @@ export class Directory {
     if (current.mode === 'restore') this.context.count('record.restored');
     if (current.mode === 'read') entry.readers = withNode(entry.readers, from);
     else this.becomeOwner(entry, from, turn);
-    entry.current = null;
+    this.setCurrent(entry, null);
     this.advance(entry);
   }
 
@@ -378,7 +386,7 @@ export class Directory {
     entry.owner = null;
     entry.maybe = null;
     entry.lost = false;
-    if (entry.current?.mode === 'restore') entry.current = null;
+    if (entry.current?.mode === 'restore') this.setCurrent(entry, null);
     // What the former owner kept is older than the empty record that was just deleted: it must not come back.
     this.dropBackups(entry, 0);
     this.ownerGone(entry);
@@ -396,7 +404,7 @@ export class Directory {
       if (entry.maybe === from) entry.maybe = null;
       forgetBackup(entry, from);
       entry.readers = withoutNode(entry.readers, from);
-      entry.current = null;
+      this.setCurrent(entry, null);
     } else if (entry.owner === from) {
       this.context.log('error', 'record-missing', { database, key: hex(key), server: from });
       this.lose(entry);
@@ -437,11 +445,11 @@ export class Directory {
     else if (current.phase === 'revoking') {
       current.awaiting = withoutNode(current.awaiting, peer);
       if (isOver && current.mode !== 'forget') {
-        entry.current = null;
+        this.setCurrent(entry, null);
         this.advance(entry);
       } else if (current.awaiting.length === 0) this.readersGone(entry, current);
     } else if (isOver) {
-      entry.current = null;
+      this.setCurrent(entry, null);
       if (current.mode === 'write' && entry.owner !== null) {
         // The record may be on its way to the lost server: its last owner takes it back.
         entry.maybe = entry.owner;
@@ -543,8 +551,14 @@ export class Directory {
     }
   }
 
-  private begin(entry: Entry, operation: Operation): void {
+  private setCurrent(entry: Entry, operation: Operation | null): void {
+    if (entry.current?.mode === 'restore') this.restoresUnderWay--;
+    if (operation?.mode === 'restore') this.restoresUnderWay++;
     entry.current = operation;
+  }
+
+  private begin(entry: Entry, operation: Operation): void {
+    this.setCurrent(entry, operation);
     this.busy.add(entry);
     operation.awaiting = NO_NODES;
     // Nobody else has the record to read from: its reader becomes the owner, with all that asks for.
@@ -568,7 +582,7 @@ export class Directory {
 
   private readersGone(entry: Entry, operation: Operation): void {
     if (operation.mode === 'forget') {
-      entry.current = null;
+      this.setCurrent(entry, null);
       if (entry.queue.length > 0) this.advance(entry);
       else this.forget(entry);
       return;
@@ -598,7 +612,7 @@ export class Directory {
       // Restore first; the asker keeps its place at the head of the queue.
       const { node, run } = operation;
       entry.queue.unshift({ node, run, mode: operation.mode === 'read' ? 'read' : 'write' });
-      entry.current = null;
+      this.setCurrent(entry, null);
       this.advance(entry);
       return;
     }
@@ -634,6 +648,7 @@ export class Directory {
 
   /** Keeps so many of the newest backups. */
   private dropBackups(entry: Entry, kept: number): void {
+    if (entry.backups.length <= kept) return;
     const { database, key, turn } = entry;
     for (const { keeper } of entry.backups.splice(kept)) this.send(keeper, { kind: 'drop', database, key, turn });
   }

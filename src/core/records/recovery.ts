@@ -15,8 +15,8 @@ import { Slices } from './slices.js';
 
 /** Looking whether a record has another home costs so much less than telling of it. */
 const LOOKS_PER_CLAIM = 8;
-/** Between two slices of claims: for the frames and requests that came meanwhile. */
-const CLAIM_PAUSE_MICROS = 200;
+/** Others wait for the claims. */
+const CLAIM_REST = { min: 200, max: 1_000 };
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
@@ -58,7 +58,7 @@ export class Recovery {
     private readonly resumes: boolean,
     sliceSize: number,
   ) {
-    this.slices = new Slices(context, sliceSize, CLAIM_PAUSE_MICROS, (pieces) => {
+    this.slices = new Slices(context, sliceSize, CLAIM_REST, (pieces) => {
       const isMore = this.tellNews(pieces);
       events.posted();
       return isMore;
