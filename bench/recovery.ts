@@ -5,12 +5,12 @@
  * a lab of three. The records are made by clients that speak to smbpoold as smbd does; opens are real ones. Leaves
  * nothing behind.
  */
-import { constants } from 'node:fs';
+import { constants, readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { cpus, loadavg, release } from 'node:os';
 import Table from 'cli-table3';
-import { daemonStatus } from '../src/lab/admin.js';
+import { daemonFailovers, daemonStatus } from '../src/lab/admin.js';
 import { LabError, messageOf } from '../src/lab/errors.js';
 import { Lab } from '../src/lab/lab.js';
 import type { ServerPlace } from '../src/lab/layout.js';
@@ -24,6 +24,7 @@ import { VOLATILE_FLAGS, VOLATILE_HASH_SIZE } from '../src/host/record-store.js'
 import { CONTROL } from '../src/wire/ctdb-controls.js';
 import type { CtdbBody, CtdbPacket } from '../src/wire/ctdb.js';
 import { CALL_ID, decodeCtdbPacket, encodeCtdb, nameBytes } from '../src/wire/ctdb.js';
+import type { FailoverStep } from '../src/wire/failovers.js';
 import { RECORD_HEADER_BYTES } from '../src/wire/record-header.js';
 
 const ROOT = '/tmp/smbpool-recovery';
@@ -35,8 +36,10 @@ const PAYLOAD_BYTES = 250;
 const AT_ONCE = 256;
 const BEFORE_MILLIS = 10_000;
 const BACK_MILLIS_MAX = 60_000;
-const LOOK_MILLIS = 20;
+/** Each look goes through all that a daemon remembers. */
+const LOOK_MILLIS = 50;
 const FILES = 20;
+const SHOWN_STEPS: readonly FailoverStep[] = ['installed', 'settled', 'claims-sent', 'recovered'];
 
 const seconds = (): number => Number(process.hrtime.bigint()) / 1e9;
 
@@ -163,7 +166,28 @@ class Opens {
   }
 }
 
+/** Of the daemon of a server: processor time of all its threads so far, in milliseconds. */
+async function processorMillis({ adminSocket }: ServerPlace): Promise<number> {
+  const pid = (await daemonStatus(adminSocket))?.pid;
+  if (pid === undefined) throw new LabError(`nobody answers at ${adminSocket}`);
+  const threads = readdirSync(`/proc/${pid}/task`);
+  const nanos = threads.map((id) => Number(readFileSync(`/proc/${pid}/task/${id}/schedstat`, 'utf8').split(' ')[0]));
+  return nanos.reduce((sum, one) => sum + one, 0) / 1e6;
+}
+
+/** When each survivor came to the steps of the view without the victim, in milliseconds since the fault. */
+async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Promise<string> {
+  const report = await daemonFailovers(place.adminSocket);
+  const change = report?.events.findLast((event) => event.kind === 'view' && event.left.includes(victim));
+  if (change?.kind !== 'view') return 'not told';
+  const told = change.steps.filter(({ what }) => SHOWN_STEPS.includes(what));
+  return told.map(({ what, atMicros }) => `${what} ${(atMicros / 1000 - faultAt).toFixed(0)}`).join(', ');
+}
+
 interface Round {
+  steps: string[];
+  /** Of each survivor's daemon until all records were back, without what it needed for the opens before. */
+  processorMillis: number[];
   millisToView: number;
   millisToAll: number;
   restored: number;
@@ -192,13 +216,16 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
   try {
     const opens = clients.map((client, index) => new Opens(client, `other-${round}-${index}`));
     const began = seconds();
-    await pause(BEFORE_MILLIS);
+    await pause(BEFORE_MILLIS / 2);
     const was = {
       restored: await counters(rest, 'record.restored'),
       lost: await counters(rest, 'record.lost.for-good'),
     };
     const pids = await processesIn(victim.namespace);
-    const at = seconds();
+    const processor = (): Promise<number[]> => Promise.all(rest.map((place) => processorMillis(place)));
+    const [used, usedAt] = [await processor(), seconds()];
+    await pause(BEFORE_MILLIS / 2);
+    const [usedNow, at, faultAt] = [await processor(), seconds(), Date.now()];
     signalAll(pids, 'SIGKILL');
     let viewAt = Infinity;
     const restored = async (): Promise<number> => (await counters(rest, 'record.restored')) - was.restored;
@@ -209,9 +236,14 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     };
     await waitUntil(areBack, BACK_MILLIS_MAX, LOOK_MILLIS);
     const backAt = seconds();
+    const usedThen = await processor();
+    const steps = await Promise.all(rest.map((place) => stepsOf(place, victim.id!, faultAt)));
+    const ordinary = (backAt - at) / (at - usedAt);
     await pause(1000);
     await Promise.all(opens.map((one) => one.stop()));
     return {
+      steps,
+      processorMillis: usedThen.map((millis, i) => millis - usedNow[i]! - ordinary * (usedNow[i]! - used[i]!)),
       millisToView: 1000 * (viewAt - at),
       millisToAll: 1000 * (backAt - at),
       restored: await restored(),
@@ -237,7 +269,10 @@ async function main(): Promise<void> {
   }
   const load = loadavg()[0]!.toFixed(1);
   const opens = 'other opens p50/p99/max (ms)';
-  const head = ['round', 'first back (ms)', 'all back (ms)', 'back', 'lost', `${opens} before`, 'meanwhile'];
+  const head = [
+    'round', 'first back (ms)', 'all back (ms)', 'back', 'lost', `${opens} before`, 'meanwhile', 'processor (ms)',
+  ];
+  const steps: string[] = [];
   const table = new Table({ head, style: { head: [], border: [] } });
   for (let round = 0; round < rounds; round++) {
     await cleaningUpOnSignal(
@@ -248,7 +283,9 @@ async function main(): Promise<void> {
           const tails = (all: readonly number[]): string => [at(all, 0.5), at(all, 0.99), at(all, 1)].join(' / ');
           const { millisToView, millisToAll, restored, lost, before, after } = told;
           const times = [millisToView.toFixed(0), millisToAll.toFixed(0)];
-          table.push([round, ...times, restored, lost, tails(before), tails(after)]);
+          const processor = told.processorMillis.map((millis) => millis.toFixed(0)).join(' + ');
+          table.push([round, ...times, restored, lost, tails(before), tails(after), processor]);
+          steps.push(...told.steps.map((text) => `round ${round}, a survivor, ms since the fault: ${text}`));
         } finally {
           await lab.down();
           lab.wipe();
@@ -259,7 +296,7 @@ async function main(): Promise<void> {
   }
   const machine = `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`;
   process.stdout.write(`${machine}, ${process.version}; ${records} records; load ${load} at the beginning\n`);
-  process.stdout.write(`${table.toString()}\n`);
+  process.stdout.write(`${table.toString()}\n${steps.join('\n')}\n`);
 }
 
 main().catch((error: unknown) => {

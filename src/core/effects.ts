@@ -28,8 +28,8 @@ export type Micros = number;
  * - discard: delete the record if it is not ours (a read copy or backup) and its rsn <= turn; with `keep` only clear
  *   its flags, so that smbd reads it no more and it stays as backup. Nothing there is also done.
  * - erase: delete the record if it is ours, empty, and its rsn = turn.
- * - reclaim: if we hold the record for another dmaster (a backup), make it ours again with rsn = turn and return the
- *   payload; if it is ours already, likewise.
+ * - reclaim: if we hold the record for another dmaster (a backup), make it ours again with rsn = turn and say whether
+ *   its payload is empty; if it is ours already, likewise.
  */
 export type RecordOp =
   | { op: 'take'; turn: Turn; data: Uint8Array; copyOf: NodeId | null }
@@ -45,12 +45,12 @@ export type RecordOp =
 export type AccessMode = 'read' | 'write';
 
 /**
- * done: performed, `data` is the payload where the operation returns one. busy: the chain is held by a smbd; ask again
- * later. refused: the record is not in the state the operation needs (`why`), nothing was changed. failed: the tdb
- * answered an error (`why` is its text), nothing was changed.
+ * done: performed, `data` is the payload where the operation returns one, `isEmpty` (reclaim only) says whether it is
+ * empty. busy: the chain is held by a smbd; ask again later. refused: the record is not in the state the operation
+ * needs (`why`), nothing was changed. failed: the tdb answered an error (`why` is its text), nothing was changed.
  */
 export type RecordOutcome =
-  | { result: 'done'; data?: Uint8Array }
+  | { result: 'done'; data?: Uint8Array; isEmpty?: boolean }
   | { result: 'busy' }
   | { result: 'refused'; why: 'absent' | 'not-ours' | 'ours' | 'not-empty' | 'other-turn' | 'shared' }
   | { result: 'failed'; why: string };

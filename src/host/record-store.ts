@@ -191,7 +191,10 @@ export class TdbRecordStore implements RecordStore {
         return this.discard(chain, found, op);
       case 'reclaim':
         if (found === null) return refuse(chain, 'absent');
-        return this.rewrite(chain, found, { rsn: op.turn, dmaster: this.self, flags: 0 });
+        writeRecordHeader(this.value, { rsn: op.turn, dmaster: this.self, flags: 0 });
+        return finish(chain, CHAIN_ACTION.store, found.length, {
+          result: 'done', isEmpty: found.length === RECORD_HEADER_BYTES,
+        });
       case 'peek':
         return this.peek(chain, found, op.mode);
       default:

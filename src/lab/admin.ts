@@ -4,6 +4,8 @@
  */
 import { request } from 'node:http';
 import { connect } from 'node:net';
+import { ADMIN_PATH } from '../ports/admin.js';
+import type { FailoversReport } from '../wire/failovers.js';
 
 /** A daemon that does not answer its admin socket within this is stuck. */
 const ANSWER_MILLIS_MAX = 5000;
@@ -39,9 +41,18 @@ export interface DaemonStatus {
 }
 
 /** The daemon's status, or null when it does not answer. */
-export function daemonStatus(adminSocket: string): Promise<DaemonStatus | null> {
+export async function daemonStatus(adminSocket: string): Promise<DaemonStatus | null> {
+  return (await askDaemon(adminSocket, ADMIN_PATH.status)) as DaemonStatus | null;
+}
+
+/** What changes of the pool the daemon saw, or null when it does not answer. */
+export async function daemonFailovers(adminSocket: string): Promise<FailoversReport | null> {
+  return (await askDaemon(adminSocket, ADMIN_PATH.failovers)) as FailoversReport | null;
+}
+
+function askDaemon(adminSocket: string, path: string): Promise<unknown> {
   return new Promise((resolve) => {
-    const asked = request({ socketPath: adminSocket, path: '/status', timeout: ANSWER_MILLIS_MAX }, (answer) => {
+    const asked = request({ socketPath: adminSocket, path, timeout: ANSWER_MILLIS_MAX }, (answer) => {
       const chunks: Buffer[] = [];
       answer.on('data', (chunk: Buffer) => chunks.push(chunk));
       answer.on('error', () => resolve(null));
@@ -53,9 +64,9 @@ export function daemonStatus(adminSocket: string): Promise<DaemonStatus | null> 
   });
 }
 
-function parsed(text: string): DaemonStatus | null {
+function parsed(text: string): unknown {
   try {
-    return JSON.parse(text) as DaemonStatus;
+    return JSON.parse(text);
   } catch {
     return null;
   }

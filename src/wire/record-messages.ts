@@ -26,6 +26,9 @@ export type RecordKind =
 
 export type Claim = 'backup' | 'owner' | 'gone' | 'reader';
 
+/** Messages of which a view change sends one for each record. */
+export type MassMessage = Extract<RecordMessage, { kind: 'claim' | 'reclaim' | 'have' }>;
+
 export type RecordMessage =
   /**
    * Asker to home: `asker` wants these records. `mode` 'read' is content with a copy. `run` (unsigned 32 bits) names
@@ -84,6 +87,14 @@ export type RecordMessage =
    * come back.
    */
   | { kind: 'claim'; database: DatabaseId; key: RecordKey; turn: Turn; what: Claim }
+  /** So many messages of one kind about records of one database; since protocol 2. `what` is of claims only. */
+  | {
+      kind: 'many';
+      of: MassMessage['kind'];
+      what: Claim;
+      database: DatabaseId;
+      records: { key: RecordKey; turn: Turn }[];
+    }
   /** All claims of the sender that the view asks for have been sent. */
   | { kind: 'claims-done'; epoch: Epoch }
   /** To all members: the sender has installed this view, and gives nothing on orders of homes of before. */
@@ -120,6 +131,7 @@ const TYPES = {
   look: 21,
   looked: 22,
   orphans: 23,
+  many: 24,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -129,10 +141,11 @@ export const RECORD_MESSAGE_TYPE_MIN = 1;
 export const RECORD_MESSAGE_TYPE_MAX = 31;
 
 const RECORD_KINDS: readonly RecordKind[] = ['move', 'fresh', 'keep', 'copy'];
+const MASS_KINDS: readonly MassMessage['kind'][] = ['claim', 'reclaim', 'have'];
 const CLAIMS: readonly Claim[] = ['backup', 'owner', 'gone', 'reader'];
 
 export function encodeRecordMessage(message: RecordMessage): Uint8Array {
-  const writer = new ByteWriter(message.kind === 'record' ? 64 + message.data.length : 64);
+  const writer = new ByteWriter(capacityFor(message));
   writer.u8(TYPES[message.kind]);
   switch (message.kind) {
     case 'ask':
@@ -159,6 +172,12 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       break;
     case 'claim':
       writeTurn(writer, message).u8(CLAIMS.indexOf(message.what));
+      break;
+    case 'many':
+      assert(message.records.length <= KEYS_PER_MESSAGE_MAX, 'too many records in one message');
+      writer.u8(MASS_KINDS.indexOf(message.of)).u8(CLAIMS.indexOf(message.what)).u32(message.database);
+      writer.u16(message.records.length);
+      for (const { key, turn } of message.records) writeKey(writer, key).u53(turn);
       break;
     case 'claims-done':
     case 'view':
@@ -197,6 +216,12 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       unreachable(message);
   }
   return writer.finish();
+}
+
+/** About the bytes that it needs. */
+function capacityFor(message: RecordMessage): number {
+  if (message.kind === 'record') return 64 + message.data.length;
+  return message.kind === 'many' ? 32 + message.records.length * (32 + message.records[0]!.key.length) : 64;
 }
 
 /** The server that a message names besides its sender; null when it names none. */
@@ -254,6 +279,15 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     }
     case 'claim':
       return { kind, ...readTurn(reader), what: readClaim(reader) };
+    case 'many': {
+      const of = MASS_KINDS[reader.u8()];
+      if (of === undefined) throw new DecodeError('unknown-mass-kind');
+      const what = readClaim(reader);
+      const database = databaseId(reader.u32());
+      const records = readList(reader, () => ({ key: readKey(reader), turn: turn(reader.u53()) }));
+      if (records.length === 0) throw new DecodeError('no-records');
+      return { kind, of, what, database, records };
+    }
     case 'claims-done':
     case 'view':
       return { kind, epoch: epoch(reader.u53()) };

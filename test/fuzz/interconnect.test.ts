@@ -103,6 +103,10 @@ function randomRecordMessage(prng: Prng): RecordMessage {
     { kind: prng.pick(['exists', 'gone'] as const), database, keys: [key] },
     { kind: prng.pick(['barrier', 'barrier-passed'] as const), number },
     { kind: 'claim', ...head, what: prng.pick(['owner', 'backup'] as const) },
+    {
+      kind: 'many', of: prng.pick(['claim', 'reclaim', 'have'] as const), what: prng.pick(['owner', 'backup'] as const),
+      database, records: Array.from({ length: 1 + prng.below(3) }, () => ({ key, turn: head.turn })),
+    },
     { kind: prng.pick(['claims-done', 'view'] as const), epoch: epoch(1 + prng.below(3)) },
     { kind: 'orphans', database, epoch: epoch(1 + prng.below(3)), keys: [key] },
     { kind: 'orphans-done', database, epoch: epoch(1 + prng.below(3)) },

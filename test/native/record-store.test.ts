@@ -67,7 +67,8 @@ test('take makes us owner, give writes the new owner and keeps the payload as ba
   assert.deepEqual(f.header(), { rsn: 7, dmaster: OTHER, flags: 0 });
   assert.deepEqual(f.perform({ op: 'give', turn: turn(9), to: OTHER }), refused('not-ours'));
   assert.deepEqual(f.perform({ op: 'peek', mode: 'read' }), refused('not-ours'), 'a backup is not for reading');
-  assert.equal(dataOf(f.perform({ op: 'reclaim', turn: turn(10) })), 'payload');
+  assert.deepEqual(f.perform({ op: 'reclaim', turn: turn(10) }), { result: 'done', isEmpty: false });
+  assert.equal(dataOf(f.perform({ op: 'peek', mode: 'read' })), 'payload');
   assert.deepEqual(f.header(), { rsn: 10, dmaster: SELF, flags: 0 });
 });
 
@@ -102,7 +103,8 @@ test('a copy that was stored over the backup becomes the backup', (t) => {
   assert.equal(f.perform({ op: 'discard', turn: turn(6), keep: true }).result, 'done');
   assert.deepEqual(f.header(), { rsn: 5, dmaster: OTHER, flags: 0 });
   assert.deepEqual(f.perform({ op: 'peek', mode: 'read' }), refused('not-ours'));
-  assert.equal(dataOf(f.perform({ op: 'reclaim', turn: turn(7) })), 'payload');
+  assert.deepEqual(f.perform({ op: 'reclaim', turn: turn(7) }), { result: 'done', isEmpty: false });
+  assert.equal(dataOf(f.perform({ op: 'peek', mode: 'read' })), 'payload');
 });
 
 test('erase removes only our own empty record of that turn', (t) => {

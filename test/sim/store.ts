@@ -180,7 +180,7 @@ export class SimulatedStore {
       case 'reclaim':
         if (record === null) return { result: 'refused', why: 'absent' };
         this.put(database, key, { rsn: op.turn, dmaster: this.self, flags: 0 }, record.data, describeOp(op));
-        return { result: 'done', data: record.data };
+        return { result: 'done', isEmpty: record.data.length === 0 };
       case 'peek':
         return this.peek(record, op.mode);
       default:

@@ -33,6 +33,10 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
       return `${message.kind} ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
     case 'orphans':
       return `orphans ${name(message.database)}/${message.keys.map(describeKey).join(' ')}`;
+    case 'many': {
+      const records = message.records.map(({ key, turn }) => `${describeKey(key)} turn ${turn}`).join(', ');
+      return `${message.of}s ${name(message.database)}/${records}`;
+    }
     case 'claims-done':
       return `claims-done ${message.epoch}`;
     case 'orphans-done':

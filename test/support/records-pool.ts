@@ -11,6 +11,7 @@ import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
 import type { FormerView, Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
+import { PROTOCOL } from '../../src/wire/protocol-version.js';
 import { Records } from '../../src/core/records/records.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
@@ -104,7 +105,7 @@ export class TestServer {
     if (record === undefined) return { result: 'refused', why: 'absent' };
     if (op.op === 'reclaim') {
       Object.assign(record, { dmaster: this.id, rsn: op.turn, flags: 0 });
-      return { result: 'done', data };
+      return { result: 'done', isEmpty: data.length === 0 };
     }
     if (op.op === 'peek' && op.mode === 'read' && (record.flags & FLAG_HAVE_READONLY) !== 0) {
       return { result: 'done', data };
@@ -149,7 +150,7 @@ export class TestServer {
       emit: (effect) => this.effects.push(effect),
       send: (peer, message) => this.pool.send(this, peer, message),
       isUp: (peer) => peer === this.id || this.members.includes(peer),
-      speaks: (protocol) => protocol === 1,
+      speaks: (protocol) => protocol <= this.pool.protocol,
       isFenced: () => this.isFenced,
       log: (level, event, fields) => {
         if (level === 'error') this.pool.errors.push(`server ${this.id}: ${event} ${JSON.stringify(fields)}`);
@@ -189,6 +190,7 @@ export class RecordsPool {
     count: number,
     readonly databases: Map<DatabaseId, string> = new Map([[databaseId(1), 'locking.tdb']]),
     started = count,
+    readonly protocol = PROTOCOL.max,
   ) {
     this.configured = Array.from({ length: count }, (_, i) => nodeId(i));
     for (const from of this.configured) {
@@ -279,7 +281,8 @@ export class RecordsPool {
     const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
     const former: FormerView[] = before === null ? [] : [...before.former, before];
     const needed = former.filter((view) => view.epoch >= behind);
-    return { epoch: next, leader: members[0]!.node, members, protocol: 1, former: needed, holders: [], past: [] };
+    const { protocol } = this;
+    return { epoch: next, leader: members[0]!.node, members, protocol, former: needed, holders: [], past: [] };
   }
 
   /** Servers that have not installed the newest view. */

@@ -175,7 +175,7 @@ test('a record whose owner is lost for good comes back from the backup, and its 
 
 test('many records of an owner that is lost for good come back little by little, and at once to who wants them', () => {
   const pool = new RecordsPool(3, DATABASES);
-  const keys = keysWithHome(pool, 0, 4 * SLICE);
+  const keys = keysWithHome(pool, 0, 10 * SLICE);
   for (const key of keys) {
     use(pool, 1, key, `of ${key}`);
     use(pool, 2, key, 'lost');

@@ -13,6 +13,8 @@ import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 
+/** Whoever brings records back to their keepers does not give them work for more than some milliseconds ahead. */
+const RESTORES_UNDER_WAY_MAX = 256;
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;
 
@@ -25,7 +27,7 @@ interface Operation {
   mode: AccessMode | 'restore' | 'forget';
   /** revoking: readers are asked to drop their copies; moving: the asker's 'have' is awaited. */
   phase: 'revoking' | 'moving' | 'restoring';
-  awaiting: Set<NodeId>;
+  awaiting: readonly NodeId[];
   /** The turn of the messages sent in this phase; answers of another turn are stale. */
   turn: Turn;
 }
@@ -53,12 +55,17 @@ interface Entry {
   lost: boolean;
   /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
   maybe: NodeId | null;
-  readers: Set<NodeId>;
+  /** In the order in which they came. */
+  readers: readonly NodeId[];
   current: Operation | null;
   queue: { node: NodeId; run: number; mode: AccessMode }[];
   history: { owner: NodeId; turn: number; at: Micros }[];
-  /** Claims are still to come. */
+  /** Claims are still to come, or have come and nothing was decided yet. */
   isRebuilt: boolean;
+  /** It is in `unrestored`, and to be restored. */
+  isUnrestored: boolean;
+  /** How many of the runs that left it has forgotten: see Directory.catchUp. */
+  departures: number;
 }
 
 /** One database's directory. */
@@ -75,10 +82,25 @@ export interface DirectoryEntryView {
 
 export class Directory {
   private readonly databases = new Map<DatabaseId, Entries>();
-  /** Lost, and nobody waits for them: restored little by little. */
-  private readonly unrestored = new Set<Entry>();
-  /** Those whose claims are still to come. */
-  private readonly rebuilt = new Set<Entry>();
+  /** Those with an operation under way, or somebody in the queue. */
+  private readonly busy = new Set<Entry>();
+  /** Lost, and nobody waits for them: restored little by little. Only those that say so themselves count. */
+  private readonly unrestored = new Pile();
+  /** Those whose claims are still to come; only those that say so themselves count. */
+  private readonly rebuilt = new Pile();
+  /** Told to a keeper and not answered. */
+  private restoresUnderWay = 0;
+  /** Of those, what was looked at and is not complete. */
+  private incomplete: Entry[] = [];
+  /**
+   * The servers whose runs left, oldest first. Who has work under way forgets them at once, the others when they are
+   * looked at: all of them in one step would keep others waiting.
+   */
+  private readonly departed: NodeId[] = [];
+  /** No view came since the claims were looked at last: erasures that were claimed have been heeded. */
+  private canComplete = false;
+  /** Entries that may still have to forget somebody. */
+  private behind: Iterator<Entry> | null = null;
   /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
   private readonly gone = new Set<NodeId>();
   /** Records erased before all claims came. */
@@ -89,6 +111,7 @@ export class Directory {
    * @param post sends a message to a server, ourselves included
    * @param onForgotten an entry ended: the record exists nowhere any more
    * @param isComplete whether everybody has told us what it has of this key
+   * @param onComplete of a key that was claimed all claims are in; called before anything is decided
    */
   constructor(
     private readonly context: CoreContext,
@@ -96,7 +119,28 @@ export class Directory {
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly onForgotten: (database: DatabaseId, key: RecordKey) => void,
     private readonly isComplete: (database: DatabaseId, key: RecordKey) => boolean,
+    private readonly onComplete: (database: DatabaseId, key: RecordKey) => void,
   ) {}
+
+  /** The entry as it is after all that has happened. */
+  private find(database: DatabaseId, key: RecordKey): Entry | undefined {
+    const entries = this.databases.get(database);
+    const entry = entries?.get(key);
+    // what is decided only now may end it
+    return entry !== undefined && this.catchUp(entry) ? entries!.get(key) : entry;
+  }
+
+  /** Does what an entry was spared when servers left or claims came; returns whether there was anything. */
+  private catchUp(entry: Entry): boolean {
+    const isComplete = entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key);
+    if (!isComplete && entry.departures === this.departed.length) return false;
+    while (entry.departures < this.departed.length) {
+      const peer = this.departed[entry.departures++]!;
+      if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
+    }
+    if (isComplete) this.complete(entry);
+    return true;
+  }
 
   count(database: DatabaseId): number {
     return this.databases.get(database)?.size ?? 0;
@@ -108,13 +152,13 @@ export class Directory {
 
   /** null: nobody; undefined: not known until claims, restores or a move under way are done. */
   ownerOf(database: DatabaseId, key: RecordKey): NodeId | null | undefined {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry === undefined) return this.isComplete(database, key) ? null : undefined;
     return entry.isRebuilt ? undefined : (entry.owner ?? undefined);
   }
 
   describe(database: DatabaseId, key: RecordKey): DirectoryEntryView | null {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry === undefined) return null;
     const now = this.context.now();
     return {
@@ -129,20 +173,34 @@ export class Directory {
 
   /** Somebody wants to see the record, though not to have it. */
   restore(database: DatabaseId, key: RecordKey): void {
-    const entry = this.databases.get(database)?.get(key);
-    if (entry !== undefined && this.unrestored.delete(entry)) this.restoreEntry(entry);
+    const entry = this.find(database, key);
+    if (entry?.isUnrestored === true) this.restoreEntry(entry);
   }
 
-  /** Brings so many of the records back that nobody has asked for yet; false: there are no more. */
+  /** Looks which records have to be restored, so many at a time; false: that is known of all. */
+  catchUpSome(count: number): boolean {
+    for (let left = count; this.behind !== null && left > 0; left--) {
+      const next = this.behind.next();
+      if (next.done === true) this.behind = null;
+      else this.catchUp(next.value);
+    }
+    return this.behind !== null;
+  }
+
+  /**
+   * Brings so many of the records back that nobody has asked for yet; false: there are no more. Does nothing while many
+   * are on their way: messages that somebody waits for would stand behind theirs.
+   */
   restoreSome(count: number): boolean {
-    let left = count;
-    for (const entry of this.unrestored) {
-      if (left === 0) break;
+    for (let left = Math.min(count, RESTORES_UNDER_WAY_MAX - this.restoresUnderWay); left > 0;) {
+      const entry = this.unrestored.take();
+      if (entry === undefined) return false;
+      if (!entry.isUnrestored) continue;
       left--;
-      this.unrestored.delete(entry);
+      this.catchUp(entry);
       this.restoreEntry(entry);
     }
-    return this.unrestored.size > 0;
+    return !this.unrestored.isEmpty;
   }
 
   /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
@@ -174,7 +232,7 @@ export class Directory {
   adoptReader(reader: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.rebuiltEntry(database, key, turn);
     if (entry === null) return;
-    entry.readers.add(reader);
+    entry.readers = withNode(entry.readers, reader);
     if (entry.owner === null) entry.lost = true;
   }
 
@@ -187,7 +245,7 @@ export class Directory {
     const entry = this.entryOf(database, key);
     if (!entry.isRebuilt) {
       entry.isRebuilt = true;
-      this.rebuilt.add(entry);
+      this.rebuilt.put(entry);
     }
     this.turnCounter = Math.max(this.turnCounter, turn);
     if (entry.turn < turn) entry.turn = turn;
@@ -197,42 +255,73 @@ export class Directory {
   /** An owner tells us, who became the home, that it erased the record, and in which turn it last gave anything. */
   adoptGone(database: DatabaseId, key: RecordKey, turn: Turn): void {
     this.turnCounter = Math.max(this.turnCounter, turn);
-    if (!this.isComplete(database, key)) this.erased.push({ database, key, turn });
+    const isRebuilt = this.databases.get(database)?.get(key)?.isRebuilt === true;
+    if (isRebuilt || !this.isComplete(database, key)) this.erased.push({ database, key, turn });
   }
 
-  /** More claims have come: of keys that are complete now, what nobody owns comes back from its backup. */
-  claimsCame(completed: (database: DatabaseId, key: RecordKey) => void): void {
-    const complete = [...this.rebuilt].filter(({ database, key }) => this.isComplete(database, key));
+  /** More claims have come: what nobody owns of keys that are complete now comes back from its backup. */
+  claimsCame(): void {
+    for (const entry of this.incomplete) if (entry.isRebuilt) this.rebuilt.put(entry);
+    this.incomplete = [];
+    this.canComplete = true;
+    if (this.erased.length === 0) return;
     const erased = this.erased.filter(({ database, key }) => this.isComplete(database, key));
-    if (erased.length > 0) this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
+    if (erased.length === 0) return;
+    this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
     for (const { database, key, turn } of erased) {
       const entry = this.databases.get(database)?.get(key);
       if (entry === undefined || !entry.isRebuilt || entry.owner !== null || entry.turn > turn) continue;
       this.dropBackups(entry, 0);
       entry.lost = false;
     }
-    for (const entry of complete) {
-      this.rebuilt.delete(entry);
-      entry.isRebuilt = false;
-      entry.backups.sort((a, b) => b.turn - a.turn);
-      this.dropBackups(entry, entry.owner === null ? 2 : 1);
-    }
-    for (const { database, key } of complete) completed(database, key);
-    // only now: what is decided for one may end it
-    for (const entry of complete) this.advance(entry);
   }
 
-  /** We are not the home of these keys any more, or were not for a while: whoever is has been told, or will be. */
-  forgetMoved(isKept: (database: DatabaseId, key: RecordKey) => boolean): void {
+  /** Decides about so many of the keys that were claimed; false: about all that are complete. */
+  completeSome(count: number): boolean {
+    for (let left = count; left > 0; left--) {
+      const entry = this.rebuilt.take();
+      if (entry === undefined) return false;
+      if (!entry.isRebuilt) continue;
+      this.catchUp(entry);
+      if (entry.isRebuilt) this.incomplete.push(entry);
+    }
+    return !this.rebuilt.isEmpty;
+  }
+
+  private complete(entry: Entry): void {
+    entry.isRebuilt = false;
+    if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
+    this.dropBackups(entry, entry.owner === null ? 2 : 1);
+    // what is decided may end it
+    this.onComplete(entry.database, entry.key);
+    this.advance(entry);
+  }
+
+  /**
+   * We are not the home of these keys any more, or were not for a while: whoever is has been told, or will be.
+   * @param mayMove whether a database has such keys
+   */
+  forgetMoved(
+    isKept: (database: DatabaseId, key: RecordKey) => boolean,
+    mayMove: (database: DatabaseId) => boolean,
+  ): void {
+    this.canComplete = false;
     this.erased = this.erased.filter(({ database, key }) => isKept(database, key));
     for (const [database, entries] of this.databases) {
+      if (!mayMove(database)) continue;
       for (const [key, entry] of entries) {
         if (isKept(database, key)) continue;
         entries.delete(key);
-        this.rebuilt.delete(entry);
-        this.unrestored.delete(entry);
+        this.drop(entry);
       }
     }
+  }
+
+  private drop(entry: Entry): void {
+    this.setCurrent(entry, null);
+    entry.isRebuilt = false;
+    entry.isUnrestored = false;
+    this.busy.delete(entry);
   }
 
   onAsk(from: NodeId, run: number, mode: AccessMode, database: DatabaseId, key: RecordKey): void {
@@ -249,38 +338,39 @@ export class Directory {
       return;
     }
     entry.queue.push({ node: from, run, mode });
+    this.busy.add(entry);
     this.advance(entry);
   }
 
   onHave(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || !current || current.phase === 'revoking' || !isFor(current, from, turn)) {
       this.context.count('record.have.stale');
       return;
     }
     if (current.mode === 'restore') this.context.count('record.restored');
-    if (current.mode === 'read') entry.readers.add(from);
+    if (current.mode === 'read') entry.readers = withNode(entry.readers, from);
     else this.becomeOwner(entry, from, turn);
-    entry.current = null;
+    this.setCurrent(entry, null);
     this.advance(entry);
   }
 
   onRevoked(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || current?.phase !== 'revoking' || current.turn !== turn) {
       this.context.count('record.revoked.stale');
       return;
     }
-    entry.readers.delete(from);
-    current.awaiting.delete(from);
-    if (current.awaiting.size === 0) this.readersGone(entry, current);
+    entry.readers = withoutNode(entry.readers, from);
+    current.awaiting = withoutNode(current.awaiting, from);
+    if (current.awaiting.length === 0) this.readersGone(entry, current);
   }
 
   /** The owner found the record empty and deleted it. */
   onRelease(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     if (entry?.isRebuilt === true || (entry === undefined && !this.isComplete(database, key))) {
       // somebody may still claim an older backup
       if (entry?.owner === from) entry.owner = null;
@@ -296,7 +386,7 @@ export class Directory {
     entry.owner = null;
     entry.maybe = null;
     entry.lost = false;
-    if (entry.current?.mode === 'restore') entry.current = null;
+    if (entry.current?.mode === 'restore') this.setCurrent(entry, null);
     // What the former owner kept is older than the empty record that was just deleted: it must not come back.
     this.dropBackups(entry, 0);
     this.ownerGone(entry);
@@ -304,7 +394,7 @@ export class Directory {
 
   /** The owner (or backup) was asked to give, keep or reclaim the record and does not have it. */
   onMissing(from: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
-    const entry = this.databases.get(database)?.get(key);
+    const entry = this.find(database, key);
     const current = entry?.current;
     if (entry === undefined || !current || current.phase === 'revoking' || current.turn !== turn) {
       this.context.count('record.missing.stale');
@@ -313,8 +403,8 @@ export class Directory {
     if (current.phase === 'restoring') {
       if (entry.maybe === from) entry.maybe = null;
       forgetBackup(entry, from);
-      entry.readers.delete(from);
-      entry.current = null;
+      entry.readers = withoutNode(entry.readers, from);
+      this.setCurrent(entry, null);
     } else if (entry.owner === from) {
       this.context.log('error', 'record-missing', { database, key: hex(key), server: from });
       this.lose(entry);
@@ -330,13 +420,17 @@ export class Directory {
   /** Nothing of it is under way any more: what it owned, read or asked for is gone. A later run has not asked yet. */
   runGone(peer: NodeId): void {
     this.gone.delete(peer);
-    for (const entries of this.databases.values()) {
-      for (const entry of entries.values()) if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
-    }
+    this.departed.push(peer);
+    this.behind = this.all();
+    for (const entry of [...this.busy]) this.catchUp(entry);
+  }
+
+  private *all(): Iterator<Entry> {
+    for (const entries of this.databases.values()) yield* entries.values();
   }
 
   private forgetPeer(entry: Entry, peer: NodeId): void {
-    entry.readers.delete(peer);
+    entry.readers = withoutNode(entry.readers, peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
     forgetBackup(entry, peer);
     if (entry.maybe === peer) entry.maybe = null;
@@ -349,13 +443,13 @@ export class Directory {
     }
     if (current === null) this.advance(entry);
     else if (current.phase === 'revoking') {
-      current.awaiting.delete(peer);
+      current.awaiting = withoutNode(current.awaiting, peer);
       if (isOver && current.mode !== 'forget') {
-        entry.current = null;
+        this.setCurrent(entry, null);
         this.advance(entry);
-      } else if (current.awaiting.size === 0) this.readersGone(entry, current);
+      } else if (current.awaiting.length === 0) this.readersGone(entry, current);
     } else if (isOver) {
-      entry.current = null;
+      this.setCurrent(entry, null);
       if (current.mode === 'write' && entry.owner !== null) {
         // The record may be on its way to the lost server: its last owner takes it back.
         entry.maybe = entry.owner;
@@ -381,25 +475,26 @@ export class Directory {
   private entryOf(database: DatabaseId, key: RecordKey): Entry {
     let entries = this.databases.get(database);
     if (entries === undefined) this.databases.set(database, (entries = new Map<RecordKey, Entry>()));
-    let entry = entries.get(key);
-    if (entry === undefined) {
-      entry = {
-        database,
-        key,
-        owner: null,
-        ownerTurn: toTurn(0),
-        turn: toTurn(0),
-        backups: [],
-        lost: false,
-        maybe: null,
-        readers: new Set(),
-        current: null,
-        queue: [],
-        history: [],
-        isRebuilt: false,
-      };
-      entries.set(key, entry);
-    }
+    const known = this.find(database, key);
+    if (known !== undefined) return known;
+    const entry: Entry = {
+      database,
+      key,
+      owner: null,
+      ownerTurn: toTurn(0),
+      turn: toTurn(0),
+      backups: [],
+      lost: false,
+      maybe: null,
+      readers: NO_NODES,
+      current: null,
+      queue: [],
+      history: [],
+      isRebuilt: false,
+      isUnrestored: false,
+      departures: this.departed.length,
+    };
+    entries.set(key, entry);
     return entry;
   }
 
@@ -413,19 +508,22 @@ export class Directory {
   private advance(entry: Entry): void {
     if (entry.current !== null || entry.isRebuilt) return;
     if (!entry.lost) return this.next(entry);
-    if (entry.queue.length === 0) this.unrestored.add(entry);
-    else this.restoreEntry(entry);
+    if (entry.queue.length > 0) return this.restoreEntry(entry);
+    this.busy.delete(entry);
+    if (entry.isUnrestored) return;
+    entry.isUnrestored = true;
+    this.unrestored.put(entry);
   }
 
   private restoreEntry(entry: Entry): void {
+    entry.isUnrestored = false;
     if (!entry.lost || entry.current !== null || entry.isRebuilt) return;
-    this.unrestored.delete(entry);
     // A reader's copy is the last version: while it was out, nobody could write.
     const [reader] = entry.readers;
     const keeper = entry.maybe ?? reader ?? entry.backups[0]?.keeper;
     if (keeper !== undefined) {
       const { turn } = entry;
-      this.begin(entry, { node: keeper, run: 0, mode: 'restore', phase: 'moving', awaiting: new Set(), turn });
+      this.begin(entry, { node: keeper, run: 0, mode: 'restore', phase: 'moving', awaiting: NO_NODES, turn });
       return;
     }
     // what it held ended with its owner: nobody else ever had it, or they are lost, too
@@ -438,36 +536,45 @@ export class Directory {
     const next = entry.queue.shift();
     if (next !== undefined) {
       const { node, run, mode } = next;
-      this.begin(entry, { node, run, mode, phase: 'moving', awaiting: new Set(), turn: entry.turn });
+      this.begin(entry, { node, run, mode, phase: 'moving', awaiting: NO_NODES, turn: entry.turn });
     } else if (entry.owner === null) {
       this.begin(entry, {
         node: this.context.self,
         run: 0,
         mode: 'forget',
         phase: 'moving',
-        awaiting: new Set(),
+        awaiting: NO_NODES,
         turn: entry.turn,
       });
+    } else {
+      this.busy.delete(entry);
     }
   }
 
-  private begin(entry: Entry, operation: Operation): void {
+  private setCurrent(entry: Entry, operation: Operation | null): void {
+    if (entry.current?.mode === 'restore') this.restoresUnderWay--;
+    if (operation?.mode === 'restore') this.restoresUnderWay++;
     entry.current = operation;
-    operation.awaiting.clear();
+  }
+
+  private begin(entry: Entry, operation: Operation): void {
+    this.setCurrent(entry, operation);
+    this.busy.add(entry);
+    operation.awaiting = NO_NODES;
     // Nobody else has the record to read from: its reader becomes the owner, with all that asks for.
     if (operation.mode === 'read' && (entry.owner === null || entry.owner === operation.node)) operation.mode = 'write';
     if (operation.mode !== 'read') {
-      for (const reader of entry.readers) if (reader !== operation.node) operation.awaiting.add(reader);
+      const others = withoutNode(entry.readers, operation.node);
       // A copy of our asker's is overwritten when the record arrives; one kept by nobody's wish must go.
-      if (operation.mode === 'forget' && entry.readers.has(operation.node)) operation.awaiting.add(operation.node);
+      operation.awaiting = operation.mode === 'forget' ? entry.readers : others;
     }
-    if (operation.awaiting.size === 0) {
+    if (operation.awaiting.length === 0) {
       this.readersGone(entry, operation);
       return;
     }
     operation.phase = 'revoking';
     operation.turn = this.nextTurn(entry);
-    this.context.count('record.revocations', operation.awaiting.size);
+    this.context.count('record.revocations', operation.awaiting.length);
     for (const reader of operation.awaiting) {
       this.send(reader, { kind: 'revoke', database: entry.database, key: entry.key, turn: operation.turn });
     }
@@ -475,7 +582,7 @@ export class Directory {
 
   private readersGone(entry: Entry, operation: Operation): void {
     if (operation.mode === 'forget') {
-      entry.current = null;
+      this.setCurrent(entry, null);
       if (entry.queue.length > 0) this.advance(entry);
       else this.forget(entry);
       return;
@@ -484,9 +591,9 @@ export class Directory {
   }
 
   private forget(entry: Entry): void {
-    const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.size === 0;
+    const isEmpty = entry.owner === null && entry.backups.length === 0 && entry.readers.length === 0;
     assert(isEmpty, 'a live record was forgotten');
-    this.unrestored.delete(entry);
+    this.drop(entry);
     this.databases.get(entry.database)?.delete(entry.key);
     this.onForgotten(entry.database, entry.key);
   }
@@ -505,7 +612,7 @@ export class Directory {
       // Restore first; the asker keeps its place at the head of the queue.
       const { node, run } = operation;
       entry.queue.unshift({ node, run, mode: operation.mode === 'read' ? 'read' : 'write' });
-      entry.current = null;
+      this.setCurrent(entry, null);
       this.advance(entry);
       return;
     }
@@ -522,7 +629,7 @@ export class Directory {
   }
 
   private becomeOwner(entry: Entry, owner: NodeId, turn: Turn): void {
-    entry.readers.delete(owner);
+    entry.readers = withoutNode(entry.readers, owner);
     entry.lost = false;
     entry.maybe = null;
     entry.ownerTurn = turn;
@@ -541,6 +648,7 @@ export class Directory {
 
   /** Keeps so many of the newest backups. */
   private dropBackups(entry: Entry, kept: number): void {
+    if (entry.backups.length <= kept) return;
     const { database, key, turn } = entry;
     for (const { keeper } of entry.backups.splice(kept)) this.send(keeper, { kind: 'drop', database, key, turn });
   }
@@ -551,16 +659,51 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+const NO_NODES: readonly NodeId[] = [];
+
+/** Entries in the order in which they were put in. */
+class Pile {
+  private entries: Entry[] = [];
+  private head = 0;
+
+  get isEmpty(): boolean {
+    return this.head === this.entries.length;
+  }
+
+  put(entry: Entry): void {
+    this.entries.push(entry);
+  }
+
+  take(): Entry | undefined {
+    const entry = this.entries[this.head];
+    if (entry === undefined) return undefined;
+    this.head++;
+    if (this.isEmpty) {
+      this.entries = [];
+      this.head = 0;
+    }
+    return entry;
+  }
+}
 
 /** Whether the entry names the server in any way: most name only one of many. */
 function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {
-  if (owner === node || maybe === node || readers.has(node)) return true;
+  if (owner === node || maybe === node || readers.includes(node)) return true;
   if (backups.some(({ keeper }) => keeper === node)) return true;
-  if (current !== null && (current.node === node || current.awaiting.has(node))) return true;
+  if (current !== null && (current.node === node || current.awaiting.includes(node))) return true;
   return queue.some((ask) => ask.node === node);
 }
 
+function withNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
+  return nodes.includes(node) ? nodes : [...nodes, node];
+}
+
+function withoutNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
+  return nodes.includes(node) ? nodes.filter((other) => other !== node) : nodes;
+}
+
 function forgetBackup(entry: Entry, keeper: NodeId): void {
+  if (!entry.backups.some((backup) => backup.keeper === keeper)) return;
   entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);
 }
 

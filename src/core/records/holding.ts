@@ -27,6 +27,8 @@ export interface PendingGive {
 export interface Holding {
   database: DatabaseId;
   key: RecordKey;
+  /** Younger ones have higher numbers. */
+  serial: number;
   /** 'backup': given away; the payload stays here until the home says that a newer backup exists. */
   state: 'none' | 'owned' | 'copy' | 'backup';
   turn: Turn;
@@ -72,10 +74,11 @@ export interface Holding {
   deletionQueued: boolean;
 }
 
-export function newHolding(database: DatabaseId, key: RecordKey): Holding {
+export function newHolding(database: DatabaseId, key: RecordKey, serial: number): Holding {
   return {
     database,
     key,
+    serial,
     state: 'none',
     turn: toTurn(0),
     shared: false,
@@ -118,6 +121,12 @@ export const GIVEN = { move: 'record.given.move', copy: 'record.given.copy' } as
 /** Whether we own the record, or shall when what arrived could be stored. */
 export function isOwner({ state, arrived }: Holding): boolean {
   return state === 'owned' || (arrived !== null && arrived.what !== 'copy');
+}
+
+/** Whether something of it is under way that a change of the view may concern. */
+export function isActive({ asked, waiters, arrived, give, discard, reclaim }: Holding): boolean {
+  return asked !== null || waiters.length > 0 || arrived !== null || give !== null || discard.length > 0
+    || reclaim !== null;
 }
 
 /** Whether a process that wants it so could use the record as it is here. */

@@ -11,7 +11,7 @@ import type { AccessMode, KeptInput, Micros, RecordOp, RecordOutcome } from '../
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../wire/record-header.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import type { Holding, Waiter } from './holding.js';
-import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isCopyToGo, isLeaving } from './holding.js';
+import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isActive, isCopyToGo, isLeaving } from './holding.js';
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
 import type { HoldingEvents } from './events.js';
@@ -30,6 +30,11 @@ type Post = (database: DatabaseId, key: RecordKey, message: RecordMessage) => vo
 export class Holdings {
   private readonly databases = new Map<DatabaseId, Map<RecordKey, Holding>>();
   private readonly byToken = new Map<number, Holding>();
+  /** Those with an ask, a process that waits, or an order not yet done: the few that a change of the view concerns. */
+  private readonly active = new Set<Holding>();
+  private lastSerial = 0;
+  /** How many of each database are in which state; of those in none it means nothing. */
+  private readonly counts = new Map<DatabaseId, Record<Holding['state'], number>>();
   /** Those with something to do for which we need the lease. */
   private readonly parked = new Set<Holding>();
   private readonly stays: Stays;
@@ -66,6 +71,7 @@ export class Holdings {
     if (this.databases.has(database)) return;
     this.databases.set(database, new Map());
     this.waits.set(database, new Histogram());
+    this.counts.set(database, { none: 0, owned: 0, copy: 0, backup: 0 });
   }
 
   get(database: DatabaseId, key: RecordKey): Holding | undefined {
@@ -74,6 +80,27 @@ export class Holdings {
 
   all(database: DatabaseId): Iterable<Holding> {
     return this.databases.get(database)?.values() ?? [];
+  }
+
+  /** So many of a database that was opened are ours, and copies of what others own. */
+  countOf(database: DatabaseId): { owned: number; copies: number } {
+    const { owned, copy } = this.counts.get(database)!;
+    return { owned, copies: copy };
+  }
+
+  /** Those with an ask, a process that waits, or an order not yet done. */
+  allActive(): Holding[] {
+    return [...this.active];
+  }
+
+  /** The serial number of the youngest holding. */
+  get youngest(): number {
+    return this.lastSerial;
+  }
+
+  /** All of all databases, the oldest first, and those that come meanwhile. */
+  *everything(): Generator<Holding, void> {
+    for (const holdings of this.databases.values()) yield* holdings.values();
   }
 
   ownedKeys(database: DatabaseId): RecordKey[] {
@@ -86,7 +113,7 @@ export class Holdings {
   kept({ database, key, dmaster, turn, flags }: KeptRecord): Holding {
     const holding = this.holdingOf(database, key);
     const isCopy = dmaster !== this.context.self && (flags & FLAG_HAVE_READONLY) !== 0;
-    holding.state = dmaster === this.context.self ? 'owned' : isCopy ? 'copy' : 'backup';
+    this.setState(holding, dmaster === this.context.self ? 'owned' : isCopy ? 'copy' : 'backup');
     holding.shared = holding.state === 'owned' && (flags & FLAG_HAVE_DELEGATIONS) !== 0;
     // it may have taken the place of a backup
     holding.isBackupToo = isCopy;
@@ -180,13 +207,11 @@ export class Holdings {
    * A view was installed: there may be a first home to ask, and nobody wants what was to be given to a run that is out.
    */
   installed(): void {
-    for (const holdings of this.databases.values()) {
-      for (const holding of [...holdings.values()]) {
-        const isGiveOver = holding.give !== null && this.runOf(holding.give.to) !== holding.give.run;
-        if (isGiveOver) holding.give = null;
-        const canAsk = holding.asked === null && holding.waiters.length > 0;
-        if (canAsk || isGiveOver) this.settle(holding);
-      }
+    for (const holding of this.allActive()) {
+      const isGiveOver = holding.give !== null && this.runOf(holding.give.to) !== holding.give.run;
+      if (isGiveOver) holding.give = null;
+      const canAsk = holding.asked === null && holding.waiters.length > 0;
+      if (canAsk || isGiveOver) this.settle(holding);
     }
   }
 
@@ -248,6 +273,7 @@ export class Holdings {
     holding.give = null;
     holding.discard = [];
     holding.reclaim = null;
+    if (!isActive(holding) && holding.operation === null) this.active.delete(holding);
   }
 
   /** Our ask went on to another home than we thought. */
@@ -266,9 +292,7 @@ export class Holdings {
 
   /** A run is out of the view. */
   runGone(server: NodeId): void {
-    for (const holdings of this.databases.values()) {
-      for (const holding of holdings.values()) if (holding.askedOf === server) holding.askedOf = null;
-    }
+    for (const holding of this.active) if (holding.askedOf === server) holding.askedOf = null;
   }
 
   /** It was asked of a run that is out: where keys are random, we may not know any more that it was the home. */
@@ -337,14 +361,19 @@ export class Holdings {
 
   /** Starts the next store operation of this key, if there is something to do. */
   private settle(holding: Holding): void {
-    if (holding.operation !== null || holding.retrying) return;
+    if (holding.operation !== null || holding.retrying) {
+      this.active.add(holding);
+      return;
+    }
     if (this.context.isFenced()) {
+      this.active.add(holding);
       this.parked.add(holding);
       return;
     }
     const operation = this.nextOperation(holding);
     if (operation !== null) {
       holding.operation = operation;
+      this.active.add(holding);
       holding.giving = holding.give;
       if (operation.op === 'erase') {
         const { database, key } = holding;
@@ -355,6 +384,8 @@ export class Holdings {
       return;
     }
     if (holding.asked === null && holding.waiters.length > 0) this.askFor(holding);
+    if (isActive(holding)) this.active.add(holding);
+    else this.active.delete(holding);
     this.forgetIfIdle(holding);
   }
 
@@ -371,7 +402,7 @@ export class Holdings {
       return { op: 'discard', turn: discard.turn, keep: discard.keep && holding.isBackupToo };
     }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
-    if (waiters.some((waiter) => canServe(holding, waiter.mode))) {
+    if (waiters.length > 0 && waiters.some((waiter) => canServe(holding, waiter.mode))) {
       const write = waiters.some((waiter) => waiter.mode === 'write' && canServe(holding, waiter.mode));
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
@@ -416,7 +447,7 @@ export class Holdings {
     const isCopy = copyOf !== null;
     holding.turn = turn;
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
-    holding.state = isCopy ? 'copy' : 'owned';
+    this.setState(holding, isCopy ? 'copy' : 'owned');
     holding.shared = false;
     const arrived = this.arrivedIn(holding, turn);
     if (arrived === null) return;
@@ -448,7 +479,7 @@ export class Holdings {
     const { database, key } = holding;
     const isAnswer = this.arrivedIn(holding, turn) !== null;
     if (outcome.result === 'done') {
-      holding.state = 'owned';
+      this.setState(holding, 'owned');
       holding.shared = false;
       holding.turn = turn;
       if (!isAnswer) return;
@@ -458,7 +489,7 @@ export class Holdings {
       this.postHome(database, key, { kind: 'have', database, key, turn });
       return;
     }
-    holding.state = 'none';
+    this.setState(holding, 'none');
     if (!isAnswer) return;
     // The home believes that we own it; the tdb says otherwise. The home restores it, we stay in its queue.
     holding.asked = 'write';
@@ -470,7 +501,7 @@ export class Holdings {
     const { turn, confirm, keep } = holding.discard.shift()!;
     // told to drop the backup that the copy had taken the place of: the copy is only a copy from now on
     if (!keep) holding.isBackupToo = false;
-    if (holding.state !== 'owned' && holding.turn <= turn) holding.state = kept ? 'backup' : 'none';
+    if (holding.state !== 'owned' && holding.turn <= turn) this.setState(holding, kept ? 'backup' : 'none');
     if (holding.state === 'none' && holding.turn < turn) holding.turn = turn;
     if (confirm) this.postHome(database, key, { kind: 'revoked', database, key, turn });
   }
@@ -480,11 +511,11 @@ export class Holdings {
     const turn = holding.reclaim!;
     holding.reclaim = null;
     if (outcome.result === 'done') {
-      holding.state = 'owned';
+      this.setState(holding, 'owned');
       holding.shared = false;
       holding.turn = turn;
       this.context.count('record.reclaimed');
-      if (outcome.data?.length === 0) this.events.emptyTaken(database, key);
+      if (outcome.isEmpty === true) this.events.emptyTaken(database, key);
       this.events.came(database, key);
       this.postHome(database, key, { kind: 'have', database, key, turn });
     } else {
@@ -512,7 +543,7 @@ export class Holdings {
     });
     this.context.count('record.lost-locally');
     this.events.leaving(holding.database, holding.key);
-    holding.state = 'none';
+    this.setState(holding, 'none');
   }
 
   private given(holding: Holding, outcome: RecordOutcome): void {
@@ -527,14 +558,14 @@ export class Holdings {
       return;
     }
     if (outcome.result !== 'done') {
-      holding.state = 'none';
+      this.setState(holding, 'none');
       this.postHome(database, key, { kind: 'missing', database, key, turn });
       return;
     }
     const data = outcome.data ?? EMPTY;
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
-      holding.state = 'backup';
+      this.setState(holding, 'backup');
       holding.leftUnused = markOf(data) === holding.mark;
       holding.shared = false;
       holding.turn = turn;
@@ -551,11 +582,11 @@ export class Holdings {
     const { database, key, turn } = holding;
     holding.erase = false;
     if (outcome.result !== 'done') {
-      if (outcome.result === 'refused' && outcome.why !== 'not-empty') holding.state = 'none';
+      if (outcome.result === 'refused' && outcome.why !== 'not-empty') this.setState(holding, 'none');
       else if (!holding.shared) this.events.came(database, key);
       return;
     }
-    holding.state = 'none';
+    this.setState(holding, 'none');
     this.context.count('record.erased');
     this.erasures.erased(database, key, lastTurnOf(holding), this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
@@ -581,6 +612,13 @@ export class Holdings {
     holding.waiters = remaining;
   }
 
+  private setState(holding: Holding, state: Holding['state']): void {
+    const counts = this.counts.get(holding.database)!;
+    counts[holding.state]--;
+    counts[state]++;
+    holding.state = state;
+  }
+
   private holdingOf(database: DatabaseId, key: RecordKey): Holding {
     let holdings = this.databases.get(database);
     if (holdings === undefined) {
@@ -590,7 +628,7 @@ export class Holdings {
     }
     let holding = holdings.get(key);
     if (holding === undefined) {
-      holding = newHolding(database, key);
+      holding = newHolding(database, key, ++this.lastSerial);
       holdings.set(key, holding);
     }
     return holding;
@@ -600,6 +638,7 @@ export class Holdings {
     if (holding.state !== 'none' || holding.asked !== null || holding.waiters.length > 0) return;
     if (holding.operation !== null || holding.retrying || holding.holdTimer || holding.arrived !== null) return;
     if (holding.discard.length > 0 || holding.reclaim !== null) return;
+    this.active.delete(holding);
     this.databases.get(holding.database)?.delete(holding.key);
   }
 }

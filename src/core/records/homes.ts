@@ -7,7 +7,7 @@ import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../ba
 import { assert } from '../../base/assert.js';
 import type { FormerView, View } from '../views.js';
 import { isRenewed, runOf } from '../views.js';
-import { hashKey, rendezvousHome, rendezvousHomeOf } from './rendezvous.js';
+import { hashKey, rendezvousHomeOf } from './rendezvous.js';
 
 interface RememberedView {
   epoch: Epoch;
@@ -22,7 +22,22 @@ export class Homes {
   /** Agreed views, oldest first; the last is the one that we installed. */
   private views: RememberedView[] = [];
   /** The last key that was asked for: it is asked for several times in the course of a move. */
-  private last: { database: DatabaseId; key: RecordKey; home: NodeId } | null = null;
+  private last: { database: DatabaseId; key: RecordKey; home: NodeId; hash: number } | null = null;
+
+  /**
+   * Whether servers did nothing but leave since that view, which we installed: then keys whose home we were are still
+   * ours.
+   */
+  onlyLeftSince(epoch: Epoch): boolean {
+    const { views } = this;
+    for (let i = views.length - 1; i >= 0; i--) {
+      if (views[i]!.epoch <= epoch) return views[i]!.epoch === epoch;
+      const before = views[i - 1]?.runs;
+      if (before === undefined || views[i]!.isRenewed) return false;
+      for (const [node, run] of views[i]!.runs) if (before.get(node) !== run) return false;
+    }
+    return false;
+  }
 
   /** A later view than those before. */
   install(view: View): void {
@@ -71,11 +86,17 @@ export class Homes {
   }
 
   homeOf(database: DatabaseId, key: RecordKey): NodeId {
+    return this.lookUp(database, key).home;
+  }
+
+  private lookUp(database: DatabaseId, key: RecordKey): { home: NodeId; hash: number } {
     const { last } = this;
-    if (last !== null && last.key === key && last.database === database) return last.home;
-    const home = rendezvousHome(database, key, this.current.nodes);
-    this.last = { database, key, home };
-    return home;
+    if (last !== null && last.key === key && last.database === database) return last;
+    const hash = hashKey(database, key);
+    const home = rendezvousHomeOf(hash, this.current.nodes);
+    const found = { database, key, home, hash };
+    this.last = found;
+    return found;
   }
 
   /**
@@ -85,10 +106,9 @@ export class Homes {
    */
   since(database: DatabaseId, key: RecordKey): Epoch {
     const { views, current } = this;
-    const home = this.homeOf(database, key);
     if (views.length === 1) return current.epoch;
+    const { home, hash } = this.lookUp(database, key);
     const run = current.runs.get(home);
-    const hash = hashKey(database, key);
     let since = current.epoch;
     for (let i = views.length - 2; i >= 0 && !views[i + 1]!.isRenewed; i--) {
       const { nodes, runs, epoch } = views[i]!;

@@ -19,7 +19,7 @@ import { Directory } from './directory.js';
 import { Holdings } from './holdings.js';
 import type { KeptRecord } from './holdings.js';
 import type { Ask } from './mail.js';
-import { Mail } from './mail.js';
+import { Mail, single } from './mail.js';
 import { Deletions } from './deletions.js';
 import { Barriers } from './barriers.js';
 import type { NeededRecord, PinnedRecords, RecordName } from './pins.js';
@@ -36,8 +36,11 @@ import type { Changes, View } from '../views.js';
 export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
-/** Of a lost server's records that nobody waits for, ten thousand come back in a second. */
-const RESTORE_PAUSE_MICROS = 5_000;
+/** Between two slices of what is decided, or comes back, which nobody waits for: at least 40,000 records a second. */
+const DECIDE_REST = { min: 200, max: 1_000 };
+const RESTORE_REST = { min: 500, max: 3_000 };
+/** Looking at an entry costs so much less than bringing its record back. */
+const LOOKS_PER_RESTORE = 8;
 
 /**
  * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
@@ -77,12 +80,16 @@ export class Records {
   private readonly barriers: Barriers;
   private readonly pins: Pins;
   private readonly looks: Looks;
+  /** Somebody's, and what follows from them is not done yet. */
+  private haveClaimsCome = false;
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
   private readonly mail: Mail;
   private readonly descriptions: Descriptions;
   /** For keys of which not everybody has claimed what it has. */
   private heldAsks: Ask[] = [];
   private readonly recovery: Recovery;
+  /** What becomes of records that were claimed is decided. */
+  private readonly deciding: Slices;
   /** Records come back that nobody has asked for yet. */
   private readonly restoring: Slices;
   /** Everybody has told us which random keys there are: one that we do not know does not exist. */
@@ -109,6 +116,7 @@ export class Records {
       post,
       (database, key) => this.randomKeys.end(database, key),
       (database, key) => this.isComplete(database, key),
+      (database, key) => this.randomKeys.take(database, key),
     );
     this.run = runNumber(incarnation);
     this.holdings = new Holdings(
@@ -130,6 +138,7 @@ export class Records {
       },
     );
     this.recovery = this.makeRecovery(sliceSize);
+    this.deciding = this.makeDeciding(sliceSize);
     this.restoring = this.makeRestoring(sliceSize);
     this.looks = new Looks(context, this.run, {
       homeOf: (database, key) => this.homeOf(database, key),
@@ -189,10 +198,20 @@ export class Records {
     );
   }
 
-  /** Of records that nobody waits for. */
+  private makeDeciding(sliceSize: number): Slices {
+    return new Slices(this.context, sliceSize, DECIDE_REST, (pieces) => {
+      const isMore = this.directory.completeSome(pieces);
+      if (!isMore) this.allDecided();
+      this.mail.drain();
+      return isMore;
+    });
+  }
+
+  /** Of records that nobody waits for; others wait for claims. */
   private makeRestoring(sliceSize: number): Slices {
-    return new Slices(this.context, Math.ceil(sliceSize / 2), RESTORE_PAUSE_MICROS, (pieces) => {
-      const isMore = this.directory.restoreSome(pieces);
+    return new Slices(this.context, sliceSize, RESTORE_REST, (pieces) => {
+      if (this.recovery.isTelling) return true;
+      const isMore = this.directory.catchUpSome(pieces * LOOKS_PER_RESTORE) || this.directory.restoreSome(pieces);
       this.mail.drain();
       return isMore;
     });
@@ -388,13 +407,15 @@ export class Records {
   /** What was ordered by homes of before, and what we knew as such. */
   private letGo(before: Epoch): void {
     const isKept = (database: DatabaseId, key: RecordKey): boolean => this.homeSince(database, key) <= before;
-    for (const database of this.databases.keys()) {
-      for (const holding of this.holdings.all(database)) {
-        if (!isKept(database, holding.key)) this.holdings.voidOrders(holding);
-      }
+    for (const holding of this.holdings.allActive()) {
+      if (!isKept(holding.database, holding.key)) this.holdings.voidOrders(holding);
     }
     const isOurs = (database: DatabaseId, key: RecordKey): boolean => this.homeOf(database, key) === this.context.self;
-    this.directory.forgetMoved((database, key) => isKept(database, key) && isOurs(database, key));
+    const onlyLeft = this.homes.onlyLeftSince(before);
+    this.directory.forgetMoved(
+      (database, key) => isKept(database, key) && isOurs(database, key),
+      (database) => !onlyLeft || this.randomKeys.has(database),
+    );
     // whoever asked us for a key that moved asks its new home; a random key's maker may have become known meanwhile
     this.heldAsks = this.heldAsks.filter(({ asker, run, database, key }) => {
       return this.runOf(asker) === run && (isOurs(database, key) || isKept(database, key));
@@ -446,23 +467,29 @@ export class Records {
 
   private claimsDone(from: NodeId, epoch: Epoch): void {
     this.recovery.onClaimsDone(from, epoch);
+    this.haveClaimsCome = true;
     this.answerHeld();
     this.tellRecovered();
+  }
+
+  /** Keys of ours of which anybody has anything have been taken, if all claims are in. */
+  private allDecided(): void {
     const until = this.recovery.claimsAreInUntil();
-    if (until >= this.homes.epoch) {
-      this.randomKeys.orphansDone(until);
-      // of keys of ours nobody may have anything any more: who erased one last is a run that could not tell us
-      if (this.homes.renewedSince !== null) {
-        this.randomKeys.endUnless((database, key) => this.directory.has(database, key));
-      }
-      this.homes.forgetBefore(until);
+    if (!this.haveClaimsCome || until < this.homes.epoch) return;
+    this.haveClaimsCome = false;
+    this.randomKeys.orphansDone(until);
+    // of keys of ours nobody may have anything any more: who erased one last is a run that could not tell us
+    if (this.homes.renewedSince !== null) {
+      this.randomKeys.endUnless((database, key) => this.directory.has(database, key));
     }
+    this.homes.forgetBefore(until);
   }
 
   /** More keys may be complete: claims came, or somebody whose claims were awaited is out of the view. */
   private answerHeld(): void {
-    this.directory.claimsCame((database, key) => this.randomKeys.take(database, key));
+    this.directory.claimsCame();
     for (const ask of this.heldAsks.splice(0)) this.asked(ask);
+    this.deciding.begin();
     this.restoring.begin();
   }
 
@@ -491,12 +518,7 @@ export class Records {
   status(): Map<DatabaseId, DatabaseStatus> {
     const result = new Map<DatabaseId, DatabaseStatus>();
     for (const [database, { name, moves }] of this.databases) {
-      let owned = 0;
-      let copies = 0;
-      for (const holding of this.holdings.all(database)) {
-        if (holding.state === 'owned') owned++;
-        else if (holding.state === 'copy') copies++;
-      }
+      const { owned, copies } = this.holdings.countOf(database);
       const wait = this.holdings.waits.get(database)!.summary();
       result.set(database, { name, owned, copies, directoryEntries: this.directory.count(database), moves, wait });
     }
@@ -624,6 +646,8 @@ export class Records {
         return this.barriers.passed(from, message.number);
       case 'claim':
         return this.claimed(from, message);
+      case 'many':
+        return this.many(from, message);
       case 'claims-done':
         return this.claimsDone(from, message.epoch);
       case 'view':
@@ -636,6 +660,14 @@ export class Records {
         return this.descriptions.onDescribe(from, message);
       case 'description':
         return this.descriptions.onDescription(message);
+    }
+  }
+
+  private many(from: NodeId, message: Extract<RecordMessage, { kind: 'many' }>): void {
+    const { of, database } = message;
+    for (const record of message.records) {
+      if (of === 'have') this.directory.onHave(from, database, record.key, record.turn);
+      else this.handle(from, single(message, record));
     }
   }
 

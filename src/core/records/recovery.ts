@@ -13,8 +13,10 @@ import type { Holdings } from './holdings.js';
 import type { Member, View } from '../views.js';
 import { Slices } from './slices.js';
 
-/** Between two slices of claims: for the frames and requests that came meanwhile. */
-const CLAIM_PAUSE_MICROS = 200;
+/** Looking whether a record has another home costs so much less than telling of it. */
+const LOOKS_PER_CLAIM = 8;
+/** Others wait for the claims. */
+const CLAIM_REST = { min: 200, max: 1_000 };
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
@@ -40,9 +42,9 @@ export class Recovery {
   private readonly seen = new Map<NodeId, Epoch>();
   private readonly claims = new Map<NodeId, Epoch>();
   private members: readonly Member[] = [];
-  /** What new homes are still to be told of, from `nextNews` on. */
-  private news: Holding[] = [];
-  private nextNews = 0;
+  /** What new homes may still have to be told of; null: nothing. Not of what came after all were settled. */
+  private untold: Iterator<Holding, void> | null = null;
+  private youngest = 0;
   private readonly slices: Slices;
 
   constructor(
@@ -56,7 +58,7 @@ export class Recovery {
     private readonly resumes: boolean,
     sliceSize: number,
   ) {
-    this.slices = new Slices(context, sliceSize, CLAIM_PAUSE_MICROS, (pieces) => {
+    this.slices = new Slices(context, sliceSize, CLAIM_REST, (pieces) => {
       const isMore = this.tellNews(pieces);
       events.posted();
       return isMore;
@@ -66,6 +68,11 @@ export class Recovery {
   /** The members of the view whose word is not here yet: `settled` waits for them. */
   awaited(): NodeId[] {
     return this.context.members.filter((member) => !this.hasSeen(member, this.installed));
+  }
+
+  /** Whether not all homes that are new to keys have been told of what we have. */
+  get isTelling(): boolean {
+    return this.untold !== null;
   }
 
   /** Whether a member's orders are from its time as the home: since this view. */
@@ -120,6 +127,7 @@ export class Recovery {
     const isFirst = this.installed === 0;
     // what was not told yet is news under this view as well
     this.slices.cancel();
+    this.untold = null;
     this.members = members;
     this.installed = epoch;
     // a run that joins has nothing from before
@@ -147,22 +155,16 @@ export class Recovery {
    * only their new homes could order that, which wait for all claims.
    */
   private sendClaims(): void {
-    this.news = [];
-    this.nextNews = 0;
     const asked: Holding[] = [];
-    for (const database of this.databases()) {
-      for (const holding of this.holdings.all(database)) {
-        const isMoved = this.isNews(database, holding.key);
-        if (isMoved) {
-          this.context.count('record.home.new');
-          this.holdings.forgetTurn(holding);
-          this.news.push(holding);
-        }
-        if (holding.asked !== null && (isMoved || this.holdings.isAskLost(holding))) asked.push(holding);
-      }
+    for (const holding of this.holdings.allActive()) {
+      const isMoved = this.isNews(holding.database, holding.key);
+      if (isMoved) this.holdings.forgetTurn(holding);
+      if (holding.asked !== null && (isMoved || this.holdings.isAskLost(holding))) asked.push(holding);
     }
     // the new homes keep the question until they can answer
     for (const holding of asked) this.holdings.askAgain(holding);
+    this.youngest = this.holdings.youngest;
+    this.untold = this.holdings.everything();
     this.slices.begin();
   }
 
@@ -172,14 +174,26 @@ export class Recovery {
 
   /** False when all is told. */
   private tellNews(pieces: number): boolean {
-    const end = Math.min(this.news.length, this.nextNews + pieces);
-    for (; this.nextNews < end; this.nextNews++) {
-      const holding = this.news[this.nextNews]!;
-      this.claim(this.homes.homeOf(holding.database, holding.key), holding);
+    for (let left = pieces * LOOKS_PER_CLAIM; this.untold !== null && left > 0; left--) {
+      const next = this.untold.next();
+      if (next.done === true) {
+        this.untold = null;
+        this.allTold();
+      } else if (next.value.serial <= this.youngest && this.isNews(next.value.database, next.value.key)) {
+        left -= LOOKS_PER_CLAIM - 1;
+        this.tell(next.value);
+      }
     }
-    if (this.nextNews < this.news.length) return true;
-    this.news = [];
-    this.nextNews = 0;
+    return this.untold !== null;
+  }
+
+  private tell(holding: Holding): void {
+    this.context.count('record.home.new');
+    this.holdings.forgetTurn(holding);
+    this.claim(this.homes.homeOf(holding.database, holding.key), holding);
+  }
+
+  private allTold(): void {
     for (const { database, key, turn } of this.holdings.erasures.all()) {
       if (!this.isNews(database, key)) continue;
       this.postClaim(this.homes.homeOf(database, key), { kind: 'claim', database, key, turn, what: 'gone' });
@@ -187,7 +201,6 @@ export class Recovery {
     this.claimed = this.installed;
     for (const member of this.context.members) this.post(member, { kind: 'claims-done', epoch: this.installed });
     this.events.recovered(this.installed);
-    return false;
   }
 
   private postClaim(home: NodeId, claim: Extract<RecordMessage, { kind: 'claim' }>): void {
