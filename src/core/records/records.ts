@@ -206,6 +206,8 @@ export class Records {
       const isMore = this.directory.completeSome(pieces);
       if (!isMore) this.allDecided();
       this.mail.drain();
+      // of what was decided some may have to come back
+      this.restoring.begin();
       return isMore;
     });
   }
