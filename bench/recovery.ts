@@ -39,6 +39,7 @@ const BACK_MILLIS_MAX = 60_000;
 /** Each look goes through all that a daemon remembers. */
 const LOOK_MILLIS = 50;
 const FILES = 20;
+const SLOW_SECONDS = 0.05;
 const SHOWN_STEPS: readonly FailoverStep[] = ['installed', 'settled', 'claims-sent', 'recovered'];
 
 const seconds = (): number => Number(process.hrtime.bigint()) / 1e9;
@@ -161,6 +162,12 @@ class Opens {
     await this.done;
   }
 
+  /** When those that took more than SLOW_SECONDS were sent, and how long they took. */
+  slow(from: number, until: number): [number, number][] {
+    const found = this.samples.filter(({ at, took }) => at >= from && at < until && took > SLOW_SECONDS);
+    return found.map(({ at, took }) => [at - took, took]);
+  }
+
   between(from: number, until: number): number[] {
     return this.samples.filter(({ at }) => at >= from && at < until).map(({ took }) => took);
   }
@@ -185,6 +192,8 @@ async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Pro
 }
 
 interface Round {
+  /** Opens elsewhere that took long: milliseconds from the fault until they were sent, and how many they took. */
+  slow: string;
   steps: string[];
   /** Of each survivor's daemon until all records were back, without what it needed for the opens before. */
   processorMillis: number[];
@@ -248,6 +257,8 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
       millisToAll: 1000 * (backAt - at),
       restored: await restored(),
       lost: (await counters(rest, 'record.lost.for-good')) - was.lost,
+      slow: opens.flatMap((one) => one.slow(at - 0.5, backAt + 1)).map(([sent, took]) =>
+        `${((sent - at) * 1000).toFixed(0)}+${(took * 1000).toFixed(0)}`).join(' '),
       before: opens.flatMap((one) => one.between(began + 1, at)),
       after: opens.flatMap((one) => one.between(at, backAt)),
     };
@@ -285,6 +296,7 @@ async function main(): Promise<void> {
           const times = [millisToView.toFixed(0), millisToAll.toFixed(0)];
           const processor = told.processorMillis.map((millis) => millis.toFixed(0)).join(' + ');
           table.push([round, ...times, restored, lost, tails(before), tails(after), processor]);
+          steps.push(`round ${round}, opens elsewhere of more than ${1000 * SLOW_SECONDS} ms: ${told.slow}`);
           steps.push(...told.steps.map((text) => `round ${round}, a survivor, ms since the fault: ${text}`));
         } finally {
           await lab.down();

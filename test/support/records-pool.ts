@@ -12,7 +12,8 @@ import type { FormerView, Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
 import { PROTOCOL } from '../../src/wire/protocol-version.js';
-import { Records } from '../../src/core/records/records.js';
+import { HOLD_MICROS, Records } from '../../src/core/records/records.js';
+import { SLICE } from '../../src/core/records/slices.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { Timers } from '../../src/core/timers.js';
 import { FLAG_HAVE_DELEGATIONS, FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
@@ -45,7 +46,7 @@ export class TestServer {
     private readonly pool: RecordsPool,
     readonly run: Incarnation,
   ) {
-    this.records = new Records(this.context(), run);
+    this.records = new Records(this.context(), run, HOLD_MICROS, false, pool.sliceSize);
     this.records.listen({
       migrated: (token) => this.answers.set(token, { what: 'migrated', data: '' }),
       fetched: (token, data) =>
@@ -191,6 +192,8 @@ export class RecordsPool {
     readonly databases: Map<DatabaseId, string> = new Map([[databaseId(1), 'locking.tdb']]),
     started = count,
     readonly protocol = PROTOCOL.max,
+    /** How many records each server tells of, or brings back, in one step. */
+    readonly sliceSize = SLICE,
   ) {
     this.configured = Array.from({ length: count }, (_, i) => nodeId(i));
     for (const from of this.configured) {
@@ -331,6 +334,11 @@ export class RecordsPool {
     if (!this.isReady(wire)) return;
     const { bytes } = wire.queue.shift()!;
     this.server(wire.to).act((records) => records.onMessage(wire.from, bytes));
+  }
+
+  /** The messages that one server has sent another and that have not arrived. */
+  underWay(from: number, to: number): readonly Uint8Array[] {
+    return this.wires.get(`${from}>${to}`)!.queue.map(({ bytes }) => bytes);
   }
 
   /** Takes the next message from a wire, to be delivered by the test. */

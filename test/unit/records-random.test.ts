@@ -59,7 +59,8 @@ class RandomRun {
     this.prng = new Prng(seed);
     const count = 1 + this.prng.below(isMoving ? 5 : 4);
     const absent = isMoving && this.prng.chance(0.3) ? this.prng.below(this.minority(count) + 1) : 0;
-    this.pool = new RecordsPool(count, DATABASES, count - absent);
+    const protocol = 1 + this.prng.below(2);
+    this.pool = new RecordsPool(count, DATABASES, count - absent, protocol, 1 + this.prng.below(4));
   }
 
   private minority(count: number): number {
@@ -73,6 +74,7 @@ class RandomRun {
       this.useAnswered();
       if (pool.busyWires().length === 0 && pool.behind().length === 0) this.noteAnnounced();
       checkOwners(pool, this.story);
+      checkCounts(pool, this.story);
     }
     for (const server of pool.servers) server.heldChains.clear();
     pool.installAll();
@@ -225,5 +227,14 @@ function checkOwners(pool: RecordsPool, story: string): void {
   }
   for (const [name] of writable) {
     assert.equal(usable.get(name)?.length, 1, `${story}: a reader beside the writer of ${name}`);
+  }
+}
+
+/** What the servers tell of themselves is what they have. */
+function checkCounts(pool: RecordsPool, story: string): void {
+  for (const server of pool.servers) {
+    for (const [database, { owned }] of server.records.status()) {
+      assert.equal(owned, server.records.ownedKeys(database).length, `${story}: records that server ${server.id} owns`);
+    }
   }
 }

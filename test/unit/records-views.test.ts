@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RecordKey } from '../../src/base/ids.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
+import { RESTORES_UNDER_WAY_MAX } from '../../src/core/records/directory.js';
+import { decodeRecordMessage } from '../../src/wire/record-messages.js';
 import { SLICE } from '../../src/core/records/slices.js';
 import { RecordsPool, keyWithHome, keysWithHome } from '../support/records-pool.js';
 import {
@@ -193,6 +195,105 @@ test('many records of an owner that is lost for good come back little by little,
   pool.advance(1_000_000);
   assert.equal(restored(), keys.length);
   for (const key of keys) assert.equal(use(pool, 0, key, 'on'), `of ${key}`);
+});
+
+/** Some of the keys have their home on 0 before and after 2 is lost, some move there; 1 keeps the backups. */
+function manyLost(protocol: number, sliceSize: number, count: number): { pool: RecordsPool; keys: RecordKey[] } {
+  const pool = new RecordsPool(3, DATABASES, 3, protocol, sliceSize);
+  const keys = Array.from({ length: count }, (_, i) => `many-${i}` as RecordKey);
+  for (const key of keys) {
+    use(pool, 1, key, `of ${key}`);
+    use(pool, 2, key, 'lost');
+    pool.advance(10_000);
+  }
+  pool.lose(2);
+  return { pool, keys };
+}
+
+test('claims, reclaims and their answers travel many in one message when all members speak protocol 2', () => {
+  const sent = [1, 2].map((protocol) => {
+    const { pool, keys } = manyLost(protocol, SLICE, 200);
+    const kinds = new Map<string, number>();
+    pool.installAll();
+    for (let i = 0; i < 2_000; i++) {
+      for (const name of pool.busyWires()) {
+        const [from, to] = name.split('>').map(Number);
+        const { kind } = decodeRecordMessage(pool.underWay(from!, to!)[0]!);
+        kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+        pool.deliver(name);
+      }
+      pool.passTime(100);
+    }
+    for (const key of keys) assert.equal(use(pool, 0, key, 'on'), `of ${key}`);
+    return kinds;
+  });
+  const of = (kinds: Map<string, number>): (number | undefined)[] =>
+    ['claim', 'reclaim', 'have', 'many'].map((kind) => kinds.get(kind));
+  const [claims, reclaims, haves, many] = of(sent[0]!);
+  assert.ok(claims! > 20 && reclaims! > 50 && haves === reclaims && many === undefined, `protocol 1: ${of(sent[0]!)}`);
+  const [, , , batches] = of(sent[1]!);
+  assert.deepEqual(of(sent[1]!).slice(0, 3), [undefined, undefined, undefined], 'none travels alone');
+  assert.ok(batches! < 12, `${batches} messages for ${claims} claims and ${reclaims} reclaims`);
+});
+
+test('records that nobody asks for come back in slices of any size', () => {
+  for (const sliceSize of [1, 3, SLICE]) {
+    const { pool, keys } = manyLost(2, sliceSize, 60);
+    installAll(pool);
+    pool.advance(1_000_000);
+    const owned = pool.server(1).records.ownedKeys(LOCKING);
+    assert.deepEqual(owned.sort(), [...keys].sort(), `slices of ${sliceSize}`);
+  }
+});
+
+test('what was claimed of a home that starts anew comes back in slices of any size', () => {
+  for (const sliceSize of [1, 3, SLICE]) {
+    const pool = new RecordsPool(2, DATABASES, 2, 2, sliceSize);
+    const keys = keysWithHome(pool, 0, 60);
+    for (const key of keys) {
+      use(pool, 1, key, 'kept');
+      use(pool, 0, key, 'lost');
+      pool.advance(10_000);
+    }
+    pool.restart(0);
+    installAll(pool);
+    pool.advance(1_000_000);
+    assert.deepEqual(pool.server(1).records.ownedKeys(LOCKING).sort(), [...keys].sort(), `slices of ${sliceSize}`);
+  }
+});
+
+test('the keeper of many backups that is lost, too, before they are back: what is left comes back, the rest ends', () => {
+  const { pool, keys } = manyLost(2, 1, 60);
+  pool.installAll();
+  // not all entries have heard of the first loss when the second comes
+  for (let i = 0; i < 8; i++) pool.passTime(600);
+  const restored = (id: number): number => pool.server(id).counters.get('record.restored') ?? 0;
+  pool.lose(1);
+  installAll(pool);
+  pool.advance(1_000_000);
+  assert.equal(restored(0), 0, 'nobody had answered');
+  for (const key of keys) assert.equal(use(pool, 0, key, 'new'), '', 'nobody is left who had it');
+  assert.deepEqual(pool.errors, []);
+});
+
+test('no more records are on their way back than a keeper can give in some milliseconds', () => {
+  const { pool } = manyLost(1, SLICE, 700);
+  pool.installAll();
+  for (let i = 0; i < 20; i++) {
+    for (const name of pool.busyWires()) {
+      const [from, to] = name.split('>').map(Number);
+      while (pool.underWay(from!, to!).some((bytes) => decodeRecordMessage(bytes).kind !== 'reclaim')) {
+        if (decodeRecordMessage(pool.underWay(from!, to!)[0]!).kind === 'reclaim') break;
+        pool.deliver(name);
+      }
+    }
+    pool.passTime(5_000);
+  }
+  const reclaims = pool.underWay(0, 1).filter((bytes) => decodeRecordMessage(bytes).kind === 'reclaim');
+  assert.equal(reclaims.length, RESTORES_UNDER_WAY_MAX);
+  pool.advance(1_000_000);
+  const restored = [0, 1].map((id) => pool.server(id).counters.get('record.restored') ?? 0);
+  assert.equal(restored[0]! + restored[1]!, 700);
 });
 
 test('a reader has what an owner that is lost for good wrote last', () => {

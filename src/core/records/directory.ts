@@ -14,7 +14,7 @@ import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 
 /** Whoever brings records back to their keepers does not give them work for more than some milliseconds ahead. */
-const RESTORES_UNDER_WAY_MAX = 256;
+export const RESTORES_UNDER_WAY_MAX = 256;
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;
 

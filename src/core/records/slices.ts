@@ -9,33 +9,30 @@ import type { Timer } from '../timers.js';
 /** Some hundred microseconds to a millisecond of work. */
 export const SLICE = 128;
 
-/** How much of a loop's time the slices leave to others: between two of them passes `min`, when it is busy up to `max`. */
+/** Between two slices others have `min` at least, and so many times as long as the slice before took. */
 export interface Rest {
   min: Micros;
-  max: Micros;
+  times: number;
 }
 
-/** Work done piece by piece: the first at once, the next when the loop came round. */
+/** Whatever a slice took: the loop may have waited for its processor. */
+const REST_MICROS_MAX = 10_000;
+
+/** Work done piece by piece: the first at once, the next when others had their turn. */
 export class Slices {
   private timer: Timer | null = null;
-  private rest: Micros;
-  private dueAt: Micros = 0;
 
   /** @param work does so many pieces at most; false when nothing is left */
   constructor(
     private readonly context: Pick<CoreContext, 'now' | 'timers'>,
     private readonly size: number,
-    private readonly rests: Rest,
+    private readonly rest: Rest,
     private readonly work: (pieces: number) => boolean,
-  ) {
-    this.rest = rests.min;
-  }
+  ) {}
 
   /** There is work; nothing new if some is under way already. */
   begin(): void {
-    if (this.timer !== null) return;
-    this.rest = this.rests.min;
-    this.step();
+    if (this.timer === null) this.step();
   }
 
   cancel(): void {
@@ -46,20 +43,14 @@ export class Slices {
   private step(): void {
     this.timer = null;
     if (!this.work(this.size) || this.timer !== null) return;
-    this.dueAt = this.context.now() + Math.max(1, this.rest);
-    this.timer = this.context.timers.at(this.dueAt, () => {
-      this.adapt();
-      this.step();
-    });
+    const began = this.context.now();
+    // how long it took, what it caused in the tdbs included, is known when the loop comes round
+    this.timer = this.context.timers.at(began + 1, () => this.pause(this.context.now() - began));
   }
 
-  /**
-   * A slice takes time that its own step cannot see, and causes work here and elsewhere. When it was not over before
-   * the next one was due, the loop had no rest at all, and smbd, whose processor it may be, had none either.
-   */
-  private adapt(): void {
-    const late = this.context.now() - this.dueAt;
-    const rest = late > this.rest / 4 ? 2 * (this.rest + late) : this.rest - this.rest / 8;
-    this.rest = Math.round(Math.min(this.rests.max, Math.max(this.rests.min, rest)));
+  private pause(took: Micros): void {
+    const { min, times } = this.rest;
+    const micros = Math.min(REST_MICROS_MAX, Math.max(min, Math.round(times * took)));
+    this.timer = this.context.timers.at(this.context.now() + micros, () => this.step());
   }
 }
