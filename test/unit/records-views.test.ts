@@ -230,7 +230,7 @@ test('claims, reclaims and their answers travel many in one message when all mem
   const of = (kinds: Map<string, number>): (number | undefined)[] =>
     ['claim', 'reclaim', 'have', 'many'].map((kind) => kinds.get(kind));
   const [claims, reclaims, haves, many] = of(sent[0]!);
-  assert.ok(claims! > 20 && reclaims! > 50 && haves === reclaims && many === undefined, `protocol 1: ${of(sent[0]!)}`);
+  assert.ok(claims! > 20 && reclaims! > 50 && haves === reclaims && many === undefined, `protocol 1: ${of(sent[0]!).join()}`);
   const [, , , batches] = of(sent[1]!);
   assert.deepEqual(of(sent[1]!).slice(0, 3), [undefined, undefined, undefined], 'none travels alone');
   assert.ok(batches! < 12, `${batches} messages for ${claims} claims and ${reclaims} reclaims`);
