@@ -10,7 +10,7 @@ import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { cpus, loadavg, release } from 'node:os';
 import Table from 'cli-table3';
-import { daemonFailovers, daemonStatus } from '../src/lab/admin.js';
+import { askDaemon, daemonStatus } from '../src/lab/admin.js';
 import { LabError, messageOf } from '../src/lab/errors.js';
 import { Lab } from '../src/lab/lab.js';
 import type { ServerPlace } from '../src/lab/layout.js';
@@ -24,7 +24,8 @@ import { VOLATILE_FLAGS, VOLATILE_HASH_SIZE } from '../src/host/record-store.js'
 import { CONTROL } from '../src/wire/ctdb-controls.js';
 import type { CtdbBody, CtdbPacket } from '../src/wire/ctdb.js';
 import { CALL_ID, decodeCtdbPacket, encodeCtdb, nameBytes } from '../src/wire/ctdb.js';
-import type { FailoverStep } from '../src/wire/failovers.js';
+import { ADMIN_PATH } from '../src/ports/admin.js';
+import type { FailoverStep, FailoversReport } from '../src/wire/failovers.js';
 import { RECORD_HEADER_BYTES } from '../src/wire/record-header.js';
 
 const ROOT = '/tmp/smbpool-recovery';
@@ -184,7 +185,7 @@ async function processorMillis({ adminSocket }: ServerPlace): Promise<number> {
 
 /** When each survivor came to the steps of the view without the victim, in milliseconds since the fault. */
 async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Promise<string> {
-  const report = await daemonFailovers(place.adminSocket);
+  const report = (await askDaemon(place.adminSocket, ADMIN_PATH.failovers)) as FailoversReport | null;
   const change = report?.events.findLast((event) => event.kind === 'view' && event.left.includes(victim));
   if (change?.kind !== 'view') return 'not told';
   const told = change.steps.filter(({ what }) => SHOWN_STEPS.includes(what));

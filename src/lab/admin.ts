@@ -4,8 +4,6 @@
  */
 import { request } from 'node:http';
 import { connect } from 'node:net';
-import { ADMIN_PATH } from '../ports/admin.js';
-import type { FailoversReport } from '../wire/failovers.js';
 
 /** A daemon that does not answer its admin socket within this is stuck. */
 const ANSWER_MILLIS_MAX = 5000;
@@ -42,15 +40,11 @@ export interface DaemonStatus {
 
 /** The daemon's status, or null when it does not answer. */
 export async function daemonStatus(adminSocket: string): Promise<DaemonStatus | null> {
-  return (await askDaemon(adminSocket, ADMIN_PATH.status)) as DaemonStatus | null;
+  return (await askDaemon(adminSocket, '/status')) as DaemonStatus | null;
 }
 
-/** What changes of the pool the daemon saw, or null when it does not answer. */
-export async function daemonFailovers(adminSocket: string): Promise<FailoversReport | null> {
-  return (await askDaemon(adminSocket, ADMIN_PATH.failovers)) as FailoversReport | null;
-}
-
-function askDaemon(adminSocket: string, path: string): Promise<unknown> {
+/** What the daemon answers at a path of its admin socket (ports/admin.ts); null when it does not. */
+export function askDaemon(adminSocket: string, path: string): Promise<unknown> {
   return new Promise((resolve) => {
     const asked = request({ socketPath: adminSocket, path, timeout: ANSWER_MILLIS_MAX }, (answer) => {
       const chunks: Buffer[] = [];

@@ -174,10 +174,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       writeTurn(writer, message).u8(CLAIMS.indexOf(message.what));
       break;
     case 'many':
-      assert(message.records.length <= KEYS_PER_MESSAGE_MAX, 'too many records in one message');
-      writer.u8(MASS_KINDS.indexOf(message.of)).u8(CLAIMS.indexOf(message.what)).u32(message.database);
-      writer.u16(message.records.length);
-      for (const { key, turn } of message.records) writeKey(writer, key).u53(turn);
+      writeMany(writer, message);
       break;
     case 'claims-done':
     case 'view':
@@ -279,15 +276,8 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     }
     case 'claim':
       return { kind, ...readTurn(reader), what: readClaim(reader) };
-    case 'many': {
-      const of = MASS_KINDS[reader.u8()];
-      if (of === undefined) throw new DecodeError('unknown-mass-kind');
-      const what = readClaim(reader);
-      const database = databaseId(reader.u32());
-      const records = readList(reader, () => ({ key: readKey(reader), turn: turn(reader.u53()) }));
-      if (records.length === 0) throw new DecodeError('no-records');
-      return { kind, of, what, database, records };
-    }
+    case 'many':
+      return readMany(reader);
     case 'claims-done':
     case 'view':
       return { kind, epoch: epoch(reader.u53()) };
@@ -321,6 +311,24 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     default:
       return unreachable(kind);
   }
+}
+
+type Many = Extract<RecordMessage, { kind: 'many' }>;
+
+function writeMany(writer: ByteWriter, { of, what, database, records }: Many): void {
+  assert(records.length > 0 && records.length <= KEYS_PER_MESSAGE_MAX, 'no records in one message, or too many');
+  writer.u8(MASS_KINDS.indexOf(of)).u8(CLAIMS.indexOf(what)).u32(database).u16(records.length);
+  for (const record of records) writeKey(writer, record.key).u53(record.turn);
+}
+
+function readMany(reader: ByteReader): Many {
+  const of = MASS_KINDS[reader.u8()];
+  if (of === undefined) throw new DecodeError('unknown-mass-kind');
+  const what = readClaim(reader);
+  const database = databaseId(reader.u32());
+  const records = readList(reader, () => ({ key: readKey(reader), turn: turn(reader.u53()) }));
+  if (records.length === 0) throw new DecodeError('no-records');
+  return { kind: 'many', of, what, database, records };
 }
 
 function writeTurn(writer: ByteWriter, message: { database: DatabaseId; key: RecordKey; turn: Turn }): ByteWriter {

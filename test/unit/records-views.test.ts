@@ -230,7 +230,8 @@ test('claims, reclaims and their answers travel many in one message when all mem
   const of = (kinds: Map<string, number>): (number | undefined)[] =>
     ['claim', 'reclaim', 'have', 'many'].map((kind) => kinds.get(kind));
   const [claims, reclaims, haves, many] = of(sent[0]!);
-  assert.ok(claims! > 20 && reclaims! > 50 && haves === reclaims && many === undefined, `protocol 1: ${of(sent[0]!)}`);
+  const told = `protocol 1: ${of(sent[0]!).join()}`;
+  assert.ok(claims! > 20 && reclaims! > 50 && haves === reclaims && many === undefined, told);
   const [, , , batches] = of(sent[1]!);
   assert.deepEqual(of(sent[1]!).slice(0, 3), [undefined, undefined, undefined], 'none travels alone');
   assert.ok(batches! < 12, `${batches} messages for ${claims} claims and ${reclaims} reclaims`);
@@ -262,7 +263,7 @@ test('what was claimed of a home that starts anew comes back in slices of any si
   }
 });
 
-test('the keeper of many backups that is lost, too, before they are back: what is left comes back, the rest ends', () => {
+test('the keeper of many backups that is lost, too, before they are back: the records end', () => {
   const { pool, keys } = manyLost(2, 1, 60);
   pool.installAll();
   // not all entries have heard of the first loss when the second comes
