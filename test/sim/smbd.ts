@@ -311,9 +311,15 @@ export class SimulatedSmbd {
 
   // --- the VFS module: what an open needs, in one batch
 
-  /** Loads the module. */
-  attachModule(): void {
+  /** Loads the module, which attaches as soon as a daemon runs. */
+  loadModule(): void {
     this.hasModule = true;
+    this.server.whenRunning(() => {
+      if (!this.dead) this.attachModule();
+    });
+  }
+
+  private attachModule(): void {
     const receive = (op: number, payload: Uint8Array): void => {
       if (op === RING_OP.openReady) this.whenRunning(() => this.onOpenReady(payload));
       else this.whenRunning(() => this.onAnswer(op, payload));
@@ -324,9 +330,7 @@ export class SimulatedSmbd {
   /** The daemon was killed: what was asked over the ring is done the slow way, and the module attaches again. */
   private ringLost(): void {
     this.attachment = null;
-    this.server.whenRunning(() => {
-      if (!this.dead) this.attachModule();
-    });
+    this.loadModule();
     if (this.awaitingOperation !== null || this.awaitingAnswer !== null) this.goSlowly();
   }
 

@@ -79,7 +79,7 @@ class WatchingSmbd {
   *start(): Steps<void> {
     this.smbd.doing = 'connecting a tree';
     yield* this.smbd.register(this.id.pid);
-    this.smbd.attachModule();
+    this.smbd.loadModule();
     this.smbd.sendRing(RING_OP.hello, encodeHello('g'.repeat(16), '10.0.0.1:1', 'pc', this.id));
     this.smbd.sendRing(RING_OP.treeConnect, encodeTreeConnect('pool', 'bob', '/srv', TREE_FLAG.wantsReply));
     yield { for: 'answer', op: RING_OP.treeReady, number: TREE };

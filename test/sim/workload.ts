@@ -231,7 +231,7 @@ function* caching(shared: Shared, smbd: SimulatedSmbd, { locking }: Databases): 
 /** The life of one smbd: attaches, then works until `stop` says so. */
 export function* live(shared: Shared, smbd: SimulatedSmbd, stop: () => boolean): Steps<void> {
   const databases = yield* attachAll(smbd);
-  if (shared.settings.modules) smbd.attachModule();
+  if (shared.settings.modules) smbd.loadModule();
   if (shared.neighbours !== null) yield* shared.neighbours.begin(smbd);
   const client = yield* caching(shared, smbd, databases);
   while (!stop()) {

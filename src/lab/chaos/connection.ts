@@ -40,6 +40,7 @@ export interface World {
 export class Connection {
   private client: SmbClient | null = null;
   private server: number;
+  private turnedAt = machineSeconds();
   losses = 0;
 
   constructor(
@@ -54,6 +55,11 @@ export class Connection {
   /** Who it is, for people. */
   get words(): string {
     return `${this.name} at server-${this.server}`;
+  }
+
+  /** For how long, in seconds, it has been with a server that is well. */
+  get wellFor(): number {
+    return Math.min(machineSeconds() - this.turnedAt, this.world.outages.wellFor(this.server));
   }
 
   /** Asks, connecting first if need be. Throws ConnectionLost. */
@@ -125,7 +131,9 @@ export class Connection {
   }
 
   private moveOn(): void {
-    if (!this.prng.chance(SAME_SERVER_CHANCE)) this.server = this.prng.below(this.world.lab.options.servers);
+    if (this.prng.chance(SAME_SERVER_CHANCE)) return;
+    this.server = this.prng.below(this.world.lab.options.servers);
+    this.turnedAt = machineSeconds();
   }
 
   private leave(): void {

@@ -48,11 +48,6 @@ export class Outages {
     else if (this.poolWellSince === Infinity) this.poolWellSince = machineSeconds();
   }
 
-  /** Since when, by the clock, a majority has been well; Infinity: it is not. */
-  get majorityWellSince(): number {
-    return this.poolWellSince;
-  }
-
   /** For how long, in seconds, this server has been well in a pool with a majority; 0 when it is not. */
   wellFor(server: number): number {
     if (this.isHurt(server)) return 0;

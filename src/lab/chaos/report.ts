@@ -13,6 +13,8 @@ export class Service {
   longestAnswer = 0;
   longestGap = 0;
   last = machineSeconds();
+  /** Of each that works: for how many seconds it has been with a server that is well. */
+  readonly workers: (() => number)[] = [];
 
   constructor(readonly name: string) {}
 
