@@ -243,6 +243,8 @@ export class CoreLoop {
       case 'lease':
         ports.addresses?.setLease(effect.until);
         return ports.ring.setLease(effect.until);
+      case 'draining':
+        return ports.ring.setDraining(effect.draining);
       // no engine outside of the core is in use
       case 'recovered':
         return;
