@@ -39,6 +39,7 @@ import { Fitness } from './fitness/fitness.js';
 import type { CachingSmbds } from './fitness/lease-breaks.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
+import { clientOf } from './witness/reports.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import type { Announcement } from '../wire/protocol-version.js';
@@ -708,8 +709,8 @@ export class PoolNode {
   private smbdsForFitness(): CachingSmbds {
     return {
       breakAll: (number) => this.operations.breakAll(number),
-      silent: (number) => this.operations.withoutBreaks(number).map(({ pid, address }) => {
-        return `smbd ${pid}, which serves ${address}, did not answer`;
+      silent: (number) => this.operations.withoutBreaks(number).map((attachment) => {
+        return `smbd ${attachment.pid}, which serves ${clientOf(attachment)}, did not answer`;
       }),
       caching: (namedMax) => this.witness.caching(namedMax),
     };

@@ -183,8 +183,8 @@ function breakingOnes({ name, leases }: ServerStatus): ProblemReport[] {
   const { breaking, left, named } = leases;
   const who = named.length === 0 ? '' : `: ${named.join('; ')}${named.length < left ? '; and more' : ''}`;
   const text = breaking
-    ? `${name} is about to be drained: it breaks its clients' leases first, ${left} are left${who}`
-    : `${name} is drained, and its clients have not given up ${left} leases${who}`;
+    ? `${name} is about to be drained: it breaks its clients' leases first, ${left} left${who}`
+    : `${name} is drained, and its clients have leases or oplocks still, ${left} left${who}`;
   const remedy = breaking
     ? 'it goes on when they are broken, or after health.drain.leasesMs there'
     : 'what these clients had not written may be lost when they connect elsewhere; smbd takes a lease back after 35 s';

@@ -102,8 +102,10 @@ async function flushedFirst(lab: Lab, file: string, caching: Caching): Promise<v
     const draining = smbpool(lab, 'drain', 'server-1', '--wait');
     const told = await broken(client, caching.breaksTo);
     say(`${file}: the break came after`, since);
-    assert.equal(await leasesOf(lab, 1), 'fit breaking 1');
-    assert.match((await smbpool(lab, 'status', '--seconds', '0')).stdout, /server-1 is about to be drained.* 1 are left/);
+    const isBreaking = async () => (await leasesOf(lab, 1)) === 'fit breaking 1';
+    assert.ok(await waitUntil(isBreaking, BREAK_MILLIS_MAX, 20), await leasesOf(lab, 1));
+    const { stdout: status } = await smbpool(lab, 'status', '--seconds', '0');
+    assert.match(status, /server-1 is about to be drained: .* 1 left: (lease RWH|batch) on pool/);
     // while it writes, what is opened beside it gets no more than reading, on either way to this server
     const beside = await client.mustOpen(`${file}-beside`, caching.asks);
     assert.equal(granted(beside), caching.breaksTo);
