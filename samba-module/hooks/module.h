@@ -1,8 +1,8 @@
 /*
  * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
- * report, wait, lease, break, drain, fence; attach; connect, open and the other hooks. Rules for every hook: never block on
- * the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by smbd's own
- * functions for share modes: open.c, write.c), be right with no daemon at all.
+ * report, wait, lease, break, drain, fence; attach; connect, open and the other hooks. Rules for every hook: never
+ * block on the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by
+ * smbd's own functions for share modes: open.c, write.c), be right with no daemon at all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H

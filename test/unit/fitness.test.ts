@@ -101,13 +101,15 @@ class Rooms {
 
   /** The words in the node page of server 2. */
   words(): boolean[] {
-    return this.effects.flatMap(({ node, effect }) => (node === 2 && effect.kind === 'draining' ? [effect.draining] : []));
+    const own = this.effects.filter(({ node }) => node === 2);
+    return own.flatMap(({ effect }) => (effect.kind === 'draining' ? [effect.draining] : []));
   }
 
   /** What server 0 knows of leases of server 2. */
   leases(): string {
     const leases = this.room(0).status().find(({ node }) => node === 2)?.leases;
-    return leases === undefined ? 'untold' : `${leases.breaking ? 'breaking' : 'over'} ${leases.left} ${leases.named.join()}`;
+    if (leases === undefined) return 'untold';
+    return `${leases.breaking ? 'breaking' : 'over'} ${leases.left} ${leases.named.join()}`;
   }
 }
 

@@ -345,7 +345,7 @@ test('the configuration of checks: defaults, and sentences for what is wrong', (
   assert.match(refused('health: { folders: { paths: [srv] } }'), /health.folders.paths\[0\] .* an absolute path/);
   assert.match(refused('health: { smbs: {} }'), /health.smbs is not a known key: did you mean "smbd"\?/);
   assert.equal(health.drain.leasesMs, 10_000);
-  assert.match(refused('health: { drain: { leasesMs: -1 } }'), /health.drain.leasesMs is -1: it must be a whole number/);
+  assert.match(refused('health: { drain: { leasesMs: -1 } }'), /health.drain.leasesMs is -1: it must be a whole/);
   assert.match(refused('hooks: { intervalMs: 1 }'), /hooks.intervalMs is 1: it must be a whole number from 200 to/);
 });
 
@@ -383,6 +383,6 @@ test('what people read of leases on a drained server', () => {
   assert.equal(leasesText(breaking), "beta breaks its clients' leases and oplocks first: 2 left\n");
   assert.match(remainingText(breaking, [])!, /^beta still breaks its clients' leases: 2 left$/);
   const left = { ...beta!, leases: { breaking: false, left: 3, named } };
-  assert.equal(leasesText(left), 'beta could not break 3 leases in time; what these clients had not written may be lost:\n'
-    + '  lease RWH on pool/a, of 10.0.0.7:1 (D\\bob)\n  and 2 more\n');
+  assert.equal(leasesText(left), 'beta could not break 3 leases in time; '
+    + 'what these clients had not written may be lost:\n  lease RWH on pool/a, of 10.0.0.7:1 (D\\bob)\n  and 2 more\n');
 });
