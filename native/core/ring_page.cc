@@ -54,7 +54,9 @@ void RingServer::SetLeaseDeadline(uint64_t deadline_us) noexcept {
   __atomic_store_n(&page_->lease_deadline_us, deadline_us, __ATOMIC_RELEASE);
 }
 
-void RingServer::SetFlags(uint32_t flags) noexcept { smbpool_store_release(&page_->flags, flags); }
+void RingServer::SetFlag(uint32_t flag, bool is_set) noexcept {
+  smbpool_store_release(&page_->flags, is_set ? page_->flags | flag : page_->flags & ~flag);
+}
 
 void RingServer::Count(uint32_t counter, uint64_t by) noexcept {
   if (counter >= SMBPOOL_NODE_COUNTERS) return;

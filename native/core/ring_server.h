@@ -91,7 +91,8 @@ class RingServer {
   bool HomeHas(smbpool_home_kind kind, const void* key, size_t length) const noexcept;
   void HomeClear() noexcept;
   void SetLeaseDeadline(uint64_t deadline_us) noexcept;
-  void SetFlags(uint32_t flags) noexcept;
+  // One of SMBPOOL_NODE_SERVING and so on.
+  void SetFlag(uint32_t flag, bool is_set) noexcept;
   void Count(uint32_t counter, uint64_t by = 1) noexcept;
   // The daemon's loop runs: the time, and the core's counters from SMBPOOL_NODE_FREE on.
   void Beat(const double* values, size_t count) noexcept;

@@ -153,6 +153,7 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::Beat>("beat"),
                          InstanceMethod<&PumpObject::RecordError>("recordError"),
                          InstanceMethod<&PumpObject::SetLease>("setLease"),
+                         InstanceMethod<&PumpObject::SetDraining>("setDraining"),
                          InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
                          InstanceMethod<&PumpObject::Kept>("kept"),
@@ -421,7 +422,14 @@ Napi::Value PumpObject::SetPeer(const Napi::CallbackInfo& info) {
 // setServing(serving): the node page says whether this daemon takes part in its pool.
 Napi::Value PumpObject::SetServing(const Napi::CallbackInfo& info) {
   RingPort* ring = Checked(info).ring();
-  if (ring != nullptr) ring->server().SetFlags(info[0].ToBoolean() ? SMBPOOL_NODE_SERVING : 0);
+  if (ring != nullptr) ring->server().SetFlag(SMBPOOL_NODE_SERVING, info[0].ToBoolean());
+  return info.Env().Undefined();
+}
+
+// setDraining(draining): the node page says whether smbds let clients cache writes and handles no more.
+Napi::Value PumpObject::SetDraining(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  if (ring != nullptr) ring->server().SetFlag(SMBPOOL_NODE_DRAINING, info[0].ToBoolean());
   return info.Env().Undefined();
 }
 

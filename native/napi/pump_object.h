@@ -38,6 +38,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value Beat(const Napi::CallbackInfo& info);
   Napi::Value RecordError(const Napi::CallbackInfo& info);
   Napi::Value SetLease(const Napi::CallbackInfo& info);
+  Napi::Value SetDraining(const Napi::CallbackInfo& info);
   Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);
   Napi::Value Kept(const Napi::CallbackInfo& info);

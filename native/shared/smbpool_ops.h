@@ -32,12 +32,14 @@ enum smbpool_op {
   SMBPOOL_OP_RESYNC_END = 15,
   SMBPOOL_OP_NOTIFY_BEGIN = 16, /* struct smbpool_msg_notify; answered by NOTIFY_READY if it says so */
   SMBPOOL_OP_NOTIFY_END = 17,   /* struct smbpool_msg_notify_end */
+  SMBPOOL_OP_BREAKS_SENT = 18,  /* struct smbpool_msg_breaks_sent: answers BREAK_ALL, behind all reports before it */
   /* smbpoold to smbd */
   SMBPOOL_OP_OPEN_READY = 33, /* struct smbpool_msg_open_ready */
   SMBPOOL_OP_TREE_READY = 34, /* struct smbpool_msg_tree_ready */
   SMBPOOL_OP_WATCH_FILE = 35, /* struct smbpool_msg_watch: report oplock and lease changes of this file */
   SMBPOOL_OP_RESYNC = 36,     /* no payload: send RESYNC_BEGIN and all opens */
   SMBPOOL_OP_NOTIFY_READY = 37, /* struct smbpool_msg_notify_ready */
+  SMBPOOL_OP_BREAK_ALL = 38, /* struct smbpool_msg_break_all; answered by BREAKS_SENT */
 };
 
 /* struct file_id of smbd, and the key of locking.tdb and brlock.tdb. */
@@ -260,6 +262,22 @@ struct smbpool_msg_notify_ready {
   uint32_t reserved0;
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_notify_ready) == 16);
+
+/*
+ * The server is drained: break all leases and oplocks down to reading, and report what becomes of them. The page's flag
+ * SMBPOOL_NODE_DRAINING was set before, so that nothing is granted behind it.
+ */
+struct smbpool_msg_break_all {
+  uint32_t number; /* another one for each time */
+  uint32_t reserved0;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_break_all) == 8);
+
+struct smbpool_msg_breaks_sent {
+  uint32_t number; /* of BREAK_ALL */
+  uint32_t breaks; /* asked of smbd: one for each lease, and for each oplock */
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_breaks_sent) == 8);
 
 /* Kinds of keys in the home table; first byte of what is hashed. */
 enum smbpool_home_kind {

@@ -47,6 +47,7 @@ int main(void) {
   struct smbpool_msg_notify notify = {.number = 81, .handle = 0x8283848586878889ull, .since_seconds = 90,
     .since_nanoseconds = 91, .filter = 92, .subdir_filter = 93, .flags = SMBPOOL_NOTIFY_WANTS_REPLY, .path_bytes = 6};
   struct smbpool_msg_notify_end notify_end = {81};
+  struct smbpool_msg_breaks_sent breaks_sent = {101, 102};
 
   memset(hello.client_guid, 'g', sizeof(hello.client_guid));
   memset(begin.lease_key, 'k', sizeof(begin.lease_key));
@@ -67,5 +68,6 @@ int main(void) {
   print("resync-end", SMBPOOL_OP_RESYNC_END, "", 0, "");
   print("notify-begin", SMBPOOL_OP_NOTIFY_BEGIN, &notify, sizeof(notify), "/srv/w");
   print("notify-end", SMBPOOL_OP_NOTIFY_END, &notify_end, sizeof(notify_end), "");
+  print("breaks-sent", SMBPOOL_OP_BREAKS_SENT, &breaks_sent, sizeof(breaks_sent), "");
   return 0;
 }

@@ -343,6 +343,13 @@ void ThePageCanBeReadFromItsFile() {
   auto* page = static_cast<const smbpool_node_page*>(at);
   CHECK(page->magic == SMBPOOL_PAGE_MAGIC && page->generation == 77 && page->node == 3);
   CHECK(page->lease_deadline_us == 12345);
+  f.server->SetFlag(SMBPOOL_NODE_SERVING, true);
+  f.server->SetFlag(SMBPOOL_NODE_DRAINING, true);
+  CHECK(page->flags == (SMBPOOL_NODE_SERVING | SMBPOOL_NODE_DRAINING));
+  f.server->SetFlag(SMBPOOL_NODE_SERVING, false);
+  CHECK(page->flags == SMBPOOL_NODE_DRAINING);
+  f.server->SetFlag(SMBPOOL_NODE_DRAINING, false);
+  CHECK(page->flags == 0);
   CHECK(page->histograms[0][0] == 1 && page->histograms[0][10] == 1 && page->histograms[0][31] == 1);
   CHECK(page->errors[0].count == 3 && page->errors[0].first_us == 100 && page->errors[0].last_us == 300);
   CHECK(page->errors[1].code == 8 && page->errors[1].count == 1 && page->errors[1].sequence == 2);

@@ -64,6 +64,11 @@ uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link) {
   return link->lease_page == NULL ? 0 : smbpool_lease_deadline(link->lease_page);
 }
 
+bool smbpool_link_draining(const struct smbpool_link *link) {
+  if (link->lease_page == NULL) return false;
+  return (__atomic_load_n(&link->lease_page->flags, __ATOMIC_ACQUIRE) & SMBPOOL_NODE_DRAINING) != 0;
+}
+
 int smbpool_link_start(struct smbpool_link *link, const char *socket_path, const char *module_version) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   struct smbpool_hello hello = {.magic = SMBPOOL_HELLO_MAGIC, .layout_version = SMBPOOL_LAYOUT_VERSION};

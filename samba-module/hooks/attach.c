@@ -30,6 +30,7 @@ static void link_down(struct smbpool_process *process, const char *why) {
   close_link(process);
   process->resync_running = false;
   process->resync_cursor = NULL;
+  process->drain_number = 0;
   smbpool_wait_release_all(process);
   attach_later(process);
 }
@@ -61,6 +62,10 @@ static void on_reply(void *private_data, uint32_t op, const uint8_t *payload, ui
     struct smbpool_msg_notify_ready ready;
     memcpy(&ready, payload, sizeof(ready));
     smbpool_notify_answered(process, &ready);
+  } else if (op == SMBPOOL_OP_BREAK_ALL && length_bytes >= sizeof(struct smbpool_msg_break_all)) {
+    struct smbpool_msg_break_all message;
+    memcpy(&message, payload, sizeof(message));
+    smbpool_drain_break_all(process, message.number);
   } else if (op == SMBPOOL_OP_RESYNC) {
     process->resync_wanted = true;
     resync_later(process, 0);
@@ -134,6 +139,7 @@ static bool resync_step(struct smbpool_process *process) {
     if (!smbpool_replay_open(process->resync_cursor) || !smbpool_notify_replay(process->resync_cursor)) return false;
     process->resync_cursor = process->resync_cursor->next;
   }
+  if (!smbpool_drain_answer(process)) return false;
   if (!smbpool_try_send(process, SMBPOOL_OP_RESYNC_END, NULL, 0, NULL, 0)) return false;
   process->resync_running = false;
   return true;

@@ -67,6 +67,15 @@ static void on_watch(struct tevent_context *ev, struct tevent_timer *te, struct 
   if (more) watch_again(process);
 }
 
+void smbpool_watch_open(struct smbpool_open *open) {
+  struct smbpool_process *process = open->tree->process;
+
+  open->watch_until_ms = smbpool_now_us() / 1000u + WATCH_MS_MAX;
+  process->watch_interval_ms = 0;
+  TALLOC_FREE(process->watch_timer);
+  watch_again(process);
+}
+
 void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_file_id *id, uint32_t watch_ms) {
   uint64_t until_ms = smbpool_now_us() / 1000u + (watch_ms < WATCH_MS_MAX ? watch_ms : WATCH_MS_MAX);
   struct smbpool_open *open;

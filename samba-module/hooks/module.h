@@ -1,8 +1,8 @@
 /*
  * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
- * report, wait, lease, break, fence; attach; connect, open and the other hooks. Rules for every hook: never block on
- * the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by smbd's own
- * functions for share modes: open.c, write.c), be right with no daemon at all.
+ * report, wait, lease, break, drain, fence; attach; connect, open and the other hooks. Rules for every hook: never
+ * block on the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by
+ * smbd's own functions for share modes: open.c, write.c), be right with no daemon at all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H
@@ -135,6 +135,14 @@ bool smbpool_kernel_lock(struct vfs_handle_struct *handle, struct files_struct *
 
 /* lease.c: oplock and lease changes, which smbd makes without any hook */
 void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_file_id *id, uint32_t watch_ms);
+/* As long as any watch. */
+void smbpool_watch_open(struct smbpool_open *open);
+
+/* drain.c: a server that is drained lets its clients cache only what they read */
+void smbpool_drain_break_all(struct smbpool_process *process, uint32_t number);
+/* Sends the answer that is due, if one is; false: the ring is full. Behind all reports only. */
+bool smbpool_drain_answer(struct smbpool_process *process);
+void smbpool_drain_opened(struct smbpool_open *open);
 
 /* break.c: breaks of a lease that are lost with a handle */
 void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now);

@@ -127,6 +127,7 @@ static void send_result(const struct create_facts *create, uint64_t operation, u
   open->create_action = (uint32_t)action;
   smbpool_break_note(open, now);
   smbpool_send_open(open, SMBPOOL_OP_OPEN_END, operation, 0, took_us);
+  smbpool_drain_opened(open);
 }
 
 /*
@@ -234,6 +235,7 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   uint64_t began_us = 0, operation = 0, outer_operation = 0;
   uint64_t own_ns = 0;
   SMB_STRUCT_STAT now = {0};
+  struct smb2_lease drained_lease;
   bool home = false, changed = false;
   bool fenced = !smbpool_fence_pass(handle);
   int info = FILE_WAS_OPENED;
@@ -259,6 +261,14 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
     own_ns = smbpool_now_ns() - own_ns;
   }
 
+  if (ours && smbpool_link_draining(&tree->process->link)) {
+    if (lease != NULL) {
+      drained_lease = *lease;
+      drained_lease.lease_state = smbpool_map_drained_lease(lease->lease_state);
+      lease = &drained_lease;
+    }
+    oplock_request = smbpool_map_drained_oplock(oplock_request);
+  }
   if (tree != NULL) tree->creates_running++;
   status = fenced ? SMBPOOL_STATUS_FENCED
                   : SMB_VFS_NEXT_CREATE_FILE(handle, req, dirfsp, smb_fname, access_mask, share_access,

@@ -143,6 +143,9 @@ struct smbpool_process {
   bool resync_running;
   uint64_t next_operation;
   uint64_t next_tree;
+  /* For drain.c: the answer that is due to the daemon; 0: none. */
+  uint32_t drain_number;
+  uint32_t drain_breaks;
   uint64_t running_operation; /* the create smbd is inside of, for openat; 0: none */
   struct smbpool_fence fence;
   /* For notify.c: folders that are not watched, and answers of the daemon that are missing. */

@@ -137,6 +137,28 @@ static void watch_interval_doubles_up_to_its_bound(void **state) {
   assert_int_equal(smbpool_map_watch_interval_ms(50), 50);
 }
 
+static void drained_is_granted_nothing_but_reading(void **state) {
+  uint32_t lease, oplock;
+  (void)state;
+
+  for (lease = 0; lease <= 7; lease++) {
+    assert_int_equal(smbpool_map_drained_lease(lease), lease & 1u);
+    assert_int_equal(smbpool_map_is_caching(0x100, lease), (lease & 6u) != 0);
+  }
+  assert_int_equal(smbpool_map_drained_oplock(0), 0);
+  assert_int_equal(smbpool_map_drained_oplock(1), 4);
+  assert_int_equal(smbpool_map_drained_oplock(2), 4);
+  assert_int_equal(smbpool_map_drained_oplock(3), 4);
+  assert_int_equal(smbpool_map_drained_oplock(4), 4);
+  /* smbd's own opens, and those with a lease, keep what they say. */
+  assert_int_equal(smbpool_map_drained_oplock(3 | 8), 4 | 8);
+  assert_int_equal(smbpool_map_drained_oplock(0x100), 0x100);
+  for (oplock = 0; oplock <= 4; oplock++) {
+    assert_int_equal(smbpool_map_is_caching(oplock, 0), oplock >= 1 && oplock <= 3);
+    assert_false(smbpool_map_is_caching(smbpool_map_drained_oplock(oplock), 0));
+  }
+}
+
 static void lease_is_over_from_its_deadline_on(void **state) {
   (void)state;
 
@@ -194,6 +216,7 @@ int main(void) {
       cmocka_unit_test(texts_fit_one_message),
       cmocka_unit_test(plan_never_waits_in_vain),
       cmocka_unit_test(watch_interval_doubles_up_to_its_bound),
+      cmocka_unit_test(drained_is_granted_nothing_but_reading),
       cmocka_unit_test(lease_is_over_from_its_deadline_on),
       cmocka_unit_test(fence_waits_once_and_then_refuses),
       cmocka_unit_test(fence_begins_anew_when_the_lease_was_valid_between),

@@ -1,7 +1,7 @@
 /**
  * `smbpool drain` and `smbpool undrain`: take a server out of use, and back. Any daemon of the pool can be asked. With
- * --wait, drain looks again and again until the server has no clients, or says who remains. The texts are made by pure
- * functions.
+ * --wait, drain looks again and again until the server has no clients, or says who remains; without, until its clients'
+ * leases are broken, which the server itself gives up after a while. The texts are made by pure functions.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
@@ -35,6 +35,7 @@ export function registerDrain(program: Command): void {
     const socket = adminSocket(options);
     await tell(socket, ADMIN_PATH.drain, { server, draining: 'true' });
     process.stdout.write(`${server} is drained until "smbpool undrain ${server}"\n`);
+    process.stdout.write(await waitUntilBroken(socket, server, (text) => void process.stderr.write(text)));
     if (options.wait) process.stdout.write(await waitUntilEmpty(socket, server, options.timeout));
   });
   const undrain = program
@@ -45,6 +46,30 @@ export function registerDrain(program: Command): void {
     await tell(adminSocket(options), ADMIN_PATH.drain, { server, draining: 'false' });
     process.stdout.write(`${server} is in use again: it has its share of the public addresses in a few seconds\n`);
   });
+}
+
+/** What to say when the server has broken its clients' leases, or waits for them no longer; '' when none are left. */
+async function waitUntilBroken(socket: string, name: string, say: (text: string) => void): Promise<string> {
+  for (let said = ''; ;) {
+    const { servers } = await ask<StatusReport>(socket, ADMIN_PATH.status);
+    const server = servers.find((one) => one.name === name || `${one.id}` === name);
+    if (server?.leases?.breaking !== true) return server === undefined ? '' : leasesText(server);
+    const text = leasesText(server);
+    if (text !== said) say(text);
+    said = text;
+    await sleep(LOOK_INTERVAL_MS);
+  }
+}
+
+/** That leases are being broken, or what could not be; '' when there are none. */
+export function leasesText({ name, leases }: ServerStatus): string {
+  if (leases === undefined) return '';
+  const { breaking, left, named } = leases;
+  if (breaking) return `${name} breaks its clients' leases and oplocks first: ${left} left\n`;
+  const more = named.length < left ? [`and ${left - named.length} more`] : [];
+  const lines = [...named, ...more].map((line) => `  ${line}\n`).join('');
+  return `${name} could not break ${plural(left, 'lease')} in time; what these clients `
+    + `had not written may be lost:\n${lines}`;
 }
 
 /**
@@ -67,9 +92,10 @@ export async function waitUntilEmpty(socket: string, name: string, seconds: numb
 
 /** What keeps a server from being empty; null: nothing. */
 export function remainingText(server: ServerStatus, addresses: readonly AddressReport[]): string | null {
-  const { id, name, state, fitness, clients } = server;
+  const { id, name, state, fitness, leases, clients } = server;
   if (state === 'out') return null;
   const held = addresses.filter(({ holder }) => holder === id).map(({ address }) => address);
+  if (leases?.breaking === true) return `${name} still breaks its clients' leases: ${leases.left} left`;
   if (held.length > 0) {
     return `${name} still has ${held.join(', ')}: no other server can have them (smbpool status tells why)`;
   }

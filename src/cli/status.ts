@@ -197,10 +197,11 @@ function section(title: string, content: string): string {
 
 function serverTable(report: StatusReport): string {
   const rows = report.servers.map((server) => {
-    const { id, name, address, silentMicros, fitness = 'unknown', clients, release = '-', speaks } = server;
+    const { id, name, address, silentMicros, fitness = 'unknown', leases, clients, release = '-', speaks } = server;
     const ago = silentMicros === null ? 'NEVER' : `${duration(silentMicros)} ago`;
     const heard = id === report.self ? 'this server' : ago;
-    const fit = fitness === 'unknown' ? '-' : fitness === 'unfit' ? 'UNFIT' : fitness;
+    const words = fitness === 'unknown' ? '-' : fitness === 'unfit' ? 'UNFIT' : fitness;
+    const fit = leases?.breaking === true ? `breaking ${plural(leases.left, 'lease')}` : words;
     // others tell it only while they drain
     const served = clients == null || (id !== report.self && fitness !== 'draining') ? '-' : clients.connections;
     const range = speaks === undefined ? '-' : rangeText(speaks);

@@ -176,6 +176,11 @@ export type Effect =
   | ({ kind: 'address-take'; announce: boolean; tickle: readonly Connection[] } & AddressPlace)
   /** Remove it and end the connections to it; answered by 'address-done'. */
   | ({ kind: 'address-release' } & AddressPlace)
+  /**
+   * Into the node page, before what follows: whether this server drains, so that its smbds let clients cache neither
+   * writes nor handles.
+   */
+  | { kind: 'draining'; draining: boolean }
   /** Keep on disk whether a person drains this server; answered by 'drain-saved' with the same token. */
   | { kind: 'drain-save'; token: number; draining: boolean }
   /** The pool's servers are these from here on; `servers` has the former ones, too. */

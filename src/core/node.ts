@@ -34,16 +34,18 @@ import type { InterfaceStatus } from './failovers/failovers.js';
 import { Failovers } from './failovers/failovers.js';
 import type { AddressStatus } from './addresses/addresses.js';
 import { Addresses } from './addresses/addresses.js';
+import type { FitnessStatus } from './fitness/fitness.js';
 import { Fitness } from './fitness/fitness.js';
+import type { CachingSmbds } from './fitness/lease-breaks.js';
 import { Timers } from './timers.js';
 import { Operations } from './operations/operations.js';
+import { clientOf } from './witness/reports.js';
 import { Witness } from './witness/witness.js';
 import type { WitnessStatus } from './witness/witness.js';
 import type { Announcement } from '../wire/protocol-version.js';
 import { PROTOCOL, RESUMING_PROTOCOL } from '../wire/protocol-version.js';
 import type { PoolEventReport } from '../wire/failovers.js';
 import { ADDRESS_MESSAGE_TYPE_MAX, ADDRESS_MESSAGE_TYPE_MIN } from '../wire/address-messages.js';
-import type { Fitness as FitnessReport } from '../wire/fitness-messages.js';
 import { FITNESS_MESSAGE_TYPE_MAX, FITNESS_MESSAGE_TYPE_MIN } from '../wire/fitness-messages.js';
 import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record-messages.js';
 import {
@@ -57,6 +59,8 @@ import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wir
 const UNHEARD_INTERVAL_MICROS = 50_000;
 /** How often the log says that the pool is not complete yet. */
 const AWAITING_LOG_MICROS = 10_000_000;
+/** A client that has much to write needs seconds; one that is not there any more shall not hold a person up. */
+const DRAIN_LEASES_MICROS = 10_000_000;
 /** A smbd that looked at the lease just before it was given back is done with its call by then. */
 const LEAVE_PAUSE_MICROS = 20_000;
 
@@ -88,6 +92,8 @@ export interface NodeOptions {
   addresses?: readonly AddressPlace[];
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
+  /** How long a server that is drained waits for leases to be broken; the default is DRAIN_LEASES_MICROS. */
+  drainLeasesMicros?: Micros;
   /** How many records are told of, or brought back, in one step after a view change; the default is slices.SLICE. */
   sliceSize?: number;
 }
@@ -123,7 +129,7 @@ export interface NodeStatus {
   /** Members that have not said yet that they installed this view; keys with a new home wait for them. */
   awaiting: NodeId[];
   /** What each server says of itself, as far as it told. */
-  fitness: { node: NodeId; fitness: FitnessReport }[];
+  fitness: FitnessStatus[];
   links: LinkStatus[];
   /** By id of the database. */
   records: ({ id: number } & DatabaseStatus)[];
@@ -209,7 +215,7 @@ export class PoolNode {
     const nameOf = (server: NodeId): string => this.servers.nameOf(server);
     this.fitness = new Fitness(context, nameOf, {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
-    });
+    }, this.smbdsForFitness(), options.drainLeasesMicros ?? DRAIN_LEASES_MICROS);
     const { incarnation } = options;
     const gate = { ...options.gate, addresses: this.servers.addresses };
     const connections = this.connectionsForGate();
@@ -698,6 +704,16 @@ export class PoolNode {
     const { addresses } = this.options;
     if (addresses === undefined || addresses.length === 0) return null;
     return new Addresses(context, addresses, { released: (address) => this.gate.releaseAddress(address) });
+  }
+
+  private smbdsForFitness(): CachingSmbds {
+    return {
+      breakAll: (number) => this.operations.breakAll(number),
+      silent: (number) => this.operations.withoutBreaks(number).map((attachment) => {
+        return `smbd ${attachment.pid}, which serves ${clientOf(attachment)}, did not answer`;
+      }),
+      caching: (namedMax) => this.witness.caching(namedMax),
+    };
   }
 
   /** What smbds tell of their clients, for both rooms that want it. */

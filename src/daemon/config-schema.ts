@@ -24,6 +24,9 @@ const FAULT_PERCENT_MAX = 50;
 /** Longer than the silence after which a server counts as down. */
 const DELAY_MS_MAX = 2000;
 
+/** Longer than smbd waits for a client to answer a break. */
+const DRAIN_MS_MAX = 120_000;
+
 /** Below it a busy machine misses it; above it a loss is noticed too late to be worth it. */
 const HEARTBEAT_MS_MIN = 5;
 const HEARTBEAT_MS_MAX = 1_000;
@@ -255,6 +258,10 @@ export const configSchema = block(POOL_EXAMPLE, {
     loop: block('loop: { delayMs: 2000 }', {
       delayMs: whole(100, 60_000, 'delayMs: 2000').default(2_000),
       ...checkTimes(10_000, 10_000),
+    }).prefault({}),
+    /** What a server that is drained does before its clients are sent away. */
+    drain: block('drain: { leasesMs: 10000 }', {
+      leasesMs: whole(0, DRAIN_MS_MAX, 'leasesMs: 10000').default(10_000),
     }).prefault({}),
   }).prefault({}),
   /** The administrator's own programs. */

@@ -303,6 +303,7 @@ function hostOptions(
     members: servers.map((server) => ({ ...memberOf(server, config), entry: entryOf(server) })),
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     ...engineOptions(membership),
+    drainLeasesMicros: config.health.drain.leasesMs * 1000,
     incarnation: known?.incarnation ?? nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,

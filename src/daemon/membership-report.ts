@@ -58,9 +58,9 @@ export function reportServers({ servers, self, membership }: PoolConfig, node: N
     const isThere = id === self.id || isHeard(silentMicros, membership.leaseMs);
     const stateInView = members.has(id) ? 'member' : members.size === 0 ? 'unknown' : isThere ? 'joining' : 'out';
     const state = role === 'witness' ? 'witness' : stateInView;
-    const said = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id)?.fitness;
+    const told = role === 'witness' ? undefined : node.fitness.find((one) => one.node === id);
     const isUp = id === self.id || up.has(id);
-    const fitness = fitnessWords(said);
+    const fitness = { ...fitnessWords(told?.fitness), ...leasesField(told?.leases) };
     const more = { ...interfacesOf(node, id), ...versionFields(node, id), ...countsField(node, id) };
     return { id, name, address, up: isUp, role, state, ...fitness, silentMicros, ...more };
   });
@@ -73,6 +73,10 @@ function fitnessWords(said?: NodeStatus['fitness'][number]['fitness']): Required
   const { draining, reasons, clients, named } = said;
   const fitness = draining ? 'draining' : reasons.length === 0 ? 'fit' : 'unfit';
   return { fitness, reasons, clients: { connections: clients, named } };
+}
+
+function leasesField(leases?: NodeStatus['fitness'][number]['leases']): Pick<ServerStatus, 'leases'> {
+  return leases !== undefined && (leases.breaking || leases.left > 0) ? { leases } : {};
 }
 
 function countsField({ membership }: NodeStatus, id: number): Pick<ServerStatus, 'counts'> {
@@ -165,11 +169,26 @@ function unfitOnes(servers: readonly ServerStatus[]): ProblemReport[] {
       what: 'unfit', text: `${name} is not fit for clients: ${reasons.join('; ')}`,
       remedy: 'put that right; it has its share of the public addresses again as soon as its checks pass',
     })),
+    ...servers.flatMap(breakingOnes),
     ...draining.map(({ name }): ProblemReport => ({
       what: 'draining', text: `${name} is drained: it gets no public addresses while another server can have them`,
       remedy: `when the work on it is done: smbpool undrain ${name}`,
     })),
   ];
+}
+
+/** One that is about to be drained, or whose clients kept something. */
+function breakingOnes({ name, leases }: ServerStatus): ProblemReport[] {
+  if (leases === undefined) return [];
+  const { breaking, left, named } = leases;
+  const who = named.length === 0 ? '' : `: ${named.join('; ')}${named.length < left ? '; and more' : ''}`;
+  const text = breaking
+    ? `${name} is about to be drained: it breaks its clients' leases first, ${left} left${who}`
+    : `${name} is drained, and its clients have leases or oplocks still, ${left} left${who}`;
+  const remedy = breaking
+    ? 'it goes on when they are broken, or after health.drain.leasesMs there'
+    : 'what these clients had not written may be lost when they connect elsewhere; smbd takes a lease back after 35 s';
+  return [{ what: 'draining', text, remedy }];
 }
 
 function fencedWords(

@@ -226,10 +226,10 @@ export class CoreLoop {
       case 'address-take':
       case 'address-release':
         return this.performAddress(effect);
+      case 'draining':
       case 'drain-save':
-        return this.saveDraining(effect);
       case 'drain-answer':
-        return ports.drainAnswer(effect.token, effect.error);
+        return this.performDrain(effect);
       case 'servers':
         return ports.servers(effect.configuration, effect.servers);
       case 'servers-changed':
@@ -306,6 +306,12 @@ export class CoreLoop {
       this.untilClock = 0;
       this.inputOutsideTurn({ kind: 'register-answer', token, result });
     });
+  }
+
+  private performDrain(effect: Extract<Effect, { kind: 'draining' | 'drain-save' | 'drain-answer' }>): void {
+    if (effect.kind === 'draining') this.ports.ring.setDraining(effect.draining);
+    else if (effect.kind === 'drain-save') this.saveDraining(effect);
+    else this.ports.drainAnswer(effect.token, effect.error);
   }
 
   private saveDraining({ token, draining }: Extract<Effect, { kind: 'drain-save' }>): void {

@@ -86,6 +86,8 @@ export interface HostOptions {
   membership: { heartbeatMicros: Micros; leaseMicros: Micros };
   /** The membership's engine is etcd, and there it is; absent: the embedded one. */
   etcd?: Omit<EtcdOptions, 'poolName'>;
+  /** How long a server that is drained waits for its clients' leases; absent: the core's default. */
+  drainLeasesMicros?: Micros;
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
   /** What happens here is kept where a standby finds it. */
@@ -641,6 +643,7 @@ function nodeOptions(options: HostOptions, parts: NodeParts): NodeOptions {
     self,
     ...(addresses === undefined ? {} : { addresses }),
     ...(announcement === undefined ? {} : { announcement }),
+    ...(options.drainLeasesMicros === undefined ? {} : { drainLeasesMicros: options.drainLeasesMicros }),
     servers: members.map(({ id }) => id),
     incarnation,
     ...(resumes === null ? {} : { resumes }),

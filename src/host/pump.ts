@@ -168,6 +168,11 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     this.native.setLease(Math.max(1, Math.floor(until)));
   }
 
+  /** Into the node page: whether the smbds of this server let clients cache writes and handles no more. */
+  setDraining(draining: boolean): void {
+    this.native.setDraining(draining);
+  }
+
   /** Into the node page; the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void {
     this.native.recordError(code, text, realtimeMicros);

@@ -26,6 +26,11 @@ export interface ServerStatus {
   reasons?: string[];
   /** TCP connections of clients to it, and the addresses of some of them; null: not known. */
   clients?: { connections: number; named: string[] } | null;
+  /**
+   * Of a server that is drained: leases and oplocks that let its clients cache writes or handles still, and some of
+   * them in words. While they are being broken it does not say yet that it drains. Absent: none, or it does not tell.
+   */
+  leases?: { breaking: boolean; left: number; named: string[] };
   /** Since its last frame; null: never heard, or the reporting server itself. */
   silentMicros: number | null;
   /** The release of smbpool there, and the protocols between servers that it speaks; absent: it did not say. */

@@ -16,6 +16,11 @@ export const REASONS_MAX = 32;
 export const REASON_BYTES_MAX = 400;
 /** Clients that are named; the others are counted. */
 export const CLIENTS_NAMED_MAX = 16;
+/** Of the leases that are left. */
+export const LEASES_NAMED_MAX = 16;
+
+/** In protocol 1 nobody is told of leases. */
+export const LEASES_PROTOCOL = 2;
 
 /** What a server says of itself. */
 export interface Fitness {
@@ -28,13 +33,25 @@ export interface Fitness {
   named: string[];
 }
 
+/** Of a server that is drained: what lets its clients cache writes or handles still. */
+export interface LeasesLeft {
+  /** It is waited for; only then the server says that it drains. */
+  breaking: boolean;
+  /** Leases and oplocks, and smbds that did not answer; those that are named in words, and the others. */
+  left: number;
+  named: string[];
+}
+
 export type FitnessMessage =
   | ({ kind: 'fitness' } & Fitness)
+  | ({ kind: 'leases' } & LeasesLeft)
   | { kind: 'drain'; token: number; draining: boolean }
   /** `error` is empty when it was done: the server's disk has it. */
   | { kind: 'drained'; token: number; error: string };
 
-const TYPES = { fitness: 144, drain: 145, drained: 146 } as const satisfies Record<FitnessMessage['kind'], number>;
+const TYPES = {
+  fitness: 144, drain: 145, drained: 146, leases: 147,
+} as const satisfies Record<FitnessMessage['kind'], number>;
 const KINDS = kindsByType(TYPES);
 
 export function encodeFitnessMessage(message: FitnessMessage): Uint8Array {
@@ -44,6 +61,9 @@ export function encodeFitnessMessage(message: FitnessMessage): Uint8Array {
       writer.u8(message.draining ? 1 : 0).u32(message.clients);
       writeTexts(writer, message.reasons);
       writeTexts(writer, message.named);
+      break;
+    case 'leases':
+      writeTexts(writer.u8(message.breaking ? 1 : 0).u32(message.left), message.named);
       break;
     case 'drain':
       writer.u32(message.token).u8(message.draining ? 1 : 0);
@@ -66,6 +86,8 @@ export function decodeFitnessMessage(bytes: Uint8Array): FitnessMessage {
         const reasons = readTexts(reader, REASONS_MAX);
         return { kind, ...head, reasons, named: readTexts(reader, CLIENTS_NAMED_MAX) };
       }
+      case 'leases':
+        return { kind, breaking: readFlag(reader), left: reader.u32(), named: readTexts(reader, LEASES_NAMED_MAX) };
       case 'drain':
         return { kind, token: reader.u32(), draining: readFlag(reader) };
       case 'drained':

@@ -7,7 +7,7 @@ import { DecodeError } from '../base/bytes.js';
 
 const MAGIC = 0x474c4f50;
 /** SMBPOOL_LAYOUT_VERSION. */
-export const LAYOUT_VERSION = 2;
+export const LAYOUT_VERSION = 3;
 export const NODE_PAGE_BYTES = 65_536 + 524_288;
 const FLAG_SERVING = 1;
 

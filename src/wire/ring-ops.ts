@@ -28,11 +28,13 @@ export const RING_OP = {
   resyncEnd: 15,
   notifyBegin: 16,
   notifyEnd: 17,
+  breaksSent: 18,
   openReady: 33,
   treeReady: 34,
   watchFile: 35,
   resync: 36,
   notifyReady: 37,
+  breakAll: 38,
 } as const;
 
 /** SMBPOOL_OPEN_*. */
@@ -143,7 +145,9 @@ export type RingMessage =
   | { kind: 'resync-end' }
   /** smbd began to watch a folder. `number` is unique in the attachment. */
   | { kind: 'notify-begin'; number: bigint; flags: number; change: WatchChange }
-  | { kind: 'notify-end'; number: bigint };
+  | { kind: 'notify-end'; number: bigint }
+  /** The break-all of this number is done: so many `breaks` are under way; all that was granted before is reported. */
+  | { kind: 'breaks-sent'; number: number; breaks: number };
 
 /** Throws DecodeError. */
 export function decodeRingMessage(op: number, payload: Uint8Array): RingMessage {
@@ -191,6 +195,8 @@ function decodeBody(op: number, reader: ByteReader): RingMessage {
       return decodeNotifyBegin(reader);
     case RING_OP.notifyEnd:
       return { kind: 'notify-end', number: reader.u64() };
+    case RING_OP.breaksSent:
+      return { kind: 'breaks-sent', number: reader.u32(), breaks: reader.u32() };
     default:
       throw new DecodeError('unknown-type', `${op}`);
   }
@@ -321,6 +327,11 @@ export function encodeTreeReady(tree: bigint, refusal: string | null): Uint8Arra
 /** Asks a smbd to report oplock and lease changes of a file for a while. */
 export function encodeWatchFile(file: FileId, watchMillis: number): Uint8Array {
   return new ByteWriter(32).raw(Buffer.from(file, 'latin1')).u32(watchMillis).u32(0).finish();
+}
+
+/** Has a smbd break all leases and oplocks of its client down to reading; answered by breaks-sent. */
+export function encodeBreakAll(number: number): Uint8Array {
+  return new ByteWriter(8).u32(number).u32(0).finish();
 }
 
 /** volume:inode:snapshot, decimal. */

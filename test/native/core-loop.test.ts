@@ -46,6 +46,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
       setHome: (present, what) => void story.push(`home ${what} ${present}`),
       recordLatency: (histogram, micros) => void story.push(`latency ${histogram} ${micros}`),
       setLease: (until) => void story.push(`lease ${until}`),
+      setDraining: (draining) => void story.push(`draining ${draining}`),
     },
     interconnect: {
       frameBodyBytesMax: 1000,

@@ -69,6 +69,7 @@ const MEANT: Record<string, object> = {
     },
   },
   'notify-end': { number: 81n },
+  'breaks-sent': { number: 101, breaks: 102 },
 };
 
 test('every message of the module is read as C wrote it', async () => {

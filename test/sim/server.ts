@@ -525,6 +525,7 @@ export class SimulatedServer {
       case 'servers-changed':
       case 'address-take':
       case 'address-release':
+      case 'draining':
       case 'drain-save':
       case 'drain-answer':
       case 'event':

@@ -26,11 +26,16 @@ export function encodeOpenCancel(operation: bigint): Uint8Array {
   return new ByteWriter(8).u64(operation).finish().slice();
 }
 
-export function encodeOpenEnd(operation: bigint, file: FileId, tookMicros: number): Uint8Array {
+/** Of another open than others when `lease` differs: its key, and its state or the oplock without one. */
+export function encodeOpenEnd(
+  operation: bigint, file: FileId, tookMicros: number, lease: { key?: string; oplock?: number; state?: number } = {},
+): Uint8Array {
   const writer = new ByteWriter(160).u64(operation).u64(TREE).raw(keyBytes(file));
-  writer.u64(operation).u64(operation).u64(0n).raw(new Uint8Array(16));
+  const key = Buffer.from(lease.key ?? '\0'.repeat(16), 'latin1');
+  const { oplock = TERMS.oplock, state = TERMS.leaseState } = lease;
+  writer.u64(operation).u64(operation).u64(0n).raw(key);
   writer.u32(0).u32(0).u32(TERMS.accessMask).u32(TERMS.shareAccess).u32(TERMS.disposition).u32(1);
-  writer.u32(TERMS.oplock).u32(TERMS.leaseState).u16(PATH.length).u16(0).u32(tookMicros).raw(PATH);
+  writer.u32(oplock).u32(state).u16(PATH.length).u16(0).u32(tookMicros).raw(PATH);
   return writer.finish().slice();
 }
 

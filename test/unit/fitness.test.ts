@@ -10,6 +10,7 @@ import { epoch, nodeId } from '../../src/base/ids.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect } from '../../src/core/effects.js';
 import { Fitness, NO_SMBD } from '../../src/core/fitness/fitness.js';
+import type { CachingSmbds } from '../../src/core/fitness/lease-breaks.js';
 import { Timers } from '../../src/core/timers.js';
 import type { FitnessMessage } from '../../src/wire/fitness-messages.js';
 import {
@@ -20,8 +21,17 @@ import { fuzz, spoil } from '../support/fuzzing.js';
 const NAMES = ['alpha', 'beta', 'gamma'];
 const SECOND = 1_000_000;
 
+const NO_SMBDS: CachingSmbds = {
+  breakAll: () => undefined, silent: () => [], caching: () => ({ left: 0, named: [] }),
+};
+
 /** Rooms whose messages arrive at once. */
 class Rooms {
+  protocol = 2;
+  /** Of server 2: what its clients cache, and smbds that do not answer. */
+  caching: string[] = [];
+  silent: string[] = [];
+  readonly asked: (number | null)[] = [];
   now = 1;
   members = [0, 1, 2].map(nodeId);
   readonly effects: { node: NodeId; effect: Effect }[] = [];
@@ -71,14 +81,35 @@ class Rooms {
         if (!this.deaf.has(peer)) this.room(peer).onMessage(self, message);
         return true;
       },
-      isUp: () => true, speaks: (protocol) => protocol === 1,
+      isUp: () => true, speaks: (protocol) => protocol <= this.protocol,
       isFenced: () => false, log: () => undefined, count: () => undefined,
     };
     return new Fitness(context, (node) => NAMES[node]!, {
       changed: (isFit, draining) => {
         this.changes.push(`${self} ${isFit ? 'fit' : 'unfit'}${draining ? ' draining' : ''}`);
       },
-    });
+    }, self === 2 ? this.smbds() : NO_SMBDS, 10 * SECOND);
+  }
+
+  private smbds(): CachingSmbds {
+    return {
+      breakAll: (number) => void this.asked.push(number),
+      silent: () => this.silent,
+      caching: (max) => ({ left: this.caching.length, named: this.caching.slice(0, max) }),
+    };
+  }
+
+  /** The words in the node page of server 2. */
+  words(): boolean[] {
+    const own = this.effects.filter(({ node }) => node === 2);
+    return own.flatMap(({ effect }) => (effect.kind === 'draining' ? [effect.draining] : []));
+  }
+
+  /** What server 0 knows of leases of server 2. */
+  leases(): string {
+    const leases = this.room(0).status().find(({ node }) => node === 2)?.leases;
+    if (leases === undefined) return 'untold';
+    return `${leases.breaking ? 'breaking' : 'over'} ${leases.left} ${leases.named.join()}`;
   }
 }
 
@@ -114,6 +145,93 @@ test('a server is drained through another one, when its disk has it', () => {
   assert.deepEqual(rooms.answers(), [null, null]);
   assert.equal(rooms.known(1, 2), 'serving fit 0');
   assert.deepEqual(rooms.changes, ['2 fit', '2 fit draining', '2 fit']);
+});
+
+/** Server 2 serves, and a person drains it. */
+function drainedWith(rooms: Rooms): void {
+  rooms.room(2).setSmbd(true);
+  rooms.room(0).onQuery(7, nodeId(2), true);
+  rooms.save();
+}
+
+test('a server says that it drains when its leases are broken, and not before', () => {
+  const rooms = new Rooms();
+  rooms.caching = ['lease RWH on a', 'batch on b'];
+  rooms.silent = ['smbd 7'];
+  drainedWith(rooms);
+  assert.deepEqual([rooms.words(), rooms.asked], [[true], [1]], 'nothing more is granted, and all are asked');
+  assert.deepEqual(rooms.answers(), [null], 'the person need not wait for it');
+  assert.equal(rooms.leases(), 'breaking 3 lease RWH on a,batch on b,smbd 7');
+  rooms.caching = [];
+  rooms.runUntil(5 * SECOND);
+  assert.equal(rooms.leases(), 'breaking 1 smbd 7');
+  assert.equal(rooms.known(0, 2), 'serving fit 0', 'one that did not answer may have what is not told yet');
+  rooms.silent = [];
+  rooms.runUntil(6 * SECOND);
+  assert.equal(rooms.known(0, 2), 'draining fit 0');
+  assert.equal(rooms.leases(), 'over 0 ');
+  assert.deepEqual(rooms.changes, ['2 fit', '2 fit draining']);
+});
+
+test('what is not broken after the bounded time is told, and the server drains', () => {
+  const rooms = new Rooms();
+  rooms.caching = ['lease RWH on a'];
+  drainedWith(rooms);
+  const since = rooms.now;
+  rooms.runUntil(since + 10 * SECOND - 1);
+  assert.equal(rooms.known(0, 2), 'serving fit 0');
+  rooms.runUntil(since + 10 * SECOND + SECOND / 10);
+  assert.equal(rooms.known(0, 2), 'draining fit 0');
+  assert.equal(rooms.leases(), 'over 1 lease RWH on a');
+  rooms.caching = [];
+  rooms.runUntil(since + 13 * SECOND);
+  assert.equal(rooms.leases(), 'over 0 ', 'it is seen when smbd has taken it back');
+  // a peer that comes later hears of it
+  rooms.caching = ['lease RH on c'];
+  rooms.runUntil(since + 15 * SECOND);
+  rooms.room(0).peerLeft(nodeId(2));
+  assert.equal(rooms.leases(), 'untold');
+  rooms.room(2).peerUp(nodeId(0));
+  assert.equal(rooms.leases(), 'over 1 lease RH on c');
+});
+
+test('a drain that is taken back while leases are broken leaves the server as it was', () => {
+  const rooms = new Rooms();
+  rooms.caching = ['lease RWH on a'];
+  drainedWith(rooms);
+  rooms.runUntil(3 * SECOND);
+  rooms.room(2).onQuery(8, nodeId(2), false);
+  rooms.save();
+  assert.deepEqual([rooms.words(), rooms.asked], [[true, false], [1, null]]);
+  rooms.runUntil(30 * SECOND);
+  assert.deepEqual(rooms.changes, ['2 fit'], 'nobody was told that it drains');
+  assert.equal(rooms.leases(), 'over 0 ');
+  rooms.room(2).onQuery(9, nodeId(2), true);
+  rooms.save();
+  assert.deepEqual(rooms.asked, [1, null, 2], 'answers to the first break-all are none to the second');
+});
+
+test('a run that starts drained sets the word and waits for nobody; one that is not takes the word back', () => {
+  const rooms = new Rooms();
+  rooms.caching = ['lease RWH on a'];
+  rooms.room(2).onSaved(0, true, null);
+  assert.deepEqual(rooms.changes, ['2 unfit draining']);
+  assert.deepEqual([rooms.words(), rooms.asked], [[true], [1]]);
+  const other = new Rooms();
+  other.room(2).onSaved(0, false, null);
+  assert.deepEqual([other.words(), other.changes], [[false], []]);
+});
+
+test('in protocol 1 leases are broken, and nobody else is told of them', () => {
+  const rooms = new Rooms();
+  rooms.protocol = 1;
+  rooms.caching = ['lease RWH on a'];
+  drainedWith(rooms);
+  assert.equal(rooms.leases(), 'untold');
+  assert.equal(rooms.known(0, 2), 'serving fit 0');
+  rooms.caching = [];
+  rooms.runUntil(2 * SECOND);
+  assert.equal(rooms.known(0, 2), 'draining fit 0');
 });
 
 test('what keeps a drain from being done is told to whoever asked', () => {
@@ -190,6 +308,7 @@ test('spoiled messages are refused, or are other messages', () => {
     const texts = (): string[] => ['', 'full', 'voll: \u00e4', 'x'.repeat(400)].filter(() => prng.chance(0.5));
     const message = prng.pick<FitnessMessage>([
       { kind: 'fitness', draining: prng.chance(0.5), clients: prng.u32(), reasons: texts(), named: texts() },
+      { kind: 'leases', breaking: prng.chance(0.5), left: prng.u32(), named: texts() },
       { kind: 'drain', token: prng.u32(), draining: prng.chance(0.5) },
       { kind: 'drained', token: prng.u32(), error: prng.pick(['', 'the disk is full']) },
     ]);

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { remainingText } from '../../src/cli/drain.js';
+import { leasesText, remainingText } from '../../src/cli/drain.js';
 import { parseConfig } from '../../src/daemon/config.js';
 import { ConfigError } from '../../src/daemon/errors.js';
 import { FolderCheck } from '../../src/daemon/health/folder-check.js';
@@ -344,6 +344,8 @@ test('the configuration of checks: defaults, and sentences for what is wrong', (
   assert.match(refused('health: { smbd: { port: 0 } }'), /pool.yaml:4: health.smbd.port is 0: it must be a whole/);
   assert.match(refused('health: { folders: { paths: [srv] } }'), /health.folders.paths\[0\] .* an absolute path/);
   assert.match(refused('health: { smbs: {} }'), /health.smbs is not a known key: did you mean "smbd"\?/);
+  assert.equal(health.drain.leasesMs, 10_000);
+  assert.match(refused('health: { drain: { leasesMs: -1 } }'), /health.drain.leasesMs is -1: it must be a whole/);
   assert.match(refused('hooks: { intervalMs: 1 }'), /hooks.intervalMs is 1: it must be a whole number from 200 to/);
 });
 
@@ -371,4 +373,16 @@ test('what remains on a drained server', () => {
   assert.equal(remainingText({ ...beta!, clients: { connections: 0, named: [] } }, []), null);
   assert.match(remainingText({ ...beta!, fitness: 'fit' }, [])!, /has not said yet that it drains/);
   assert.equal(remainingText(gamma!, []), null, 'a server that is out has no clients');
+});
+
+test('what people read of leases on a drained server', () => {
+  const [, beta] = exampleStatus().servers;
+  const named = ['lease RWH on pool/a, of 10.0.0.7:1 (D\\bob)'];
+  const breaking = { ...beta!, fitness: 'fit', leases: { breaking: true, left: 2, named } } as const;
+  assert.equal(leasesText(beta!), '');
+  assert.equal(leasesText(breaking), "beta breaks its clients' leases and oplocks first: 2 left\n");
+  assert.match(remainingText(breaking, [])!, /^beta still breaks its clients' leases: 2 left$/);
+  const left = { ...beta!, leases: { breaking: false, left: 3, named } };
+  assert.equal(leasesText(left), 'beta could not break 3 leases in time; '
+    + 'what these clients had not written may be lost:\n  lease RWH on pool/a, of 10.0.0.7:1 (D\\bob)\n  and 2 more\n');
 });

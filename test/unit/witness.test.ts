@@ -13,7 +13,7 @@ import { Timers } from '../../src/core/timers.js';
 import { Operations } from '../../src/core/operations/operations.js';
 import { Witness } from '../../src/core/witness/witness.js';
 import type { HotAnswer, TraceEvent, TraceFilter } from '../../src/wire/locks.js';
-import { RING_OP } from '../../src/wire/ring-ops.js';
+import { LEASE_CHANGE, RING_OP, encodeBreakAll } from '../../src/wire/ring-ops.js';
 import { decodeWitnessMessage } from '../../src/wire/witness-messages.js';
 import {
   encodeClose,
@@ -192,4 +192,72 @@ test('a server that comes back is asked for what the reader wants, not for every
   scene.witness.peerUp(BETA);
   const asked = scene.sent.map((message) => decodeWitnessMessage(message));
   assert.deepEqual(asked, [{ kind: 'trace-start', number: READER, text: JSON.stringify(filter) }]);
+});
+
+/** What became of the lease or oplock of this open. */
+function changed(scene: Scene, id: bigint, change: number, [oplock, lease]: [number, number]): void {
+  const message = Buffer.alloc(88);
+  Buffer.from(FILE, 'latin1').copy(message);
+  message.writeBigUInt64LE(id, 24);
+  [change, 0x100, oplock, 7, lease].forEach((word, index) => message.writeUInt32LE(word, 64 + 4 * index));
+  scene.operations.onRingMessage(1, RING_OP.leaseChange, new Uint8Array(message));
+}
+
+test('what lets clients cache writes or handles is counted, each lease once, until it is broken', () => {
+  const scene = new Scene();
+  scene.client(1, 'anna');
+  const open = (id: bigint, lease: { key?: string; oplock: number; state: number }): void =>
+    scene.operations.onRingMessage(1, RING_OP.openEnd, encodeOpenEnd(id, FILE, 5, lease));
+  const one = 'a'.repeat(16);
+  open(1n, { key: one, oplock: 0x100, state: 7 });
+  open(2n, { key: one, oplock: 0x100, state: 7 });
+  open(3n, { key: 'b'.repeat(16), oplock: 0x100, state: 3 });
+  open(4n, { key: 'c'.repeat(16), oplock: 0x100, state: 1 });
+  open(5n, { oplock: 2, state: 0 });
+  open(6n, { oplock: 1, state: 0 });
+  open(7n, { oplock: 4, state: 0 });
+  open(8n, { oplock: 0, state: 0 });
+  const { left, named } = scene.witness.caching(2);
+  assert.deepEqual([left, named], [4, [
+    'lease RWH on pool/file, of 10.0.0.1:1 (anna)', 'lease RH on pool/file, of 10.0.0.1:1 (anna)',
+  ]]);
+  changed(scene, 1n, LEASE_CHANGE.breakSent, [0x100, 7]);
+  assert.equal(scene.witness.caching(0).left, 4, 'a break that is sent is not answered');
+  changed(scene, 1n, LEASE_CHANGE.changed, [0x100, 1]);
+  changed(scene, 2n, LEASE_CHANGE.changed, [0x100, 1]);
+  changed(scene, 5n, LEASE_CHANGE.changed, [4, 0]);
+  assert.equal(scene.witness.caching(0).left, 2);
+  scene.operations.onRingMessage(1, RING_OP.close, encodeClose(FILE, 3n));
+  scene.operations.detached(1, false);
+  assert.equal(scene.witness.caching(0).left, 0);
+});
+
+test('all modules hear a break-all, those that attach later too; one that tells all anew has not answered', () => {
+  const scene = new Scene();
+  const sent = (): [number, Uint8Array][] => scene.effects.splice(0).flatMap((effect) => {
+    const isBreakAll = effect.kind === 'ring-send' && effect.op === RING_OP.breakAll;
+    return isBreakAll ? [[effect.attachment, effect.payload] as [number, Uint8Array]] : [];
+  });
+  const answer = (attachment: number, number: number): void => {
+    const message = new Uint8Array(new Uint32Array([number, 0]).buffer);
+    scene.operations.onRingMessage(attachment, RING_OP.breaksSent, message);
+  };
+  const without = (number: number): number[] => scene.operations.withoutBreaks(number).map(({ id }) => id);
+  scene.client(1, 'anna');
+  scene.operations.breakAll(3);
+  scene.client(2, 'bob');
+  assert.deepEqual(sent(), [[1, encodeBreakAll(3)], [2, encodeBreakAll(3)]]);
+  assert.deepEqual(without(3), [1, 2]);
+  answer(1, 3);
+  answer(2, 2);
+  assert.deepEqual(without(3), [2], 'an answer to an earlier one is none');
+  scene.operations.onRingMessage(1, RING_OP.resyncBegin, new Uint8Array(8));
+  assert.deepEqual(without(3), [1, 2], 'what it had is not told again yet');
+  scene.operations.onRingMessage(1, RING_OP.resyncEnd, new Uint8Array(0));
+  assert.deepEqual(without(3), [2]);
+  scene.operations.detached(2, false);
+  assert.deepEqual(without(3), []);
+  scene.operations.breakAll(null);
+  scene.client(3, 'carl');
+  assert.deepEqual(sent(), []);
 });

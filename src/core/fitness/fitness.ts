@@ -1,17 +1,20 @@
 /**
  * Which servers should serve new clients: each says so of itself (docs/decisions/health.md), from what its host's
  * checks and hooks find, whether smbd runs there, and whether a person drains it. Also carries the wish of a person to
- * drain a server to that server. Used by PoolNode, which tells the public addresses; an unfit server stays a member.
+ * drain a server to that server; what is cached there is broken first (lease-breaks.ts). Used by PoolNode, which tells
+ * the public addresses; an unfit server stays a member.
  */
 import type { ClientId, NodeId } from '../../base/ids.js';
 import type { Connection } from '../../wire/address-messages.js';
-import type { Fitness as FitnessReport } from '../../wire/fitness-messages.js';
+import type { Fitness as FitnessReport, LeasesLeft } from '../../wire/fitness-messages.js';
 import {
-  CLIENTS_NAMED_MAX, REASONS_MAX, cutReason, decodeFitnessMessage, encodeFitnessMessage,
+  CLIENTS_NAMED_MAX, LEASES_PROTOCOL, REASONS_MAX, cutReason, decodeFitnessMessage, encodeFitnessMessage,
 } from '../../wire/fitness-messages.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
+import type { CachingSmbds } from './lease-breaks.js';
+import { LeaseBreaks } from './lease-breaks.js';
 
 /** A message is delivered in milliseconds, a small file written in tens of them: later the server is not there. */
 const DRAIN_ANSWER_MICROS = 4_000_000;
@@ -25,6 +28,13 @@ export interface FitnessEvents {
   changed(isFit: boolean, draining: boolean): void;
 }
 
+/** What a server says of itself; `leases`: of one that is drained, if it told. */
+export interface FitnessStatus {
+  node: NodeId;
+  fitness: FitnessReport;
+  leases?: LeasesLeft;
+}
+
 interface Question {
   server: NodeId;
   timer: Timer;
@@ -35,9 +45,13 @@ export class Fitness {
   private reasons: readonly string[] = [];
   /** A smbd serves here. */
   hasSmbd = false;
+  /** A person wants it; and it is said, when the leases are broken. */
+  private wished = false;
   private draining = false;
+  private readonly breaks: LeaseBreaks;
   private readonly clients = new Map<ClientId, string[]>();
   private readonly others = new Map<NodeId, FitnessReport>();
+  private readonly leases = new Map<NodeId, LeasesLeft>();
   /** Asked here, for another server: by the host's token, which that server sends back. */
   private readonly questions = new Map<number, Question>();
   /** Being written to disk: who asked; null: our own host. */
@@ -51,7 +65,11 @@ export class Fitness {
     private readonly context: CoreContext,
     private readonly nameOf: (server: NodeId) => string,
     private readonly events: FitnessEvents,
-  ) {}
+    smbds: CachingSmbds,
+    leasesMicros: Micros,
+  ) {
+    this.breaks = new LeaseBreaks(context, smbds, leasesMicros, () => this.tellLeases(context.members));
+  }
 
   /** What the host's checks found, all of it; none: all passed. */
   setReasons(reasons: readonly string[]): void {
@@ -79,11 +97,13 @@ export class Fitness {
   /** A run of the peer that knows nothing of us yet. */
   peerUp(peer: NodeId): void {
     this.context.send(peer, encodeFitnessMessage({ kind: 'fitness', ...this.own() }));
+    if (this.wished) this.tellLeases([peer]);
   }
 
   /** The peer is out of the view. */
   peerLeft(peer: NodeId): void {
     this.others.delete(peer);
+    this.leases.delete(peer);
     for (const [token, { server }] of this.questions) {
       if (server === peer) this.answer(token, `${this.nameOf(peer)} was lost from the pool before it answered`);
     }
@@ -105,7 +125,7 @@ export class Fitness {
 
   /** The host's answer to the effect 'drain-save'; and at its start, with token 0, what an earlier run saved. */
   onSaved(token: number, draining: boolean, error: string | null): void {
-    if (error === null) this.setDraining(draining);
+    if (error === null) this.wish(draining, token === 0);
     const asked = this.saving.get(token);
     if (asked === undefined) return;
     this.saving.delete(token);
@@ -125,6 +145,11 @@ export class Fitness {
         this.others.set(from, { draining, reasons, clients, named });
         return;
       }
+      case 'leases': {
+        const { breaking, left, named } = message;
+        this.leases.set(from, { breaking, left, named });
+        return;
+      }
       case 'drain':
         this.context.log('info', 'drain.asked', { by: this.nameOf(from), draining: message.draining });
         // our own tokens are above 0
@@ -136,14 +161,32 @@ export class Fitness {
   }
 
   /** What each server said last; nothing of one that did not yet. */
-  status(): { node: NodeId; fitness: FitnessReport }[] {
+  status(): FitnessStatus[] {
     const known = new Map([...this.others, [this.context.self, this.own()] as const]);
-    return [...known].map(([node, fitness]) => ({ node, fitness })).sort((a, b) => a.node - b.node);
+    const leases = new Map(this.leases);
+    if (this.wished) leases.set(this.context.self, this.breaks.status());
+    return [...known].map(([node, fitness]): FitnessStatus => {
+      const left = leases.get(node);
+      return left === undefined ? { node, fitness } : { node, fitness, leases: left };
+    }).sort((a, b) => a.node - b.node);
   }
 
   private save(draining: boolean, asked: { from: NodeId; token: number } | { from: null }, token: number): void {
     this.saving.set(token, asked);
     this.context.emit({ kind: 'drain-save', token, draining });
+  }
+
+  /**
+   * At the start of a run nothing is waited for: a plain start has no clients and no addresses, and one that goes on in
+   * the place of another must not be taken for a server that may have more of them.
+   */
+  private wish(draining: boolean, isStart: boolean): void {
+    if (draining === this.wished && !isStart) return;
+    this.wished = draining;
+    if (draining && !isStart) return this.breaks.start(() => this.setDraining(true));
+    if (draining) this.breaks.start(null);
+    else this.breaks.stop();
+    this.setDraining(draining);
   }
 
   private setDraining(draining: boolean): void {
@@ -190,6 +233,12 @@ export class Fitness {
   private tellOthers(): void {
     const message = encodeFitnessMessage({ kind: 'fitness', ...this.own() });
     for (const peer of this.context.members) if (peer !== this.context.self) this.context.send(peer, message);
+  }
+
+  private tellLeases(peers: readonly NodeId[]): void {
+    if (!this.context.speaks(LEASES_PROTOCOL)) return;
+    const message = encodeFitnessMessage({ kind: 'leases', ...this.breaks.status() });
+    for (const peer of peers) if (peer !== this.context.self) this.context.send(peer, message);
   }
 
   /** People look at others' clients only to see them go. */

@@ -43,6 +43,10 @@ export class Attachment {
   readonly trees = new Map<bigint, Tree>();
   /** By id. */
   readonly operations = new Map<bigint, Operation>();
+  /** It tells all its handles anew, and has not told all. */
+  isResyncing = false;
+  /** Of the last break-all that it heard; 0: none. */
+  breaksSent = 0;
 
   constructor(
     readonly id: number,

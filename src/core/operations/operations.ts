@@ -15,6 +15,7 @@ import {
   RING_OP,
   TREE_FLAG,
   decodeRingMessage,
+  encodeBreakAll,
   encodeNotifyReady,
   encodeOpenReady,
   encodeTreeReady,
@@ -91,6 +92,8 @@ export class Operations {
   private readonly probes: Probes;
   private watcher: OperationsWatcher | null = null;
   private lastNumber = 0;
+  /** Of the break-all that all modules are to hear; null: none. */
+  private breakNumber: number | null = null;
 
   constructor(
     private readonly context: CoreContext,
@@ -112,8 +115,25 @@ export class Operations {
   }
 
   attached(id: number, pid: number): void {
-    this.byId.set(id, new Attachment(id, pid));
+    const attachment = new Attachment(id, pid);
+    this.byId.set(id, attachment);
     this.context.count('witness.attached');
+    if (this.breakNumber !== null) this.sendBreakAll(attachment, this.breakNumber);
+  }
+
+  /**
+   * This server drains: all smbds break their leases and oplocks down to reading, those that attach later too, until
+   * this is called with null. Each answers; then it has reported whatever it granted before.
+   */
+  breakAll(number: number | null): void {
+    this.breakNumber = number;
+    if (number === null) return;
+    for (const attachment of this.byId.values()) this.sendBreakAll(attachment, number);
+  }
+
+  /** Smbds whose reports do not tell yet what there was at the break-all of this number. */
+  withoutBreaks(number: number): Attachment[] {
+    return [...this.byId.values()].filter(({ breaksSent, isResyncing }) => breaksSent !== number || isResyncing);
   }
 
   detached(id: number, isBad: boolean): void {
@@ -198,6 +218,7 @@ export class Operations {
         return;
       }
       case 'resync-begin':
+        attachment.isResyncing = true;
         this.watcher?.resyncs(attachment);
         for (const operation of [...attachment.operations.keys()]) {
           if (operation < message.operationsFrom) this.end(attachment, operation);
@@ -205,17 +226,26 @@ export class Operations {
         this.watches.resyncBegins(attachment.pid);
         return;
       case 'resync-end':
+        attachment.isResyncing = false;
         return this.watches.resyncEnds(attachment.pid);
       case 'notify-begin':
         return this.notifyBegin(attachment, message);
       case 'notify-end':
         return this.watches.end(attachment.pid, message.number);
+      case 'breaks-sent':
+        attachment.breaksSent = message.number;
+        this.context.count('witness.breaks-sent', message.breaks);
+        return;
       case 'replay-open':
         this.watcher?.replayed(attachment, message);
         return;
       default:
         this.watcher?.reported(attachment, message);
     }
+  }
+
+  private sendBreakAll(attachment: Attachment, number: number): void {
+    sendToModule(this.context, attachment, RING_OP.breakAll, encodeBreakAll(number));
   }
 
   private treeConnect(attachment: Attachment, message: Extract<RingMessage, { kind: 'tree-connect' }>): void {

@@ -168,3 +168,15 @@ function holdsRangesWords(open: OpenReport): string {
   });
   return ranges.length === 0 ? 'holds the range' : `holds ${ranges.join(', ')}`;
 }
+
+/** "lease RWH on work/a.txt, of 10.0.0.7:49152 (DOM\\bob)". */
+export function cachingSentence(attachment: Attachment, open: Open): string {
+  const { trees } = attachment;
+  const { share, user } = trees.get(open.tree) ?? { share: '?', user: '?' };
+  return `${cachingWords(open.oplock, open.leaseState)} on ${share}/${open.path}, of ${clientOf(attachment)} (${user})`;
+}
+
+/** Its address, without the word that smbd puts before it. */
+export function clientOf({ address }: Attachment): string {
+  return address.replace(/^ipv[46]:/, '');
+}

@@ -26,11 +26,12 @@ import type { HandleMessage, OperationsWatcher } from '../operations/operations.
 import { HotFiles } from './hot.js';
 import { moveEvent } from './moves.js';
 import type { Open } from './open.js';
-import { lockChanged, lockRefused, waitingLocks } from './open.js';
+import { isCaching, lockChanged, lockRefused, waitingLocks } from './open.js';
 import { Opens } from './opens.js';
 import { PoolQuestions, bounded } from './pool-questions.js';
 import type { EventFacts, EventSubject, Reporter } from './reports.js';
 import {
+  cachingSentence,
   grantedWords,
   identity,
   openReport,
@@ -139,6 +140,23 @@ export class Witness implements OperationsWatcher {
     }
     const opens = this.opens.count();
     return { attachments: attachments.size, opens, waits, readers: this.questions.hasReaders() };
+  }
+
+  /** What lets clients of this server cache writes or handles, each lease once; at most `namedMax` are in words. */
+  caching(namedMax: number): { left: number; named: string[] } {
+    const named: string[] = [];
+    let left = 0;
+    for (const attachment of this.sources.attachments().values()) {
+      const leases = new Set<string>();
+      for (const open of this.opens.ofAttachment(attachment)) {
+        if (!isCaching(open) || leases.has(open.leaseKey)) continue;
+        // an oplock has no key
+        if (open.leaseState !== 0) leases.add(open.leaseKey);
+        left += 1;
+        if (named.length < namedMax) named.push(cachingSentence(attachment, open));
+      }
+    }
+    return { left, named };
   }
 
   // --- what operations tell
