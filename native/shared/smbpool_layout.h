@@ -186,7 +186,7 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_error) == 256);
 
 /* Node page flags. */
 #define SMBPOOL_NODE_SERVING 1u /* the daemon takes part in its pool */
-#define SMBPOOL_NODE_DRAINING 2u /* clients are to be sent away: smbds let them cache neither writes nor handles */
+#define SMBPOOL_NODE_DRAINING 2u /* clients are to be sent away: smbds let them cache no writes */
 
 /* One per node. The daemon has it writable; smbd and the CLI get a descriptor that can only be mapped for reading. */
 struct smbpool_node_page {

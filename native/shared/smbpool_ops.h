@@ -264,7 +264,7 @@ struct smbpool_msg_notify_ready {
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_notify_ready) == 16);
 
 /*
- * The server is drained: break all leases and oplocks down to reading, and report what becomes of them. The page's flag
+ * The server is drained: break what lets clients cache writes, and report what becomes of them. The page's flag
  * SMBPOOL_NODE_DRAINING was set before, so that nothing is granted behind it.
  */
 struct smbpool_msg_break_all {

@@ -1,7 +1,7 @@
 /*
- * Draining: before a client is sent to another server, where its handles are gone, it is to write what it caches. The
- * daemon says so twice: by a flag in the node page, with which a create is granted nothing but reading, and by a
- * message, with which all that was granted before is broken down to it. The breaks are smbd's own; what becomes of
+ * Draining: before a client is sent to another server, where its handles may be gone, it is to write what it caches.
+ * The daemon says so twice: by a flag in the node page, with which a create is granted no caching of writes, and by a
+ * message, with which all that was granted before is broken down to that. The breaks are smbd's own; what becomes of
  * them is reported as for any watched file. Touches no record.
  */
 #include "module.h"
@@ -25,11 +25,14 @@ static bool is_first_of_lease(const struct smbpool_open *open) {
 
 static bool send_break(const struct smbpool_open *open) {
   struct messaging_context *messages = open->tree->process->sconn->msg_ctx;
+  const struct files_struct *fsp = open->fsp;
   struct share_mode_entry entry = {.pid = messaging_server_id(messages),
-                                   .op_type = (uint16_t)open->fsp->oplock_type,
-                                   .share_file_id = fh_get_gen_id(open->fsp->fh)};
+                                   .op_type = (uint16_t)fsp->oplock_type,
+                                   .share_file_id = fh_get_gen_id(fsp->fh)};
+  /* A lease keeps what is no danger: with H its durable handles can be taken up again elsewhere. */
+  uint32_t to = fsp->lease != NULL ? smbpool_map_drained_lease(fsp->lease->lease.lease_state) : SMB2_LEASE_READ;
 
-  return NT_STATUS_IS_OK(send_break_message(messages, &open->fsp->file_id, &entry, SMB2_LEASE_READ));
+  return NT_STATUS_IS_OK(send_break_message(messages, &fsp->file_id, &entry, (uint16_t)to));
 }
 
 void smbpool_drain_break_all(struct smbpool_process *process, uint32_t number) {
@@ -56,7 +59,7 @@ bool smbpool_drain_answer(struct smbpool_process *process) {
   return true;
 }
 
-/* A handle came with more than reading all the same: of a lease that is being broken, or back as a durable handle. */
+/* A handle came with W all the same: of a lease that is being broken, or back as a durable handle. */
 void smbpool_drain_opened(struct smbpool_open *open) {
   if (!smbpool_link_draining(&open->tree->process->link) || !is_caching(open->fsp)) return;
   smbpool_watch_open(open);

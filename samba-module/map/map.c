@@ -12,11 +12,11 @@
 #define WATCH_FIRST_MS 2u
 #define WATCH_LAST_MS 50u
 
-/* smbd's numbers (source3/include/smb.h), exclusive and batch in one; and SMB2_LEASE_READ. */
+/* smbd's numbers (source3/include/smb.h), exclusive and batch in one; and SMB2_LEASE_WRITE. */
 #define EXCLUSIVE_OPLOCKS 3u
 #define LEVEL_2_OPLOCK 4u
 #define LEASE_OPLOCK_TYPE 0x100u
-#define LEASE_READ 1u
+#define LEASE_WRITE 4u
 
 bool smbpool_map_volume(const char *text, uint64_t *volume) {
   char *end = NULL;
@@ -75,7 +75,7 @@ enum smbpool_fence_step smbpool_map_fence(struct smbpool_fence *fence, uint64_t 
   return now_us - fence->since_us < (uint64_t)wait_ms * 1000u ? SMBPOOL_FENCE_WAIT : SMBPOOL_FENCE_REFUSE;
 }
 
-uint32_t smbpool_map_drained_lease(uint32_t lease_state) { return lease_state & LEASE_READ; }
+uint32_t smbpool_map_drained_lease(uint32_t lease_state) { return lease_state & ~LEASE_WRITE; }
 
 uint32_t smbpool_map_drained_oplock(uint32_t oplock) {
   if ((oplock & LEASE_OPLOCK_TYPE) != 0 || (oplock & EXCLUSIVE_OPLOCKS) == 0) return oplock;
@@ -83,7 +83,7 @@ uint32_t smbpool_map_drained_oplock(uint32_t oplock) {
 }
 
 bool smbpool_map_is_caching(uint32_t oplock, uint32_t lease_state) {
-  if ((oplock & LEASE_OPLOCK_TYPE) != 0) return (lease_state & ~LEASE_READ) != 0;
+  if ((oplock & LEASE_OPLOCK_TYPE) != 0) return (lease_state & LEASE_WRITE) != 0;
   return (oplock & EXCLUSIVE_OPLOCKS) != 0;
 }
 

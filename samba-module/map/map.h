@@ -70,7 +70,7 @@ enum smbpool_fence_step smbpool_map_fence(struct smbpool_fence *fence, uint64_t 
 /* What smbd is asked for instead, on a server that drains: SMB2_LEASE_* bits, and smbd's oplock numbers. */
 uint32_t smbpool_map_drained_lease(uint32_t lease_state);
 uint32_t smbpool_map_drained_oplock(uint32_t oplock);
-/* The client may keep writes, or the handle, to itself. Of a lease `oplock` is 0x100. */
+/* The client may keep writes to itself. Of a lease `oplock` is 0x100. */
 bool smbpool_map_is_caching(uint32_t oplock, uint32_t lease_state);
 
 /* Next interval of a watch on a breaking oplock: doubles from 2 ms up to 50 ms. */

@@ -329,7 +329,7 @@ export function encodeWatchFile(file: FileId, watchMillis: number): Uint8Array {
   return new ByteWriter(32).raw(Buffer.from(file, 'latin1')).u32(watchMillis).u32(0).finish();
 }
 
-/** Has a smbd break all leases and oplocks of its client down to reading; answered by breaks-sent. */
+/** Has a smbd break all that lets its client cache writes; answered by breaks-sent. */
 export function encodeBreakAll(number: number): Uint8Array {
   return new ByteWriter(8).u32(number).u32(0).finish();
 }

@@ -1,7 +1,7 @@
 /**
  * Before a server that is drained sends its clients away, it has them write what they cache: leases and oplocks are
- * broken down to reading, none is granted beyond that, and the public address stays until that is done or the bounded
- * time is over. The figures go to the output.
+ * broken until none lets a client cache writes, none such is granted, and the public address stays until that is done,
+ * or the bounded time is over. The figures go to the output.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -88,7 +88,7 @@ interface Caching {
   breaksTo: string;
 }
 
-const LEASE: Caching = { asks: { disposition: 'open_if', lease: 'RWH' }, has: 'RWH', breaksTo: 'R' };
+const LEASE: Caching = { asks: { disposition: 'open_if', lease: 'RWH' }, has: 'RWH', breaksTo: 'RH' };
 const BATCH: Caching = { asks: { disposition: 'open_if', oplock: 'batch' }, has: 'batch', breaksTo: 'level2' };
 
 /** The client writes what it has, and only when it has acknowledged does the address go. */
@@ -106,7 +106,7 @@ async function flushedFirst(lab: Lab, file: string, caching: Caching): Promise<v
     assert.ok(await waitUntil(isBreaking, BREAK_MILLIS_MAX, 20), await leasesOf(lab, 1));
     const { stdout: status } = await smbpool(lab, 'status', '--seconds', '0');
     assert.match(status, /server-1 is about to be drained: .* 1 left: (lease RWH|batch) on pool/);
-    // while it writes, what is opened beside it gets no more than reading, on either way to this server
+    // while it writes, what is opened beside it may cache no writes, on either way to this server
     const beside = await client.mustOpen(`${file}-beside`, caching.asks);
     assert.equal(granted(beside), caching.breaksTo);
     const other = await SmbClient.connect(lab.server(1).address);
@@ -154,7 +154,7 @@ async function givenUp(lab: Lab): Promise<void> {
     assert.equal(second.status, 'OK');
     const since = seconds();
     const draining = smbpool(lab, 'drain', 'server-1');
-    await broken(deaf, 'R');
+    await broken(deaf, 'RH');
     await pause(LEASES_MILLIS - 3_000);
     assert.deepEqual([await leasesOf(lab, 1), await holder(lab, address)], ['fit breaking 1', 1]);
     const { stdout } = await draining;
@@ -176,12 +176,12 @@ async function givenUp(lab: Lab): Promise<void> {
 async function atOnce(lab: Lab): Promise<void> {
   const client = await SmbClient.connect(await addressOf(lab, 1));
   try {
-    await client.mustOpen('reads', { disposition: 'open_if', lease: 'R' });
+    await client.mustOpen('reads', { disposition: 'open_if', lease: 'RH' });
     const since = seconds();
     const { stdout } = await smbpool(lab, 'drain', 'server-1', '--wait');
-    say('with a read lease only, drained after', since);
+    say('with a lease without W, drained after', since);
     assert.match(stdout, /^server-1 is drained until .*\nserver-1 has no clients\n$/);
-    assert.equal(await client.nextBreak(0), null, 'a read lease need not be broken');
+    assert.equal(await client.nextBreak(0), null, 'a lease without W need not be broken');
   } finally {
     client.close();
     await smbpool(lab, 'undrain', 'server-1');

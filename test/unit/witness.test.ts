@@ -203,7 +203,7 @@ function changed(scene: Scene, id: bigint, change: number, [oplock, lease]: [num
   scene.operations.onRingMessage(1, RING_OP.leaseChange, new Uint8Array(message));
 }
 
-test('what lets clients cache writes or handles is counted, each lease once, until it is broken', () => {
+test('what lets clients cache writes is counted, each lease once, until it is broken', () => {
   const scene = new Scene();
   scene.client(1, 'anna');
   const open = (id: bigint, lease: { key?: string; oplock: number; state: number }): void =>
@@ -211,20 +211,20 @@ test('what lets clients cache writes or handles is counted, each lease once, unt
   const one = 'a'.repeat(16);
   open(1n, { key: one, oplock: 0x100, state: 7 });
   open(2n, { key: one, oplock: 0x100, state: 7 });
-  open(3n, { key: 'b'.repeat(16), oplock: 0x100, state: 3 });
-  open(4n, { key: 'c'.repeat(16), oplock: 0x100, state: 1 });
+  open(3n, { key: 'b'.repeat(16), oplock: 0x100, state: 5 });
+  open(4n, { key: 'c'.repeat(16), oplock: 0x100, state: 3 });
   open(5n, { oplock: 2, state: 0 });
   open(6n, { oplock: 1, state: 0 });
   open(7n, { oplock: 4, state: 0 });
   open(8n, { oplock: 0, state: 0 });
   const { left, named } = scene.witness.caching(2);
   assert.deepEqual([left, named], [4, [
-    'lease RWH on pool/file, of 10.0.0.1:1 (anna)', 'lease RH on pool/file, of 10.0.0.1:1 (anna)',
+    'lease RWH on pool/file, of 10.0.0.1:1 (anna)', 'lease RW on pool/file, of 10.0.0.1:1 (anna)',
   ]]);
   changed(scene, 1n, LEASE_CHANGE.breakSent, [0x100, 7]);
   assert.equal(scene.witness.caching(0).left, 4, 'a break that is sent is not answered');
-  changed(scene, 1n, LEASE_CHANGE.changed, [0x100, 1]);
-  changed(scene, 2n, LEASE_CHANGE.changed, [0x100, 1]);
+  changed(scene, 1n, LEASE_CHANGE.changed, [0x100, 3]);
+  changed(scene, 2n, LEASE_CHANGE.changed, [0x100, 3]);
   changed(scene, 5n, LEASE_CHANGE.changed, [4, 0]);
   assert.equal(scene.witness.caching(0).left, 2);
   scene.operations.onRingMessage(1, RING_OP.close, encodeClose(FILE, 3n));

@@ -1,8 +1,8 @@
 /**
- * What a server that is drained does before its clients are sent away: its smbds break all leases and oplocks down to
- * reading and grant no others, so that each client writes what it has and keeps while its handles are there still. It
- * waits for that, for a bounded time; what is left then is told (docs/decisions/health.md, "Draining"). Used by
- * fitness.ts.
+ * What a server that is drained does before its clients are sent away: its smbds break all leases and oplocks under
+ * which clients cache writes, and grant no others, so that each client writes what it has while its handles are there
+ * still. It waits for that, for a bounded time; what is left then is told (docs/decisions/health.md, "Draining"). Used
+ * by fitness.ts.
  */
 import type { LeasesLeft } from '../../wire/fitness-messages.js';
 import { LEASES_NAMED_MAX, cutReason } from '../../wire/fitness-messages.js';
@@ -21,7 +21,7 @@ export interface CachingSmbds {
   breakAll(number: number | null): void;
   /** Those that have not said yet that they heard this number, in words. */
   silent(number: number): string[];
-  /** What lets clients cache writes or handles, each lease once; `named` of at most so many, in words. */
+  /** What lets clients cache writes, each lease once; `named` of at most so many, in words. */
   caching(namedMax: number): { left: number; named: string[] };
 }
 

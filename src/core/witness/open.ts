@@ -8,8 +8,8 @@ import type { Micros } from '../effects.js';
 /** smbd's numbers: an open under a lease; exclusive and batch. */
 const LEASE_OPLOCK = 0x100;
 const EXCLUSIVE_OPLOCKS = 3;
-/** [MS-SMB2] SMB2_LEASE_HANDLE_CACHING and _WRITE_CACHING. */
-const LEASE_WRITE_HANDLE = 6;
+/** [MS-SMB2] SMB2_LEASE_WRITE_CACHING. */
+const LEASE_WRITE = 4;
 
 /** Byte-range locks remembered per open; more exist in brlock.tdb, people see these. */
 const LOCKS_PER_OPEN_MAX = 1024;
@@ -44,9 +44,9 @@ export interface Open extends OpenTerms {
   lockTries: LockTry[];
 }
 
-/** Its client may keep writes, or the handle, to itself: a lease with W or H, an exclusive or batch oplock. */
+/** Its client may keep writes to itself: a lease with W, an exclusive or batch oplock. */
 export function isCaching({ oplock, leaseState }: Open): boolean {
-  return (oplock & LEASE_OPLOCK) !== 0 ? (leaseState & LEASE_WRITE_HANDLE) !== 0 : (oplock & EXCLUSIVE_OPLOCKS) !== 0;
+  return (oplock & LEASE_OPLOCK) !== 0 ? (leaseState & LEASE_WRITE) !== 0 : (oplock & EXCLUSIVE_OPLOCKS) !== 0;
 }
 
 /** Adds or removes a lock as smbd reports it. */
