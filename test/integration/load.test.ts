@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { smbpool } from '../../src/lab/commands.js';
 import type { Lab } from '../../src/lab/lab.js';
 import { residentKilobytes } from '../../src/lab/processes.js';
 import { pause } from '../../src/lab/run.js';
@@ -85,6 +86,12 @@ test('an unlock of a range that a handle locked twice releases the first lock', 
   assert.equal(locks.length, 1);
 });
 
+/** Who waits where, for a failure that would be over when somebody looks. */
+async function waitsOf(lab: Lab): Promise<string> {
+  const told = lab.servers().map(async (place) => `${place.name}: ${await smbpool(place, 'waits', '--longer', '0')}`);
+  return (await Promise.allSettled(told)).map((one) => (one.status === 'fulfilled' ? one.value : 'no answer')).join('\n');
+}
+
 test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP }, async () => {
   const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
   process.stdout.write(`seed ${seed}\n`);
@@ -95,7 +102,10 @@ test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP 
     running.catch(() => undefined);
     await pause(SECONDS * WARM_FRACTION * 1000);
     const before = await memory(lab);
-    const result = await running;
+    const result = await running.catch(async (error: unknown) => {
+      if (error instanceof Error) error.message += `\n${await waitsOf(lab)}`;
+      throw error;
+    });
     const after = await memory(lab);
     process.stdout.write(`memory of the daemons in kB: ${before.join(', ')}, at the end ${after.join(', ')}\n`);
     assertWorked(result);

@@ -98,6 +98,7 @@ class Client:
         self.session = self.smb._Session['SessionID']
         self.message = self.smb._Connection['SequenceWindow']
         self.waiting = {}    # message id -> the number smbd gave a request that waits
+        self.given_up = set()  # message ids to be cancelled as soon as smbd says that the request waits
         self.pending = {}    # message id -> (request, function that reads the answer, time sent)
         self.handles = {}    # our number -> file id, 16 bytes
         self.levels = {}     # our number -> oplock level held
@@ -227,11 +228,18 @@ class Client:
     def do_cancel(self, request):
         """Gives up a request that waits, "request" its id; that is then answered CANCELLED, unless it was quicker."""
         for message, (waiting, _, _) in self.pending.items():
-            if waiting['id'] == request['request'] and message in self.waiting:
-                self.net.send_packet(struct.pack('<4sHHIHHIIQQQ16s', b'\xfeSMB', 64, 0, 0, CANCEL, 0, ASYNC_FLAG, 0,
-                                                 message, self.waiting[message], self.session, b'') +
-                                     struct.pack('<HH', 4, 0))
+            if waiting['id'] != request['request']:
+                continue
+            if message in self.waiting:
+                self.cancel(message)
+            else:
+                self.given_up.add(message)
         emit({'id': request['id'], 'status': 'OK', 'at': time.monotonic()})
+
+    def cancel(self, message):
+        self.net.send_packet(struct.pack('<4sHHIHHIIQQQ16s', b'\xfeSMB', 64, 0, 0, CANCEL, 0, ASYNC_FLAG, 0,
+                                         message, self.waiting[message], self.session, b'') +
+                             struct.pack('<HH', 4, 0))
 
     def set_info(self, request, information_class, buffer):
         body = struct.pack('<HBBIHHI16s', 33, 1, information_class, len(buffer), HEADER_BYTES + 32, 0, 0,
@@ -290,8 +298,11 @@ class Client:
             return None
         if status == PENDING:
             self.waiting[message] = struct.unpack_from('<Q', packet, 32)[0]
+            if message in self.given_up:
+                self.cancel(message)
             return None
         self.waiting.pop(message, None)
+        self.given_up.discard(message)
         request, read, sent = self.pending.pop(message)
         answer = {'id': request['id'], 'status': status_name(status), 'sent': sent, 'at': time.monotonic()}
         if status == 0:
