@@ -89,7 +89,8 @@ test('an unlock of a range that a handle locked twice releases the first lock', 
 /** Who waits where, for a failure that would be over when somebody looks. */
 async function waitsOf(lab: Lab): Promise<string> {
   const told = lab.servers().map(async (place) => `${place.name}: ${await smbpool(place, 'waits', '--longer', '0')}`);
-  return (await Promise.allSettled(told)).map((one) => (one.status === 'fulfilled' ? one.value : 'no answer')).join('\n');
+  const answers = await Promise.allSettled(told);
+  return answers.map((one) => (one.status === 'fulfilled' ? one.value : 'no answer')).join('\n');
 }
 
 test(`${CLIENTS} clients on three servers for ${SECONDS} seconds`, { skip: SKIP }, async () => {
