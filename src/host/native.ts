@@ -191,7 +191,7 @@ export interface NativePump {
   beat(counters: Float64Array): void;
   /** Into the node page: until when this server may serve, in microseconds of CLOCK_MONOTONIC; 0: for ever. */
   setLease(untilMicros: number): void;
-  /** Whether the node page says that clients may cache neither writes nor handles. Without a ring: nothing. */
+  /** Whether the node page says that clients may cache no writes. Without a ring: nothing. */
   setDraining(draining: boolean): void;
   /** Into the node page, where errors of the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void;

@@ -168,7 +168,7 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     this.native.setLease(Math.max(1, Math.floor(until)));
   }
 
-  /** Into the node page: whether the smbds of this server let clients cache writes and handles no more. */
+  /** Into the node page: whether the smbds of this server let clients cache writes no more. */
   setDraining(draining: boolean): void {
     this.native.setDraining(draining);
   }
