@@ -426,7 +426,7 @@ Napi::Value PumpObject::SetServing(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// setDraining(draining): the node page says whether smbds let clients cache writes and handles no more.
+// setDraining(draining): the node page says whether smbds let clients cache writes no more.
 Napi::Value PumpObject::SetDraining(const Napi::CallbackInfo& info) {
   RingPort* ring = Checked(info).ring();
   if (ring != nullptr) ring->server().SetFlag(SMBPOOL_NODE_DRAINING, info[0].ToBoolean());

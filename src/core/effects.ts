@@ -177,8 +177,8 @@ export type Effect =
   /** Remove it and end the connections to it; answered by 'address-done'. */
   | ({ kind: 'address-release' } & AddressPlace)
   /**
-   * Into the node page, before what follows: whether this server drains, so that its smbds let clients cache neither
-   * writes nor handles.
+   * Into the node page, before what follows: whether this server drains, so that its smbds let clients cache no
+   * writes.
    */
   | { kind: 'draining'; draining: boolean }
   /** Keep on disk whether a person drains this server; answered by 'drain-saved' with the same token. */

@@ -19,7 +19,7 @@ export interface SmbdRing {
   setHome(present: boolean, what: HomeKind, key: Uint8Array): void;
   /** Into the node page: until when the smbds of this server may serve; a time that is over: not at all. */
   setLease(until: Micros): void;
-  /** Into the node page, at once: whether the smbds here let clients cache writes and handles no more. */
+  /** Into the node page, at once: whether the smbds here let clients cache writes no more. */
   setDraining(draining: boolean): void;
   /** One sample of a histogram of the node page (enum smbpool_histogram). */
   recordLatency(histogram: number, micros: Micros): void;

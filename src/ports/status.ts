@@ -27,7 +27,7 @@ export interface ServerStatus {
   /** TCP connections of clients to it, and the addresses of some of them; null: not known. */
   clients?: { connections: number; named: string[] } | null;
   /**
-   * Of a server that is drained: leases and oplocks that let its clients cache writes or handles still, and some of
+   * Of a server that is drained: leases and oplocks that let its clients cache writes still, and some of
    * them in words. While they are being broken it does not say yet that it drains. Absent: none, or it does not tell.
    */
   leases?: { breaking: boolean; left: number; named: string[] };

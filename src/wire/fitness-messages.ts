@@ -33,7 +33,7 @@ export interface Fitness {
   named: string[];
 }
 
-/** Of a server that is drained: what lets its clients cache writes or handles still. */
+/** Of a server that is drained: what lets its clients cache writes still. */
 export interface LeasesLeft {
   /** It is waited for; only then the server says that it drains. */
   breaking: boolean;

@@ -122,7 +122,7 @@ export class Operations {
   }
 
   /**
-   * This server drains: all smbds break their leases and oplocks down to reading, those that attach later too, until
+   * This server drains: all smbds break what lets clients cache writes, those that attach later too, until
    * this is called with null. Each answers; then it has reported whatever it granted before.
    */
   breakAll(number: number | null): void {

@@ -142,7 +142,7 @@ export class Witness implements OperationsWatcher {
     return { attachments: attachments.size, opens, waits, readers: this.questions.hasReaders() };
   }
 
-  /** What lets clients of this server cache writes or handles, each lease once; at most `namedMax` are in words. */
+  /** What lets clients of this server cache writes, each lease once; at most `namedMax` are in words. */
   caching(namedMax: number): { left: number; named: string[] } {
     const named: string[] = [];
     let left = 0;
