@@ -63,7 +63,7 @@ bool smbpool_link_ended(const struct smbpool_link *link);
 /* Until when this server may serve, by the page mapped last; 0: no lease is in use, or there was never a page. */
 uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link);
 
-/* The server drains, by the page mapped last: nothing is to be cached by clients but what they read. */
+/* The server drains, by the page mapped last: clients are to cache no writes. */
 bool smbpool_link_draining(const struct smbpool_link *link);
 
 /* Publishes one message and rings when the daemon sleeps. SMBPOOL_RING_BAD also marks the link broken. */

@@ -138,7 +138,7 @@ void smbpool_watch_file(struct smbpool_process *process, const struct smbpool_fi
 /* As long as any watch. */
 void smbpool_watch_open(struct smbpool_open *open);
 
-/* drain.c: a server that is drained lets its clients cache only what they read */
+/* drain.c: a server that is drained lets its clients cache no writes */
 void smbpool_drain_break_all(struct smbpool_process *process, uint32_t number);
 /* Sends the answer that is due, if one is; false: the ring is full. Behind all reports only. */
 bool smbpool_drain_answer(struct smbpool_process *process);

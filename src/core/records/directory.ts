@@ -9,6 +9,7 @@
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
 import { turn as toTurn } from '../../base/ids.js';
 import { assert } from '../../base/assert.js';
+import { Fifo } from '../../base/fifo.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
@@ -85,18 +86,20 @@ export class Directory {
   /** Those with an operation under way, or somebody in the queue. */
   private readonly busy = new Set<Entry>();
   /** Lost, and nobody waits for them: restored little by little. Only those that say so themselves count. */
-  private readonly unrestored = new Pile();
-  /** Those whose claims are still to come; only those that say so themselves count. */
-  private readonly rebuilt = new Pile();
-  /** Told to a keeper and not answered. */
+  private readonly unrestored = new Fifo<Entry>();
+  /** Restores that are told to a keeper and not answered. */
   private restoresUnderWay = 0;
+  /** Those whose claims are still to come; only those that say so themselves count. */
+  private readonly rebuilt = new Fifo<Entry>();
   /** Of those, what was looked at and is not complete. */
   private incomplete: Entry[] = [];
   /**
-   * The servers whose runs left, oldest first. Who has work under way forgets them at once, the others when they are
-   * looked at: all of them in one step would keep others waiting.
+   * The servers whose runs left, oldest first, but for those that all entries have forgotten. Who has work under way
+   * forgets them at once, the others when they are looked at: all of them in one step would keep others waiting.
    */
-  private readonly departed: NodeId[] = [];
+  private departed: NodeId[] = [];
+  /** How many of those that left all entries have forgotten. */
+  private forgotten = 0;
   /** No view came since the claims were looked at last: erasures that were claimed have been heeded. */
   private canComplete = false;
   /** Entries that may still have to forget somebody. */
@@ -133,13 +136,18 @@ export class Directory {
   /** Does what an entry was spared when servers left or claims came; returns whether there was anything. */
   private catchUp(entry: Entry): boolean {
     const isComplete = entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key);
-    if (!isComplete && entry.departures === this.departed.length) return false;
-    while (entry.departures < this.departed.length) {
-      const peer = this.departed[entry.departures++]!;
+    if (!isComplete && entry.departures === this.departures) return false;
+    while (entry.departures < this.departures) {
+      const peer = this.departed[entry.departures++ - this.forgotten]!;
       if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
     }
     if (isComplete) this.complete(entry);
     return true;
+  }
+
+  /** How many runs have left. */
+  private get departures(): number {
+    return this.forgotten + this.departed.length;
   }
 
   count(database: DatabaseId): number {
@@ -181,10 +189,16 @@ export class Directory {
   catchUpSome(count: number): boolean {
     for (let left = count; this.behind !== null && left > 0; left--) {
       const next = this.behind.next();
-      if (next.done === true) this.behind = null;
+      if (next.done === true) this.allCaughtUp();
       else this.catchUp(next.value);
     }
     return this.behind !== null;
+  }
+
+  private allCaughtUp(): void {
+    this.behind = null;
+    this.forgotten = this.departures;
+    this.departed = [];
   }
 
   /**
@@ -492,7 +506,7 @@ export class Directory {
       history: [],
       isRebuilt: false,
       isUnrestored: false,
-      departures: this.departed.length,
+      departures: this.departures,
     };
     entries.set(key, entry);
     return entry;
@@ -660,31 +674,6 @@ export class Directory {
 
 const EMPTY = new Uint8Array(0);
 const NO_NODES: readonly NodeId[] = [];
-
-/** Entries in the order in which they were put in. */
-class Pile {
-  private entries: Entry[] = [];
-  private head = 0;
-
-  get isEmpty(): boolean {
-    return this.head === this.entries.length;
-  }
-
-  put(entry: Entry): void {
-    this.entries.push(entry);
-  }
-
-  take(): Entry | undefined {
-    const entry = this.entries[this.head];
-    if (entry === undefined) return undefined;
-    this.head++;
-    if (this.isEmpty) {
-      this.entries = [];
-      this.head = 0;
-    }
-    return entry;
-  }
-}
 
 /** Whether the entry names the server in any way: most name only one of many. */
 function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {

@@ -2,6 +2,7 @@
  * Messages between homes, owners and askers. What a server tells itself is handled before the step ends; the asks of
  * one turn travel together. Used by records.ts.
  */
+import { Fifo } from '../../base/fifo.js';
 import type { DatabaseId, NodeId, RecordKey, Turn } from '../../base/ids.js';
 import { NODE_COUNT_MAX } from '../../base/ids.js';
 import type { Claim, MassMessage, RecordMessage } from '../../wire/record-messages.js';
@@ -30,13 +31,11 @@ export interface Ask {
 }
 
 export class Mail {
-  /** What we told ourselves, from `next` on. */
-  private toSelf: RecordMessage[] = [];
-  private next = 0;
+  /** What we told ourselves. */
+  private readonly toSelf = new Fifo<RecordMessage>();
   private isHandling = false;
   /** Asks of this turn by home, asker and mode: they travel in one message. */
   private readonly asks = new Map<number, { home: NodeId; message: Extract<RecordMessage, { kind: 'ask' }> }>();
-
   /** For each server the messages of one kind that nothing has been posted behind. */
   private readonly gathered = new Map<NodeId, Many>();
 
@@ -47,7 +46,7 @@ export class Mail {
 
   post(to: NodeId, message: RecordMessage): void {
     if (to === this.context.self) {
-      this.toSelf.push(message);
+      this.toSelf.put(message);
       return;
     }
     if (isMass(message) && this.context.speaks(MANY_PROTOCOL)) return this.gather(to, message);
@@ -84,7 +83,7 @@ export class Mail {
   /** Asks the key's home: at the end of the turn, or when a message is full. */
   ask(home: NodeId, { asker, run, mode, database, key }: Ask): void {
     if (home === this.context.self) {
-      this.toSelf.push({ kind: 'ask', asker, run, mode, keys: [{ database, key }] });
+      this.toSelf.put({ kind: 'ask', asker, run, mode, keys: [{ database, key }] });
       return;
     }
     const name = (home * NODE_COUNT_MAX + asker) * 2 + (mode === 'write' ? 1 : 0);
@@ -105,11 +104,10 @@ export class Mail {
     if (this.isHandling) return;
     this.isHandling = true;
     try {
-      // not by shift, which moves all that is left: a view change may bring ten thousands at once
-      while (this.next < this.toSelf.length) this.handle(this.context.self, this.toSelf[this.next++]!);
+      for (let next = this.toSelf.take(); next !== undefined; next = this.toSelf.take()) {
+        this.handle(this.context.self, next);
+      }
     } finally {
-      this.toSelf = this.toSelf.slice(this.next);
-      this.next = 0;
       this.isHandling = false;
     }
   }

@@ -272,12 +272,8 @@ class Run {
 
   /** Killed, and continued within a fraction of a lease: its run goes on, and nobody else's ends. */
   private continued(who: 'member' | 'leader'): void {
-    if (this.failed) return;
-    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.releasePrng.below(100_000));
-    const leader = this.leader();
-    const candidates = who === 'leader' ? [leader] : this.others(leader.self);
-    if (candidates.length === 0) return;
-    const station = this.releasePrng.pick(candidates);
+    const station = this.pickWhenCalm(who, this.releasePrng);
+    if (station === null) return;
     const wanted = this.stations.map(({ self, incarnation }) => {
       return `${self}/${incarnation + (self === station.self ? 1 : 0)}`;
     });
@@ -635,15 +631,19 @@ class Run {
     return !this.isOnEtcd && saveMicrosMax <= 5_000 && slowSaveProbability === 0 && failedSaveProbability === 0;
   }
 
-  private silence(who: 'member' | 'leader'): void {
-    if (this.failed) return;
-    // for a while a new member is waited for longer
-    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.prng.below(100_000));
+  /** Whom something is to happen to, when nobody is new any more: a new member is waited for longer. */
+  private pickWhenCalm(who: 'member' | 'leader', prng: Prng): Station | null {
+    if (this.failed) return null;
+    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + prng.below(100_000));
     const leader = this.leader();
     const candidates = who === 'leader' ? [leader] : this.others(leader.self);
-    if (candidates.length === 0) return;
-    const station = this.prng.pick(candidates);
-    const { term } = leader.engine!.status();
+    return candidates.length === 0 ? null : prng.pick(candidates);
+  }
+
+  private silence(who: 'member' | 'leader'): void {
+    const station = this.pickWhenCalm(who, this.prng);
+    if (station === null) return;
+    const { term } = this.leader().engine!.status();
     this.note(`${who} ${station.self} falls silent`);
     this.cutOff(station);
     const into = who === 'leader' ? this.measured.leaderSilent : this.measured.memberSilent;
@@ -659,12 +659,9 @@ class Run {
 
   /** Frames get through in one direction only: whoever cannot serve with the others is left out like a silent one. */
   private oneWay({ who, what }: (typeof ONE_WAY)[number]): void {
-    if (this.failed) return;
-    this.time.advance(NEW_MEMBER_LEASES * MEMBERSHIP_LEASE_MICROS + this.cutsPrng.below(100_000));
+    const station = this.pickWhenCalm(who, this.cutsPrng);
+    if (station === null) return;
     const leader = this.leader();
-    const candidates = who === 'leader' ? [leader] : this.others(leader.self);
-    if (candidates.length === 0) return;
-    const station = this.cutsPrng.pick(candidates);
     const { term } = leader.engine!.status();
     this.note(`${who} ${station.self} ${what}`);
     for (const { self } of this.all) {
