@@ -234,3 +234,20 @@ test('an operation is not ready with a record that is just leaving', () => {
   pool.advance(5_000);
   assert.equal(wasReady, true, 'when it came back');
 });
+
+test('an empty record stays as long as operations use it, and goes when none does', () => {
+  const pool = new RecordsPool(2);
+  const [key] = keysWithHome(pool, 1, 1);
+  end(pool, 0, begin(pool, 0, [key!]));
+  pool.deliverAll();
+  const asked = (): boolean => pool.busyWires().includes('0>1');
+  for (let second = 0; second < 30; second += 3) {
+    pool.advance(3_000_000);
+    const batch = begin(pool, 0, [key!]);
+    assert.ok(!asked(), `nobody is asked after ${second} s`);
+    assert.equal(batch.all, true);
+    end(pool, 0, batch);
+  }
+  pool.advance(12_000_000);
+  assert.equal(pool.find(0, LOCKING, key!), undefined);
+});

@@ -1,7 +1,8 @@
 /**
  * Removes empty records, key by key, in small slices: those that a local process emptied, and those that were stored
- * empty only because somebody asked for a key that did not exist. A record that is in use again by then stays. Used by
- * core/records.
+ * empty only because somebody asked for a key that did not exist. A record that is in use again by then stays; so does
+ * one that opens of a file needed meanwhile: they would have to ask its home for it again, and wait for the next view
+ * if that was lost. Used by core/records.
  */
 import type { DatabaseId, RecordKey } from '../../base/ids.js';
 import type { CoreContext } from '../context.js';
@@ -107,8 +108,11 @@ export class Deletions {
   private visit(database: DatabaseId, key: RecordKey): void {
     const holding = this.holdings.get(database, key);
     if (holding === undefined) return;
+    const { wasUsed } = holding;
     holding.deletionQueued = false;
+    holding.wasUsed = false;
     if (holding.state !== 'owned') return;
-    if (!this.hasHome(database, key) || !this.holdings.erase(holding)) this.emptyTaken(database, key);
+    const mayGo = !wasUsed && this.hasHome(database, key);
+    if (!mayGo || !this.holdings.erase(holding)) this.emptyTaken(database, key);
   }
 }

@@ -72,6 +72,8 @@ export interface Holding {
   busyWarned: boolean;
   retrying: boolean;
   deletionQueued: boolean;
+  /** An operation of the VFS module needed it since it was looked at last whether it may be deleted. */
+  wasUsed: boolean;
 }
 
 export function newHolding(database: DatabaseId, key: RecordKey, serial: number): Holding {
@@ -106,6 +108,7 @@ export function newHolding(database: DatabaseId, key: RecordKey, serial: number)
     busyWarned: false,
     retrying: false,
     deletionQueued: false,
+    wasUsed: false,
   };
 }
 

@@ -66,6 +66,7 @@ export class Stays {
     }
     holding.pins ??= new Map();
     holding.pins.set(operation, until);
+    holding.wasUsed = true;
   }
 
   unpin(holding: Holding, operation: number): void {
