@@ -1,14 +1,17 @@
 /**
  * What the loss of a server with many records costs: some server owns RECORDS records whose backups the two others
- * keep, and everything on it is killed. How long until all of them are back, and how long opens of other files on the
- * survivors take meanwhile, beside what they took before. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on
- * a lab of three. The records are made by clients that speak to smbpoold as smbd does; opens are real ones. Leaves
+ * keep, and everything on it is killed. From when on does whoever asks for one of them get it at once, when are all of
+ * them in the files of their new owners, and how long do opens of other files on the survivors take meanwhile, beside
+ * what they took before: of files that are in use there, and of new files, of which a third has its home at the lost
+ * server, and is made when there is a view without it. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on a lab of
+ * three. The records are made and asked for by clients that speak to smbpoold as smbd does; opens are real ones. Leaves
  * nothing behind.
  */
-import { constants, readFileSync, readdirSync } from 'node:fs';
+import { chmodSync, constants, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { cpus, loadavg, release } from 'node:os';
+import { join } from 'node:path';
 import Table from 'cli-table3';
 import { askDaemon, daemonStatus } from '../src/lab/admin.js';
 import { LabError, messageOf } from '../src/lab/errors.js';
@@ -39,8 +42,12 @@ const BEFORE_MILLIS = 10_000;
 const BACK_MILLIS_MAX = 60_000;
 /** Each look goes through all that a daemon remembers. */
 const LOOK_MILLIS = 50;
+const ASK_MILLIS = 2;
 const FILES = 20;
+/** Opens that take longer are listed. */
 const SLOW_SECONDS = 0.05;
+/** Who asks for a record and waits no longer than this did not wait for it to be recovered. */
+const HAD_SECONDS = 0.1;
 const SHOWN_STEPS: readonly FailoverStep[] = ['installed', 'settled', 'claims-sent', 'recovered'];
 
 const seconds = (): number => Number(process.hrtime.bigint()) / 1e9;
@@ -138,23 +145,22 @@ class Asker {
   }
 }
 
-/** Opens and closes files of its own, and notes how long each open took. */
-class Opens {
+/** Does one thing after the other until it is stopped, and notes how long each took. */
+class Samples {
   private readonly samples: { at: number; took: number }[] = [];
   private isOver = false;
   private readonly done: Promise<void>;
 
-  constructor(private readonly client: SmbClient, private readonly prefix: string) {
-    this.done = this.work();
+  /** @param work seconds that it took, and when it was done */
+  constructor(private readonly work: (count: number) => Promise<{ sent: number; at: number }>) {
+    this.done = this.run();
     this.done.catch(() => undefined);
   }
 
-  private async work(): Promise<void> {
+  private async run(): Promise<void> {
     for (let i = 0; !this.isOver; i++) {
-      const path = `${this.prefix}-${i % FILES}`;
-      const { handle, sent, at } = await this.client.mustOpen(path, { disposition: 'open_if' });
+      const { sent, at } = await this.work(i);
       this.samples.push({ at, took: at - sent });
-      await this.client.closeHandle(handle);
     }
   }
 
@@ -163,15 +169,41 @@ class Opens {
     await this.done;
   }
 
-  /** When those that took more than SLOW_SECONDS were sent, and how long they took. */
-  slow(from: number, until: number): [number, number][] {
-    const found = this.samples.filter(({ at, took }) => at >= from && at < until && took > SLOW_SECONDS);
+  /** When those that took longer were sent, and how long they took. */
+  slow(from: number, until: number, longer = SLOW_SECONDS): [number, number][] {
+    const found = this.samples.filter(({ at, took }) => at >= from && at < until && took > longer);
     return found.map(({ at, took }) => [at - took, took]);
   }
 
   between(from: number, until: number): number[] {
     return this.samples.filter(({ at }) => at >= from && at < until).map(({ took }) => took);
   }
+}
+
+/** Opens and closes one after the other of so many files. */
+function opens(client: SmbClient, prefix: string, files: number): Samples {
+  return new Samples(async (count) => {
+    const { handle, sent, at } = await client.mustOpen(`${prefix}-${count % files}`, { disposition: 'open_if' });
+    await client.closeHandle(handle);
+    return { sent, at };
+  });
+}
+
+/** The same of files that another handle keeps open. */
+async function opensInUse(client: SmbClient, prefix: string): Promise<Samples> {
+  for (let i = 0; i < FILES; i++) await client.mustOpen(`${prefix}-${i}`, { disposition: 'open_if' });
+  return opens(client, prefix, FILES);
+}
+
+/** Asks for one record after the other, each once; then, if all are had, again. */
+function asks(asker: Asker, keys: readonly Buffer[]): Samples {
+  return new Samples(async (count) => {
+    const sent = seconds();
+    await asker.own([keys[count % keys.length]!]);
+    const at = seconds();
+    await pause(ASK_MILLIS);
+    return { sent, at };
+  });
 }
 
 /** Of the daemon of a server: processor time of all its threads so far, in milliseconds. */
@@ -193,22 +225,34 @@ async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Pro
 }
 
 interface Round {
-  /** Opens elsewhere that took long: milliseconds from the fault until they were sent, and how many they took. */
-  slow: string;
   steps: string[];
   /** Of each survivor's daemon until all records were back, without what it needed for the opens before. */
   processorMillis: number[];
-  millisToView: number;
+  /** From the fault until nobody who asks for one of the records waits longer than HAD_SECONDS any more. */
+  millisToHad: number;
+  /** What was asked for from then on until all were back: seconds. */
+  asked: number[];
+  /** Until all are in the files of their new owners. */
   millisToAll: number;
   restored: number;
   lost: number;
-  before: number[];
-  after: number[];
+  opens: { name: string; before: number[]; after: number[]; slow: string }[];
 }
 
 async function counters(places: readonly ServerPlace[], name: string): Promise<number> {
   const all = await Promise.all(places.map(({ adminSocket }) => daemonStatus(adminSocket)));
   return all.reduce((sum, status) => sum + (status?.counters[name] ?? 0), 0);
+}
+
+/** Every key once, none near the one before. */
+function scattered(keys: readonly Buffer[], from: number): Buffer[] {
+  let step = Math.floor(keys.length * 0.618) | 1;
+  while (greatestDivisor(step, keys.length) > 1) step += 2;
+  return keys.map((_, index) => keys[(from + index * step) % keys.length]!);
+}
+
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
 }
 
 async function loseOwner(lab: Lab, round: number, records: number): Promise<Round> {
@@ -222,9 +266,18 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     await asker.ownFilled(half(index), rest[index]!.id!);
   }
   await owner.own(keys);
-  const clients = await Promise.all(rest.map(({ address }) => SmbClient.connect(address)));
+  const connected = rest.flatMap(({ address }) => [SmbClient.connect(address), SmbClient.connect(address)]);
+  const clients = await Promise.all(connected);
   try {
-    const opens = clients.map((client, index) => new Opens(client, `other-${round}-${index}`));
+    const [used, fresh]: [Samples[], Samples[]] = [[], []];
+    for (const [index, client] of clients.entries()) {
+      // a folder that several servers work in has a record that moves between them
+      const folder = join(lab.layout.share, `client-${index}`);
+      mkdirSync(folder);
+      chmodSync(folder, 0o777);
+      if (index % 2 === 0) used.push(await opensInUse(client, `client-${index}/used`));
+      else fresh.push(opens(client, `client-${index}/new`, Infinity));
+    }
     const began = seconds();
     await pause(BEFORE_MILLIS / 2);
     const was = {
@@ -233,35 +286,36 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     };
     const pids = await processesIn(victim.namespace);
     const processor = (): Promise<number[]> => Promise.all(rest.map((place) => processorMillis(place)));
-    const [used, usedAt] = [await processor(), seconds()];
+    const [usedBefore, usedAt] = [await processor(), seconds()];
     await pause(BEFORE_MILLIS / 2);
     const [usedNow, at, faultAt] = [await processor(), seconds(), Date.now()];
     signalAll(pids, 'SIGKILL');
-    let viewAt = Infinity;
+    const asked = askers.map((asker, index) => asks(asker, scattered(keys, index)));
     const restored = async (): Promise<number> => (await counters(rest, 'record.restored')) - was.restored;
-    const areBack = async (): Promise<boolean> => {
-      const count = await restored();
-      if (count > 0) viewAt = Math.min(viewAt, seconds());
-      return count >= records;
-    };
-    await waitUntil(areBack, BACK_MILLIS_MAX, LOOK_MILLIS);
+    await waitUntil(async () => (await restored()) >= records, BACK_MILLIS_MAX, LOOK_MILLIS);
     const backAt = seconds();
     const usedThen = await processor();
     const steps = await Promise.all(rest.map((place) => stepsOf(place, victim.id!, faultAt)));
     const ordinary = (backAt - at) / (at - usedAt);
     await pause(1000);
-    await Promise.all(opens.map((one) => one.stop()));
+    await Promise.all([...used, ...fresh, ...asked].map((one) => one.stop()));
+    const hadAt = Math.max(at, ...asked.flatMap((one) => one.slow(at, Infinity, HAD_SECONDS)).map(([sent, took]) => sent + took));
+    const about = (name: string, some: readonly Samples[]): Round['opens'][number] => ({
+      name,
+      before: some.flatMap((one) => one.between(began + 1, at)),
+      after: some.flatMap((one) => one.between(at, backAt)),
+      slow: some.flatMap((one) => one.slow(at - 0.5, backAt + 1)).map(([sent, took]) =>
+        `${((sent - at) * 1000).toFixed(0)}+${(took * 1000).toFixed(0)}`).join(' '),
+    });
     return {
       steps,
-      processorMillis: usedThen.map((millis, i) => millis - usedNow[i]! - ordinary * (usedNow[i]! - used[i]!)),
-      millisToView: 1000 * (viewAt - at),
+      processorMillis: usedThen.map((millis, i) => millis - usedNow[i]! - ordinary * (usedNow[i]! - usedBefore[i]!)),
+      millisToHad: 1000 * (hadAt - at),
+      asked: asked.flatMap((one) => one.between(hadAt + 0.001, backAt)),
       millisToAll: 1000 * (backAt - at),
       restored: await restored(),
       lost: (await counters(rest, 'record.lost.for-good')) - was.lost,
-      slow: opens.flatMap((one) => one.slow(at - 0.5, backAt + 1)).map(([sent, took]) =>
-        `${((sent - at) * 1000).toFixed(0)}+${(took * 1000).toFixed(0)}`).join(' '),
-      before: opens.flatMap((one) => one.between(began + 1, at)),
-      after: opens.flatMap((one) => one.between(at, backAt)),
+      opens: [about('in use', used), about('new', fresh)],
     };
   } finally {
     for (const client of clients) client.close();
@@ -274,15 +328,18 @@ const at = (samples: readonly number[], share: number): string => {
   return ((sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN) * 1000).toFixed(1);
 };
 
+const tails = (all: readonly number[]): string =>
+  `${[0.5, 0.99, 1].map((share) => at(all, share)).join(' / ')} (${all.length})`;
+
 async function main(): Promise<void> {
   const [records = RECORDS_DEFAULT, rounds = ROUNDS_DEFAULT] = process.argv.slice(2).map(Number);
   if (!Number.isSafeInteger(records) || !Number.isSafeInteger(rounds) || records < 1 || rounds < 1) {
     throw new LabError('say how many records and how many rounds: whole numbers');
   }
   const load = loadavg()[0]!.toFixed(1);
-  const opens = 'other opens p50/p99/max (ms)';
   const head = [
-    'round', 'first back (ms)', 'all back (ms)', 'back', 'lost', `${opens} before`, 'meanwhile', 'processor (ms)',
+    'round', 'all can be had (ms)', 'asked for then', 'all back (ms)', 'back', 'lost', 'processor (ms)',
+    'opens elsewhere', 'before', 'meanwhile',
   ];
   const steps: string[] = [];
   const table = new Table({ head, style: { head: [], border: [] } });
@@ -291,13 +348,13 @@ async function main(): Promise<void> {
       async () => {
         const lab = await Lab.up(labOptions({ root: ROOT, fresh: true }));
         try {
-          const told = await loseOwner(lab, round, records);
-          const tails = (all: readonly number[]): string => [at(all, 0.5), at(all, 0.99), at(all, 1)].join(' / ');
-          const { millisToView, millisToAll, restored, lost, before, after } = told;
-          const times = [millisToView.toFixed(0), millisToAll.toFixed(0)];
+          const { opens: elsewhere, ...told } = await loseOwner(lab, round, records);
+          const times = [told.millisToHad.toFixed(0), tails(told.asked), told.millisToAll.toFixed(0)];
           const processor = told.processorMillis.map((millis) => millis.toFixed(0)).join(' + ');
-          table.push([round, ...times, restored, lost, tails(before), tails(after), processor]);
-          steps.push(`round ${round}, opens elsewhere of more than ${1000 * SLOW_SECONDS} ms: ${told.slow}`);
+          for (const { name, before, after, slow } of elsewhere) {
+            table.push([round, ...times, told.restored, told.lost, processor, name, tails(before), tails(after)]);
+            steps.push(`round ${round}, opens of files ${name}, of more than ${1000 * SLOW_SECONDS} ms: ${slow}`);
+          }
           steps.push(...told.steps.map((text) => `round ${round}, a survivor, ms since the fault: ${text}`));
         } finally {
           await lab.down();
@@ -308,7 +365,8 @@ async function main(): Promise<void> {
     );
   }
   const machine = `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`;
-  process.stdout.write(`${machine}, ${process.version}; ${records} records; load ${load} at the beginning\n`);
+  process.stdout.write(`${machine}, ${process.version}; ${records} records; load ${load} at the beginning;\n` +
+    'opens and asks: p50 / p99 / longest in ms (how many)\n');
   process.stdout.write(`${table.toString()}\n${steps.join('\n')}\n`);
 }
 

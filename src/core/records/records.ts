@@ -36,12 +36,12 @@ import type { Changes, View } from '../views.js';
 export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
-const DECIDE_REST = { min: 100, times: 0.5 };
+const DECIDE_REST = { min: 100, times: 1 };
 /**
- * Nobody waits for these, and each slice makes as much work for other members as here, which theirs make for us: so a
- * third of a processor is left to smbd even if it has no other.
+ * Nobody waits for these: who asks for a record gets it first. Each slice makes as much work for other members as here,
+ * which theirs make for us, so three quarters of each processor are left to smbd.
  */
-const RESTORE_REST = { min: 500, times: 2 };
+const RESTORE_REST = { min: 2_000, times: 8 };
 /** Looking at an entry costs so much less than bringing its record back. */
 const LOOKS_PER_RESTORE = 8;
 

@@ -16,7 +16,7 @@ import { Slices } from './slices.js';
 /** Looking whether a record has another home costs so much less than telling of it. */
 const LOOKS_PER_CLAIM = 8;
 /** Others wait for the claims. */
-const CLAIM_REST = { min: 100, times: 0.5 };
+const CLAIM_REST = { min: 100, times: 1 };
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
