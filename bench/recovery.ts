@@ -3,9 +3,9 @@
  * keep, and everything on it is killed. From when on does whoever asks for one of them get it at once, when are all of
  * them in the files of their new owners, and how long do opens of other files on the survivors take meanwhile, beside
  * what they took before: of files that are in use there, and of new files, of which a third has its home at the lost
- * server, and is made when there is a view without it. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on a lab of
- * three. The records are made and asked for by clients that speak to smbpoold as smbd does; opens are real ones. Leaves
- * nothing behind.
+ * server, and is made when there is a view without it. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on a
+ * lab of three. The records are made and asked for by clients that speak to smbpoold as smbd does; opens are real ones.
+ * Leaves nothing behind.
  */
 import { chmodSync, constants, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -46,8 +46,6 @@ const ASK_MILLIS = 2;
 const FILES = 20;
 /** Opens that take longer are listed. */
 const SLOW_SECONDS = 0.05;
-/** Who asks for a record and waits no longer than this did not wait for it to be recovered. */
-const HAD_SECONDS = 0.1;
 const SHOWN_STEPS: readonly FailoverStep[] = ['installed', 'settled', 'claims-sent', 'recovered'];
 
 const seconds = (): number => Number(process.hrtime.bigint()) / 1e9;
@@ -169,14 +167,19 @@ class Samples {
     await this.done;
   }
 
-  /** When those that took longer were sent, and how long they took. */
-  slow(from: number, until: number, longer = SLOW_SECONDS): [number, number][] {
-    const found = this.samples.filter(({ at, took }) => at >= from && at < until && took > longer);
+  /** When those that took more than SLOW_SECONDS were sent, and how long they took. */
+  slow(from: number, until: number): [number, number][] {
+    const found = this.samples.filter(({ at, took }) => at >= from && at < until && took > SLOW_SECONDS);
     return found.map(({ at, took }) => [at - took, took]);
   }
 
   between(from: number, until: number): number[] {
     return this.samples.filter(({ at }) => at >= from && at < until).map(({ took }) => took);
+  }
+
+  /** What was begun from then on, and done before `until`. */
+  begunSince(from: number, until: number): number[] {
+    return this.samples.filter(({ at, took }) => at - took >= from && at < until).map(({ took }) => took);
   }
 }
 
@@ -215,20 +218,21 @@ async function processorMillis({ adminSocket }: ServerPlace): Promise<number> {
   return nanos.reduce((sum, one) => sum + one, 0) / 1e6;
 }
 
-/** When each survivor came to the steps of the view without the victim, in milliseconds since the fault. */
-async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Promise<string> {
+/** When a survivor came to the steps of the view without the victim, in milliseconds since the fault. */
+async function stepsOf(place: ServerPlace, victim: number, faultAt: number): Promise<Map<FailoverStep, number>> {
   const report = (await askDaemon(place.adminSocket, ADMIN_PATH.failovers)) as FailoversReport | null;
   const change = report?.events.findLast((event) => event.kind === 'view' && event.left.includes(victim));
-  if (change?.kind !== 'view') return 'not told';
+  if (change?.kind !== 'view') throw new LabError(`server ${place.id} does not tell of the view without ${victim}`);
   const told = change.steps.filter(({ what }) => SHOWN_STEPS.includes(what));
-  return told.map(({ what, atMicros }) => `${what} ${(atMicros / 1000 - faultAt).toFixed(0)}`).join(', ');
+  return new Map(told.map(({ what, atMicros }) => [what, atMicros / 1000 - faultAt]));
 }
 
 interface Round {
-  steps: string[];
+  /** Of each survivor. */
+  steps: ReadonlyMap<FailoverStep, number>[];
   /** Of each survivor's daemon until all records were back, without what it needed for the opens before. */
   processorMillis: number[];
-  /** From the fault until nobody who asks for one of the records waits longer than HAD_SECONDS any more. */
+  /** From the fault until all claims were in everywhere: whoever asks for one of the records gets it then. */
   millisToHad: number;
   /** What was asked for from then on until all were back: seconds. */
   asked: number[];
@@ -299,7 +303,7 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     const ordinary = (backAt - at) / (at - usedAt);
     await pause(1000);
     await Promise.all([...used, ...fresh, ...asked].map((one) => one.stop()));
-    const hadAt = Math.max(at, ...asked.flatMap((one) => one.slow(at, Infinity, HAD_SECONDS)).map(([sent, took]) => sent + took));
+    const millisToHad = Math.max(...steps.map((one) => one.get('recovered') ?? NaN));
     const about = (name: string, some: readonly Samples[]): Round['opens'][number] => ({
       name,
       before: some.flatMap((one) => one.between(began + 1, at)),
@@ -310,8 +314,8 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     return {
       steps,
       processorMillis: usedThen.map((millis, i) => millis - usedNow[i]! - ordinary * (usedNow[i]! - usedBefore[i]!)),
-      millisToHad: 1000 * (hadAt - at),
-      asked: asked.flatMap((one) => one.between(hadAt + 0.001, backAt)),
+      millisToHad,
+      asked: asked.flatMap((one) => one.begunSince(at + millisToHad / 1000, backAt)),
       millisToAll: 1000 * (backAt - at),
       restored: await restored(),
       lost: (await counters(rest, 'record.lost.for-good')) - was.lost,
@@ -330,6 +334,9 @@ const at = (samples: readonly number[], share: number): string => {
 
 const tails = (all: readonly number[]): string =>
   `${[0.5, 0.99, 1].map((share) => at(all, share)).join(' / ')} (${all.length})`;
+
+const words = (steps: ReadonlyMap<FailoverStep, number>): string =>
+  [...steps].map(([what, millis]) => `${what} ${millis.toFixed(0)}`).join(', ');
 
 async function main(): Promise<void> {
   const [records = RECORDS_DEFAULT, rounds = ROUNDS_DEFAULT] = process.argv.slice(2).map(Number);
@@ -355,7 +362,7 @@ async function main(): Promise<void> {
             table.push([round, ...times, told.restored, told.lost, processor, name, tails(before), tails(after)]);
             steps.push(`round ${round}, opens of files ${name}, of more than ${1000 * SLOW_SECONDS} ms: ${slow}`);
           }
-          steps.push(...told.steps.map((text) => `round ${round}, a survivor, ms since the fault: ${text}`));
+          steps.push(...told.steps.map((one) => `round ${round}, a survivor, ms since the fault: ${words(one)}`));
         } finally {
           await lab.down();
           lab.wipe();
