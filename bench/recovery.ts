@@ -40,8 +40,9 @@ const PAYLOAD_BYTES = 250;
 const AT_ONCE = 256;
 const BEFORE_MILLIS = 10_000;
 const BACK_MILLIS_MAX = 60_000;
-/** Each look goes through all that a daemon remembers. */
+/** Between two looks at the survivors' counters. */
 const LOOK_MILLIS = 50;
+/** Between the answer to one ask and the next. */
 const ASK_MILLIS = 2;
 const FILES = 20;
 /** Opens that take longer are listed. */
@@ -149,7 +150,7 @@ class Samples {
   private isOver = false;
   private readonly done: Promise<void>;
 
-  /** @param work seconds that it took, and when it was done */
+  /** @param work answers when it began and when it was done, in seconds */
   constructor(private readonly work: (count: number) => Promise<{ sent: number; at: number }>) {
     this.done = this.run();
     this.done.catch(() => undefined);

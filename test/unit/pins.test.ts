@@ -251,3 +251,19 @@ test('an empty record stays as long as operations use it, and goes when none doe
   pool.advance(12_000_000);
   assert.equal(pool.find(0, LOCKING, key!), undefined);
 });
+
+test('a record goes a second after it was emptied, whatever used it before', () => {
+  const pool = new RecordsPool(2);
+  const [key] = keysWithHome(pool, 1, 1);
+  end(pool, 0, begin(pool, 0, [key!]));
+  pool.deliverAll();
+  pool.find(0, LOCKING, key!)!.data = 'somebody has it open';
+  pool.advance(20_000_000);
+  end(pool, 0, begin(pool, 0, [key!]));
+  pool.find(0, LOCKING, key!)!.data = '';
+  pool.server(0).act((records) => records.scheduleDeletion(LOCKING, key!));
+  pool.advance(900_000);
+  assert.notEqual(pool.find(0, LOCKING, key!), undefined);
+  pool.advance(200_000);
+  assert.equal(pool.find(0, LOCKING, key!), undefined);
+});

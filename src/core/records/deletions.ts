@@ -102,17 +102,17 @@ export class Deletions {
     const holding = this.holdings.get(database, key);
     if (holding === undefined || (holding.deletionQueued && queue !== this.randomKeys)) return;
     holding.deletionQueued = true;
+    // the open whose close emptied it does not count
+    holding.wasUsed = false;
     queue.add(database, key);
   }
 
   private visit(database: DatabaseId, key: RecordKey): void {
     const holding = this.holdings.get(database, key);
     if (holding === undefined) return;
-    const { wasUsed } = holding;
     holding.deletionQueued = false;
-    holding.wasUsed = false;
     if (holding.state !== 'owned') return;
-    const mayGo = !wasUsed && this.hasHome(database, key);
+    const mayGo = !holding.wasUsed && this.hasHome(database, key);
     if (!mayGo || !this.holdings.erase(holding)) this.emptyTaken(database, key);
   }
 }

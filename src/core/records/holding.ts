@@ -72,7 +72,7 @@ export interface Holding {
   busyWarned: boolean;
   retrying: boolean;
   deletionQueued: boolean;
-  /** An operation of the VFS module needed it since it was looked at last whether it may be deleted. */
+  /** An operation of the VFS module needed it since it was queued for deletion. */
   wasUsed: boolean;
 }
 

@@ -39,7 +39,7 @@ const TURNS_PER_INCARNATION = 4096;
 const DECIDE_REST = { min: 100, times: 1 };
 /**
  * Nobody waits for these: who asks for a record gets it first. Each slice makes as much work for other members as here,
- * which theirs make for us, so three quarters of each processor are left to smbd.
+ * which theirs make for us, so most of each processor is left to smbd; Slices bounds the rest.
  */
 const RESTORE_REST = { min: 2_000, times: 8 };
 /** Looking at an entry costs so much less than bringing its record back. */
