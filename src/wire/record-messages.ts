@@ -97,6 +97,10 @@ export type RecordMessage =
     }
   /** All claims of the sender that the view asks for have been sent. */
   | { kind: 'claims-done'; epoch: Epoch }
+  /** Home to a member, in that view: the sender waits for what it has of this key; since protocol 2. */
+  | { kind: 'claim-now'; epoch: Epoch; database: DatabaseId; key: RecordKey }
+  /** The answer, behind the claims. */
+  | { kind: 'claimed-now'; epoch: Epoch; database: DatabaseId; key: RecordKey }
   /** To all members: the sender has installed this view, and gives nothing on orders of homes of before. */
   | { kind: 'view'; epoch: Epoch }
   /** To the home, and from there to the owner: what is in the record? Nothing moves. The answer goes to `asker`. */
@@ -132,6 +136,8 @@ const TYPES = {
   looked: 22,
   orphans: 23,
   many: 24,
+  'claim-now': 25,
+  'claimed-now': 26,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -150,8 +156,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   switch (message.kind) {
     case 'ask':
       assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one ask');
-      writer.u16(message.asker).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
-      writer.u16(message.keys.length);
+      writer.u16(message.asker).u32(message.run).u8(message.mode === 'write' ? 1 : 0).u16(message.keys.length);
       for (const { database, key } of message.keys) writeKey(writer.u32(database), key);
       break;
     case 'give':
@@ -159,7 +164,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       break;
     case 'record':
       writeTurn(writer, message).u32(message.run).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
-      writer.u32(message.data.length).raw(message.data);
+      writeBytes(writer, message.data);
       break;
     case 'have':
     case 'revoke':
@@ -180,6 +185,10 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
     case 'view':
       writer.u53(message.epoch);
       break;
+    case 'claim-now':
+    case 'claimed-now':
+      writeKey(writer.u53(message.epoch).u32(message.database), message.key);
+      break;
     case 'exists':
     case 'gone':
       writeKeys(writer.u32(message.database), message.keys);
@@ -194,8 +203,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       writeKey(writer.u32(message.database), message.key).u16(message.asker).u32(message.run).u53(message.number);
       break;
     case 'looked':
-      writer.u53(message.number).u32(message.run).u8(message.what === 'data' ? 1 : 0);
-      writer.u32(message.data.length).raw(message.data);
+      writeBytes(writer.u53(message.number).u32(message.run).u8(message.what === 'data' ? 1 : 0), message.data);
       break;
     case 'barrier':
     case 'barrier-passed':
@@ -204,11 +212,9 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
     case 'describe':
       writeKey(writer.u32(message.database), message.key).u53(message.number);
       break;
-    case 'description': {
-      const text = Buffer.from(message.text, 'utf8');
-      writer.u53(message.number).u32(text.length).raw(text);
+    case 'description':
+      writeText(writer.u53(message.number), message.text);
       break;
-    }
     default:
       unreachable(message);
   }
@@ -281,6 +287,9 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'claims-done':
     case 'view':
       return { kind, epoch: epoch(reader.u53()) };
+    case 'claim-now':
+    case 'claimed-now':
+      return { kind, epoch: epoch(reader.u53()), database: databaseId(reader.u32()), key: readKey(reader) };
     case 'exists':
     case 'gone':
       return { kind, ...readKeys(reader) };
@@ -304,10 +313,8 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
       return { kind, number: reader.u53() };
     case 'describe':
       return { kind, database: databaseId(reader.u32()), key: readKey(reader), number: reader.u53() };
-    case 'description': {
-      const number = reader.u53();
-      return { kind, number, text: Buffer.from(reader.view8(reader.u32())).toString('utf8') };
-    }
+    case 'description':
+      return { kind, number: reader.u53(), text: readText(reader) };
     default:
       return unreachable(kind);
   }
@@ -347,6 +354,18 @@ function readKey(reader: ByteReader): RecordKey {
   const length = reader.u16();
   if (length === 0 || length > KEY_BYTES_MAX) throw new DecodeError('key-length', `${length}`);
   return keyOf(reader.view8(length));
+}
+
+function writeBytes(writer: ByteWriter, bytes: Uint8Array): void {
+  writer.u32(bytes.length).raw(bytes);
+}
+
+function writeText(writer: ByteWriter, text: string): void {
+  writeBytes(writer, Buffer.from(text, 'utf8'));
+}
+
+function readText(reader: ByteReader): string {
+  return Buffer.from(reader.view8(reader.u32())).toString('utf8');
 }
 
 function writeKeys(writer: ByteWriter, keys: readonly RecordKey[]): void {

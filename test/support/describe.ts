@@ -54,6 +54,9 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
       return `describe ${recordOf(message, name)}`;
     case 'description':
       return `description ${message.text}`;
+    case 'claim-now':
+    case 'claimed-now':
+      return `${message.kind} ${recordOf(message, name)} in view ${message.epoch}`;
     case 'give':
       return `give ${recordOf(message, name)} to ${message.to} for ${message.mode}, turn ${message.turn}`;
     case 'record': {

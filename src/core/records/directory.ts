@@ -137,12 +137,16 @@ export class Directory {
   private catchUp(entry: Entry): boolean {
     const isComplete = entry.isRebuilt && this.canComplete && this.isComplete(entry.database, entry.key);
     if (!isComplete && entry.departures === this.departures) return false;
+    this.forgetDeparted(entry);
+    if (isComplete) this.complete(entry);
+    return true;
+  }
+
+  private forgetDeparted(entry: Entry): void {
     while (entry.departures < this.departures) {
       const peer = this.departed[entry.departures++ - this.forgotten]!;
       if (isNamed(entry, peer)) this.forgetPeer(entry, peer);
     }
-    if (isComplete) this.complete(entry);
-    return true;
   }
 
   /** How many runs have left. */
@@ -282,12 +286,25 @@ export class Directory {
     const erased = this.erased.filter(({ database, key }) => this.isComplete(database, key));
     if (erased.length === 0) return;
     this.erased = this.erased.filter(({ database, key }) => !this.isComplete(database, key));
-    for (const { database, key, turn } of erased) {
-      const entry = this.databases.get(database)?.get(key);
-      if (entry === undefined || !entry.isRebuilt || entry.owner !== null || entry.turn > turn) continue;
-      this.dropBackups(entry, 0);
-      entry.lost = false;
+    for (const { database, key, turn } of erased) this.heedErasure(this.databases.get(database)?.get(key), turn);
+  }
+
+  /** What is older than that must not come back. */
+  private heedErasure(entry: Entry | undefined, turn: Turn): void {
+    if (entry === undefined || !entry.isRebuilt || entry.owner !== null || entry.turn > turn) return;
+    this.dropBackups(entry, 0);
+    entry.lost = false;
+  }
+
+  /** All have claimed this key, before their other claims are in. */
+  completeKey(database: DatabaseId, key: RecordKey): void {
+    const entry = this.databases.get(database)?.get(key);
+    if (entry?.isRebuilt !== true) return;
+    for (const erased of this.erased) {
+      if (erased.key === key && erased.database === database) this.heedErasure(entry, erased.turn);
     }
+    this.forgetDeparted(entry);
+    this.complete(entry);
   }
 
   /** Decides about so many of the keys that were claimed; false: about all that are complete. */

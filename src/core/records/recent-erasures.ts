@@ -34,6 +34,13 @@ export class RecentErasures {
     this.head = 0;
   }
 
+  /** The latest turn of those of this record; null: it was not erased here. */
+  of(database: DatabaseId, key: RecordKey): Turn | null {
+    const isSame = (one: Erasure): boolean => one.key === key && one.database === database;
+    const last = this.recent.findLastIndex(isSame);
+    return last < this.head ? null : this.recent[last]!.turn;
+  }
+
   /** Oldest first. */
   all(): readonly Erasure[] {
     return this.recent.slice(this.head);

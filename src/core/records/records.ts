@@ -36,11 +36,11 @@ import type { Changes, View } from '../views.js';
 export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
-const DECIDE_REST = { min: 100, times: 1 };
 /**
- * Nobody waits for these: who asks for a record gets it first. Each slice makes as much work for other members as here,
- * which theirs make for us, so most of each processor is left to smbd; Slices bounds the rest.
+ * Nobody waits for what comes in slices: who asks for a record gets it first. Each slice makes as much work for other
+ * members as here, which theirs make for us, so most of each processor is left to smbd; Slices bounds the rest.
  */
+const DECIDE_REST = { min: 2_000, times: 8 };
 const RESTORE_REST = { min: 2_000, times: 8 };
 /** Looking at an entry costs so much less than bringing its record back. */
 const LOOKS_PER_RESTORE = 8;
@@ -195,6 +195,7 @@ export class Records {
         settled: () => this.settled(),
         recovered: (epoch) => this.recovered(epoch),
         posted: () => this.mail.drain(),
+        keyClaimed: (database, key) => this.keyClaimed(database, key),
       },
       this.resumes,
       sliceSize,
@@ -477,11 +478,23 @@ export class Records {
     this.tellRecovered();
   }
 
+  /** All have told us what they have of this key, for which somebody waits. */
+  private keyClaimed(database: DatabaseId, key: RecordKey): void {
+    this.context.count('record.claimed-now');
+    this.directory.completeKey(database, key);
+    const isOfKey = (ask: Ask): boolean => ask.key === key && ask.database === database;
+    const asks = this.heldAsks.filter(isOfKey);
+    this.heldAsks = this.heldAsks.filter((ask) => !isOfKey(ask));
+    for (const ask of asks) this.asked(ask);
+    this.restoring.begin();
+  }
+
   /** Keys of ours of which anybody has anything have been taken, if all claims are in. */
   private allDecided(): void {
     const until = this.recovery.claimsAreInUntil();
     if (!this.haveClaimsCome || until < this.homes.epoch) return;
     this.haveClaimsCome = false;
+    this.recovery.allClaimed();
     this.randomKeys.orphansDone(until);
     // of keys of ours nobody may have anything any more: who erased one last is a run that could not tell us
     if (this.homes.renewedSince !== null) {
@@ -577,7 +590,8 @@ export class Records {
   private isComplete(database: DatabaseId, key: RecordKey): boolean {
     if (!this.homes.isInstalled) return false;
     if (this.isUnknownKey(database, key)) return this.knowsRandomKeys;
-    return this.homeOf(database, key) !== this.context.self || this.recovery.areClaimsIn(this.homeSince(database, key));
+    if (this.homeOf(database, key) !== this.context.self) return true;
+    return this.recovery.isClaimed(database, key, this.homeSince(database, key));
   }
 
   /** The run of a member, as it travels in asks. */
@@ -655,6 +669,10 @@ export class Records {
         return this.many(from, message);
       case 'claims-done':
         return this.claimsDone(from, message.epoch);
+      case 'claim-now':
+        return this.recovery.onClaimNow(from, message.epoch, message.database, message.key);
+      case 'claimed-now':
+        return this.recovery.onClaimedNow(from, message.epoch, message.database, message.key);
       case 'view':
         return this.recovery.onView(from, message.epoch);
       case 'look':
@@ -710,6 +728,7 @@ export class Records {
       // Somebody may own the record from before we were its home; or our entries still name a former run of the asker.
       // Bounded by the askers: each asks once per key.
       this.heldAsks.push(ask);
+      if (home === this.context.self && !this.isUnknownKey(database, key)) this.recovery.claimNow(database, key);
       return;
     }
     if (home !== this.context.self && !this.directory.has(database, key)) {

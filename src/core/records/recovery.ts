@@ -11,12 +11,16 @@ import type { Claim, RecordMessage } from '../../wire/record-messages.js';
 import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
 import type { Member, View } from '../views.js';
+import { AwaitedClaims, KeysSince } from './first-claims.js';
 import { Slices } from './slices.js';
 
 /** Looking whether a record has another home costs so much less than telling of it. */
 const LOOKS_PER_CLAIM = 8;
-/** Others wait for the claims. */
-const CLAIM_REST = { min: 100, times: 1 };
+/** Nobody waits for these: who asks for a key has its claims first. See RESTORE_REST of records.ts. */
+const CLAIM_REST = { min: 2_000, times: 8 };
+
+/** Since this protocol single keys are claimed ahead of the others. */
+const CLAIM_NOW_PROTOCOL = 2;
 
 export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
@@ -31,6 +35,15 @@ export interface RecoveryEvents {
   recovered(epoch: Epoch): void;
   /** Messages were posted, perhaps to ourselves, and perhaps by a timer. */
   posted(): void;
+  /** All claims of this key of ours are in. */
+  keyClaimed(database: DatabaseId, key: RecordKey): void;
+}
+
+/** A home waits for what we have of this key. */
+interface FirstClaim {
+  home: NodeId;
+  database: DatabaseId;
+  key: RecordKey;
 }
 
 export class Recovery {
@@ -46,6 +59,13 @@ export class Recovery {
   private untold: Iterator<Holding, void> | null = null;
   private youngest = 0;
   private readonly slices: Slices;
+  /** Of these keys we have told their homes, ahead of the others. */
+  private readonly told = new KeysSince();
+  /** Of these keys of ours we have been told all. */
+  private readonly known = new KeysSince();
+  private readonly awaitedClaims = new AwaitedClaims();
+  /** Asked of us before we could answer; null: we can. */
+  private firsts: FirstClaim[] | null = [];
 
   constructor(
     private readonly context: CoreContext,
@@ -88,6 +108,57 @@ export class Recovery {
     return true;
   }
 
+  /** Whether all have told us what they have of a key that has been ours since that view. */
+  isClaimed(database: DatabaseId, key: RecordKey, since: Epoch): boolean {
+    return this.areClaimsIn(since) || this.known.has(database, key, since);
+  }
+
+  /** Somebody waits for a key of ours of which not everybody has told us. */
+  claimNow(database: DatabaseId, key: RecordKey): void {
+    // also ourselves: our word comes when nothing is under way any more
+    if (!this.context.speaks(CLAIM_NOW_PROTOCOL)) return;
+    const since = this.homes.since(database, key);
+    const isOpen = (member: Member): boolean => (this.claims.get(member.node) ?? 0) < since
+      && (hadSomething(member, since) || member.node === this.context.self);
+    const silent = this.members.filter(isOpen).map(({ node }) => node);
+    for (const node of this.awaitedClaims.begin(database, key, silent)) {
+      this.post(node, { kind: 'claim-now', epoch: this.installed, database, key });
+    }
+  }
+
+  /** The home of a key waits for what we have of it. */
+  onClaimNow(home: NodeId, epoch: Epoch, database: DatabaseId, key: RecordKey): void {
+    // under a later view it asks anew
+    if (epoch !== this.installed) return this.context.count('record.claim-now.stale');
+    if (this.firsts === null) this.tellNow({ home, database, key });
+    else this.firsts.push({ home, database, key });
+  }
+
+  private tellNow({ home, database, key }: FirstClaim): void {
+    if (this.homes.homeOf(database, key) !== home) return this.context.count('record.claim-now.stray');
+    if (this.isNews(database, key)) {
+      const holding = this.holdings.get(database, key);
+      if (holding !== undefined) this.tell(holding);
+      const turn = this.holdings.erasures.of(database, key);
+      if (turn !== null) this.postClaim(home, { kind: 'claim', database, key, turn, what: 'gone' });
+      // from here on the home may order it about
+      this.told.add(database, key, this.homes.since(database, key));
+    }
+    this.post(home, { kind: 'claimed-now', epoch: this.installed, database, key });
+  }
+
+  /** A member has claimed what it has of a key of ours. */
+  onClaimedNow(from: NodeId, epoch: Epoch, database: DatabaseId, key: RecordKey): void {
+    if (epoch !== this.installed || !this.awaitedClaims.claimed(from, database, key)) return;
+    this.known.add(database, key, this.homes.since(database, key));
+    this.events.keyClaimed(database, key);
+  }
+
+  /** All claims are in: no key needs to be remembered for itself. */
+  allClaimed(): void {
+    this.known.clear();
+  }
+
   /** All claims of this view and of those before it are in. */
   claimsAreInUntil(): Epoch {
     let until: number = this.installed;
@@ -128,6 +199,8 @@ export class Recovery {
     // what was not told yet is news under this view as well
     this.slices.cancel();
     this.untold = null;
+    this.firsts = [];
+    this.awaitedClaims.clear();
     this.members = members;
     this.installed = epoch;
     // a run that joins has nothing from before
@@ -165,11 +238,15 @@ export class Recovery {
     for (const holding of asked) this.holdings.askAgain(holding);
     this.youngest = this.holdings.youngest;
     this.untold = this.holdings.everything();
+    const firsts = this.firsts ?? [];
+    this.firsts = null;
+    for (const first of firsts) this.tellNow(first);
     this.slices.begin();
   }
 
   private isNews(database: DatabaseId, key: RecordKey): boolean {
-    return this.homes.since(database, key) > this.claimed;
+    const since = this.homes.since(database, key);
+    return since > this.claimed && !this.told.has(database, key, since);
   }
 
   /** False when all is told. */
@@ -199,6 +276,7 @@ export class Recovery {
       this.postClaim(this.homes.homeOf(database, key), { kind: 'claim', database, key, turn, what: 'gone' });
     }
     this.claimed = this.installed;
+    this.told.clear();
     for (const member of this.context.members) this.post(member, { kind: 'claims-done', epoch: this.installed });
     this.events.recovered(this.installed);
   }
