@@ -108,6 +108,7 @@ function randomRecordMessage(prng: Prng): RecordMessage {
       database, records: Array.from({ length: 1 + prng.below(3) }, () => ({ key, turn: head.turn })),
     },
     { kind: prng.pick(['claims-done', 'view'] as const), epoch: epoch(1 + prng.below(3)) },
+    { kind: prng.pick(['claim-now', 'claimed-now'] as const), epoch: epoch(1 + prng.below(3)), database, key },
     { kind: 'orphans', database, epoch: epoch(1 + prng.below(3)), keys: [key] },
     { kind: 'orphans-done', database, epoch: epoch(1 + prng.below(3)) },
     { kind: 'describe', database, key, number },
