@@ -11,6 +11,10 @@ export class Fifo<T> {
     return this.head === this.items.length;
   }
 
+  get size(): number {
+    return this.items.length - this.head;
+  }
+
   put(item: T): void {
     this.items.push(item);
   }

@@ -91,8 +91,8 @@ export class Directory {
   private restoresUnderWay = 0;
   /** Those whose claims are still to come; only those that say so themselves count. */
   private readonly rebuilt = new Fifo<Entry>();
-  /** Of those, what was looked at and is not complete. */
-  private incomplete: Entry[] = [];
+  /** So many of them, the first, were not looked at since claims came last. */
+  private undecided = 0;
   /**
    * The servers whose runs left, oldest first, but for those that all entries have forgotten. Who has work under way
    * forgets them at once, the others when they are looked at: all of them in one step would keep others waiting.
@@ -279,8 +279,7 @@ export class Directory {
 
   /** More claims have come: what nobody owns of keys that are complete now comes back from its backup. */
   claimsCame(): void {
-    for (const entry of this.incomplete) if (entry.isRebuilt) this.rebuilt.put(entry);
-    this.incomplete = [];
+    this.undecided = this.rebuilt.size;
     this.canComplete = true;
     if (this.erased.length === 0) return;
     const erased = this.erased.filter(({ database, key }) => this.isComplete(database, key));
@@ -309,14 +308,14 @@ export class Directory {
 
   /** Decides about so many of the keys that were claimed; false: about all that are complete. */
   completeSome(count: number): boolean {
-    for (let left = count; left > 0; left--) {
-      const entry = this.rebuilt.take();
-      if (entry === undefined) return false;
+    for (let left = Math.min(count, this.undecided); left > 0; left--) {
+      const entry = this.rebuilt.take()!;
+      this.undecided--;
       if (!entry.isRebuilt) continue;
       this.catchUp(entry);
-      if (entry.isRebuilt) this.incomplete.push(entry);
+      if (entry.isRebuilt) this.rebuilt.put(entry);
     }
-    return !this.rebuilt.isEmpty;
+    return this.undecided > 0;
   }
 
   private complete(entry: Entry): void {
