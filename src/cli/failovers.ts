@@ -103,9 +103,11 @@ function stepWords({ what, server, interface: by }: StepReport, nameOf: NameOf):
   }
 }
 
-function recordWords({ newHomes, claimsSent, claimsReceived, restored, lost }: FailoverRecords): string {
+function recordWords(records: FailoverRecords): string {
+  const { newHomes, claimsSent, claimsReceived, claimedFirst, restored, lost } = records;
+  const first = claimedFirst === 0 ? '' : ` (of ${plural(claimedFirst, 'key')} first: somebody waited)`;
   return (
-    `${newHomes} got a new home; ${plural(claimsSent, 'claim')} sent, ${claimsReceived} received; ` +
+    `${newHomes} got a new home; ${plural(claimsSent, 'claim')} sent, ${claimsReceived} received${first}; ` +
     `${restored} came back from a backup or copy, ${lost} ended with their owner`
   );
 }

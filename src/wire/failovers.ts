@@ -67,6 +67,8 @@ export interface FailoverRecords {
   newHomes: number;
   claimsSent: number;
   claimsReceived: number;
+  /** Keys whose home it is and that somebody waited for: of these all told it before their other claims. */
+  claimedFirst: number;
   /** Of keys whose home it is: those whose owner is gone and that came back from a backup or a copy. */
   restored: number;
   /** The same, and nobody had a backup or copy. */

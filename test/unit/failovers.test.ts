@@ -108,6 +108,7 @@ function lostMember(): Told {
   told.at(10_314).settled();
   told.at(10_314).claimsSent();
   told.count('record.claim.received', 9);
+  told.count('record.claimed-now', 2);
   told.at(10_316).recovered();
   told.count('record.restored', 4);
   told.count('record.lost.for-good', 1);
@@ -131,7 +132,7 @@ test('one line of the log for each change, when records have come back', () => {
   assert.deepEqual(told.logged[1], {
     event: 'view-complete', epoch: epochOf(1, 2), cause: 'server-1 was not heard for 300 ms',
     members: ['server-0', 'server-2'], ms: 320, msFrom: 'last frame',
-    newHomes: 12, claimsSent: 7, claimsReceived: 9, restored: 4, lost: 1,
+    newHomes: 12, claimsSent: 7, claimsReceived: 9, claimedFirst: 2, restored: 4, lost: 1,
   });
 });
 

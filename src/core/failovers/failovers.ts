@@ -402,6 +402,7 @@ export class Failovers {
       newHomes: counter('record.home.new'),
       claimsSent: counter('record.claim.sent'),
       claimsReceived: counter('record.claim.received'),
+      claimedFirst: counter('record.claimed-now'),
       restored: counter('record.restored'),
       lost: counter('record.lost.for-good'),
     };
@@ -413,6 +414,7 @@ export class Failovers {
       newHomes: until.newHomes - before.newHomes,
       claimsSent: until.claimsSent - before.claimsSent,
       claimsReceived: until.claimsReceived - before.claimsReceived,
+      claimedFirst: until.claimedFirst - before.claimedFirst,
       restored: until.restored - before.restored,
       lost: until.lost - before.lost,
     };
