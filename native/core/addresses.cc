@@ -124,8 +124,9 @@ void AddPseudoHeader(Checksum* sum, const IpAddress& from, const IpAddress& to, 
   sum->Add(rest, sizeof(rest));
 }
 
+// What `address_flags` and `lifetime` say is for one that is added.
 Status ChangeAddress(uint16_t type, uint16_t flags, const char* interface, const IpAddress& address,
-                     uint8_t prefix_length, uint32_t lifetime) noexcept {
+                     uint8_t prefix_length, uint32_t address_flags, uint32_t lifetime) noexcept {
   const bool adds = type == RTM_NEWADDR;
   const unsigned index = ::if_nametoindex(interface);
   if (index == 0) return Failed("find interface", ENODEV);
@@ -140,12 +141,65 @@ Status ChangeAddress(uint16_t type, uint16_t flags, const char* interface, const
   netlink.Attribute(IFA_LOCAL, address.bytes.data(), address.length);
   netlink.Attribute(IFA_ADDRESS, address.bytes.data(), address.length);
   if (adds) {
-    const uint32_t address_flags = IsIpv6(address) ? IFA_F_NODAD : 0;
     netlink.Attribute(IFA_FLAGS, &address_flags, sizeof(address_flags));
-    const ifa_cacheinfo info = {lifetime, lifetime, 0, 0};
+    // IPv4 calls from an interface's first address, IPv6 from any that is preferred: what moves is none to call from
+    const ifa_cacheinfo info = {IsIpv6(address) ? 0u : lifetime, lifetime, 0, 0};
     netlink.Attribute(IFA_CACHEINFO, &info, sizeof(info));
   }
   return netlink.Ask(adds ? "add the address to interface" : "remove the address from interface");
+}
+
+struct Configured {
+  IpAddress address;
+  uint8_t prefix_length;
+  bool is_deprecated;
+};
+
+// The interface's addresses of the family; none where there is no such interface, or no IPv6.
+Status ListAddresses(const char* interface, uint8_t family, std::vector<Configured>* found) noexcept {
+  const unsigned index = ::if_nametoindex(interface);
+  if (index == 0) return {};
+  Netlink netlink;
+  const Status opened = netlink.Open(NETLINK_ROUTE);
+  if (!opened.ok()) return opened;
+  netlink.Begin<ifaddrmsg>(RTM_GETADDR, NLM_F_DUMP)->ifa_family = family;
+  const Status listed = netlink.Ask("list the addresses of interface", [&](const nlmsghdr* message) {
+    const auto* body = static_cast<const ifaddrmsg*>(NLMSG_DATA(message));
+    // a kernel without IPv6 lists the other kind
+    if (message->nlmsg_type != RTM_NEWADDR || body->ifa_family != family || body->ifa_index != index) return;
+    Configured one{{}, body->ifa_prefixlen, (body->ifa_flags & IFA_F_DEPRECATED) != 0};
+    auto left = static_cast<int>(IFA_PAYLOAD(message));
+    for (const rtattr* part = IFA_RTA(body); RTA_OK(part, left); part = RTA_NEXT(part, left)) {
+      // IFA_ADDRESS is the other end where IFA_LOCAL is there, too
+      const bool is_own = part->rta_type == IFA_LOCAL || (part->rta_type == IFA_ADDRESS && one.address.length == 0);
+      if (!is_own || RTA_PAYLOAD(part) > kIpv6Bytes) continue;
+      one.address.length = RTA_PAYLOAD(part);
+      std::memcpy(one.address.bytes.data(), RTA_DATA(part), one.address.length);
+    }
+    found->push_back(one);
+  });
+  return listed.code == EOPNOTSUPP ? Status{} : listed;
+}
+
+bool IsSame(const IpAddress& a, const IpAddress& b) { return a.length == b.length && a.bytes == b.bytes; }
+
+bool IsInNetwork(const IpAddress& a, const IpAddress& b, uint8_t prefix_length) {
+  const size_t whole = prefix_length / 8;
+  const auto rest = static_cast<uint8_t>(0xff00 >> prefix_length % 8);
+  if (std::memcmp(a.bytes.data(), b.bytes.data(), whole) != 0) return false;
+  return rest == 0 || ((a.bytes[whole] ^ b.bytes[whole]) & rest) == 0;
+}
+
+// Whether an address that stays leads to the network. Its route may have a lifetime (of a router's advertisement), and
+// the kernel would give it ours. Those of the pool are deprecated.
+bool HasNetwork(const char* interface, const IpAddress& address, uint8_t prefix_length) noexcept {
+  std::vector<Configured> all;
+  if (!ListAddresses(interface, FamilyOf(address), &all).ok()) return false;
+  for (const Configured& one : all) {
+    if (one.is_deprecated || one.prefix_length != prefix_length || IsSame(one.address, address)) continue;
+    if (IsInNetwork(one.address, address, prefix_length)) return true;
+  }
+  return false;
 }
 
 struct ArpFrame {
@@ -297,7 +351,7 @@ bool TickleIpv4(int fd, const TcpConnection& connection) noexcept {
   return ::sendto(fd, &segment, sizeof(segment), 0, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) >= 0;
 }
 
-bool TickleIpv6(int fd, const TcpConnection& connection) noexcept {
+bool TickleIpv6(int fd, unsigned index, const TcpConnection& connection) noexcept {
   Ipv6Segment segment{};
   segment.version = htonl(0x6000'0000);
   segment.length = htons(sizeof(tcphdr));
@@ -309,6 +363,7 @@ bool TickleIpv6(int fd, const TcpConnection& connection) noexcept {
   sockaddr_in6 to{};
   to.sin6_family = AF_INET6;
   std::memcpy(&to.sin6_addr, connection.client.bytes.data(), kIpv6Bytes);
+  if (IN6_IS_ADDR_LINKLOCAL(&to.sin6_addr)) to.sin6_scope_id = index;
   return ::sendto(fd, &segment, sizeof(segment), 0, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) >= 0;
 }
 
@@ -330,13 +385,25 @@ bool ParseIpAddress(const std::string& text, IpAddress* out) noexcept {
 }
 
 Status AddAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, uint32_t lifetime) noexcept {
-  return ChangeAddress(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, interface, address, prefix_length, lifetime);
+  uint32_t flags = 0;
+  if (IsIpv6(address)) {
+    flags = HasNetwork(interface, address, prefix_length) ? IFA_F_NODAD | IFA_F_NOPREFIXROUTE : IFA_F_NODAD;
+  }
+  return ChangeAddress(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, interface, address, prefix_length, flags, lifetime);
 }
 
-Status DeleteAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, bool* was_there) noexcept {
-  Status status = ChangeAddress(RTM_DELADDR, 0, interface, address, prefix_length, 0);
-  *was_there = status.ok();
-  if (status.code == EADDRNOTAVAIL || status.code == ENODEV) status = {};
+Status DeleteAddress(const char* interface, const IpAddress& address, bool* was_there) noexcept {
+  *was_there = false;
+  std::vector<Configured> all;
+  Status status = ListAddresses(interface, FamilyOf(address), &all);
+  for (const Configured& one : all) {
+    if (!IsSame(one.address, address)) continue;
+    const Status removed = ChangeAddress(RTM_DELADDR, 0, interface, address, one.prefix_length, 0, 0);
+    *was_there = *was_there || removed.ok();
+    // its lifetime ended, or the interface went, meanwhile
+    const bool is_gone = removed.ok() || removed.code == EADDRNOTAVAIL || removed.code == ENODEV;
+    if (!is_gone && status.ok()) status = removed;
+  }
   return status;
 }
 
@@ -356,7 +423,8 @@ Status AnnounceAddress(const char* interface, const IpAddress& address, UniqueFd
   return IsIpv6(address) ? AnnounceIpv6(fd, index, mac, address) : AnnounceIpv4(fd, index, mac, address);
 }
 
-Status TickleClients(const std::vector<TcpConnection>& connections) noexcept {
+Status TickleClients(const char* interface, const std::vector<TcpConnection>& connections) noexcept {
+  const unsigned index = ::if_nametoindex(interface);
   UniqueFd ipv4;
   UniqueFd ipv6;
   Status status;
@@ -366,7 +434,8 @@ Status TickleClients(const std::vector<TcpConnection>& connections) noexcept {
     // IPPROTO_RAW: the header is ours
     if (!fd->valid()) *fd = UniqueFd(::socket(FamilyOf(connection.server), SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
     if (!fd->valid()) return Failed("open raw socket");
-    const bool sent = IsIpv6(connection.server) ? TickleIpv6(fd->get(), connection) : TickleIpv4(fd->get(), connection);
+    const bool sent = IsIpv6(connection.server) ? TickleIpv6(fd->get(), index, connection)
+                                                : TickleIpv4(fd->get(), connection);
     // one that cannot be reached must not keep the others from being told
     if (!sent && status.ok()) status = Failed("tickle a client");
   }

@@ -31,14 +31,17 @@ struct TcpConnection {
 };
 
 // Adds the address, or gives it this lifetime (seconds) anew when it is there. Usable at once: no duplicate detection.
+// This machine does not call others from it while it has another one, and the interface's routes stay as they are where
+// they lead to its network already.
 Status AddAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, uint32_t lifetime) noexcept;
-// `was_there` false: there was none to remove, which is no failure.
-Status DeleteAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, bool* was_there) noexcept;
+// With whatever prefix length it is there. `was_there` false: there was none to remove, which is no failure.
+Status DeleteAddress(const char* interface, const IpAddress& address, bool* was_there) noexcept;
 // Broadcasts that the address is here: an ARP request and a reply, or an unsolicited neighbour advertisement. `used` is
 // to be closed when nothing is urgent any more: the kernel takes some 15 ms to close a packet socket.
 Status AnnounceAddress(const char* interface, const IpAddress& address, UniqueFd* used) noexcept;
-// Sends each client an ACK of a sequence number that it did not wait for, in the name of the server.
-Status TickleClients(const std::vector<TcpConnection>& connections) noexcept;
+// Sends each client an ACK of a sequence number that it did not wait for, in the name of the server. The interface is
+// for clients with a link-local address.
+Status TickleClients(const char* interface, const std::vector<TcpConnection>& connections) noexcept;
 // Ends all TCP connections of this machine whose own end is the address. EOPNOTSUPP: the kernel cannot.
 Status EndConnections(const IpAddress& address, size_t* ended) noexcept;
 

@@ -96,7 +96,7 @@ class TakeCall final : public Call {
     if (!status_.ok() || !announce_) return;
     UniqueFd closed_last;
     announced_ = AnnounceAddress(place_.interface.c_str(), place_.address, &closed_last);
-    const Status tickled = TickleClients(tickle_);
+    const Status tickled = TickleClients(place_.interface.c_str(), tickle_);
     if (announced_.ok()) announced_ = tickled;
   }
   Napi::Value Answer() override {
@@ -118,7 +118,7 @@ class ReleaseCall final : public Call {
 
  protected:
   void Execute() override {
-    status_ = DeleteAddress(place_.interface.c_str(), place_.address, place_.prefix_length, &was_there_);
+    status_ = DeleteAddress(place_.interface.c_str(), place_.address, &was_there_);
     if (status_.ok()) end_ = EndConnections(place_.address, &ended_);
   }
   Napi::Value Answer() override {
@@ -152,7 +152,7 @@ Napi::Value ReleaseAddressFunction(const Napi::CallbackInfo& info) {
 Napi::Value RemoveAddressFunction(const Napi::CallbackInfo& info) {
   const Place place = PlaceOf(OptionsArgument(info));
   bool was_there = false;
-  const Status status = DeleteAddress(place.interface.c_str(), place.address, place.prefix_length, &was_there);
+  const Status status = DeleteAddress(place.interface.c_str(), place.address, &was_there);
   if (!status.ok()) throw StatusError(info.Env(), status, Where(place));
   return Napi::Boolean::New(info.Env(), was_there);
 }

@@ -62,3 +62,18 @@ export function canonicalAddress(text: string): string | null {
   const bytes = addressBytes(text);
   return bytes === null ? null : addressText(bytes);
 }
+
+/**
+ * Why the address is none that clients anywhere on the network can connect to, in words that follow "which"; null when
+ * it is one. Takes what addressBytes gives.
+ */
+export function whyNotForClients(bytes: readonly number[]): string | null {
+  const [first = 0, second = 0] = bytes;
+  const isIpv6 = bytes.length === 16;
+  if (bytes.every((byte) => byte === 0)) return 'stands for any address';
+  const isLoopback = isIpv6 ? bytes.slice(0, -1).every((byte) => byte === 0) && bytes[15] === 1 : first === 127;
+  if (isLoopback) return 'every machine has for itself';
+  if (isIpv6 ? first === 0xff : first >= 224) return 'is for many machines at once';
+  const isLinkLocal = isIpv6 ? first === 0xfe && (second & 0xc0) === 0x80 : first === 169 && second === 254;
+  return isLinkLocal ? 'holds on one link only, and leads nowhere without the name of an interface' : null;
+}

@@ -55,6 +55,7 @@ export function registerLab(program: Command): void {
     .option('--baseline', 'also one unclustered smbd with the same share options, at 10.77.0.200')
     .option('--interfaces <number>', 'of each server for the others, 1 or 2; the second on another network', number)
     .option('--addresses <number>', 'public addresses of the pool, from 10.77.0.100 on', number)
+    .option('--addresses6 <number>', 'the same of IPv6, from fd00:77::100 on', number)
     .addOption(new Option('--engine <name>', "of the pool's membership").choices(['embedded', 'etcd']))
     .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
     .option('--loss <percent>', 'frames each server loses on purpose', number)

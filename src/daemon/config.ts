@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { isMap, isNode, LineCounter, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type { z } from 'zod';
-import { canonicalAddress } from '../base/ip-address.js';
+import { addressBytes, canonicalAddress, whyNotForClients } from '../base/ip-address.js';
 import { NODE_PAGE_NAME } from '../ports/admin.js';
 import { ADVICE_SEPARATOR, configSchema, parsePublicAddress } from './config-schema.js';
 import type { ConfigFile } from './config-schema.js';
@@ -273,7 +273,7 @@ function secondWayProblems(source: Source, { transport, servers }: Omit<ConfigFi
   return problems;
 }
 
-/** A public address moves: it can be neither a server's own nor there twice. */
+/** A public address moves: it can be neither a server's own nor there twice, and clients must be able to reach it. */
 function publicAddressProblems(source: Source, { addresses = [], servers }: Omit<ConfigFile, 'server'>): string[] {
   const problems: string[] = [];
   const seen = new Map<string, string>();
@@ -285,9 +285,14 @@ function publicAddressProblems(source: Source, { addresses = [], servers }: Omit
   for (const [index, { address, interfaces = {} }] of addresses.entries()) {
     const text = parsePublicAddress(address)?.address ?? address;
     const other = seen.get(text);
-    if (other === undefined) seen.set(text, `addresses[${index}] has already`);
-    else {
-      const where = source.where(['addresses', index, 'address']);
+    const where = source.where(['addresses', index, 'address']);
+    const bytes = addressBytes(text);
+    const unfit = bytes === null ? null : whyNotForClients(bytes);
+    if (unfit !== null) {
+      problems.push(`${where} is ${shown(address)}, which ${unfit}: write one of the clients' network`);
+    } else if (other === undefined) {
+      seen.set(text, `addresses[${index}] has already`);
+    } else {
       problems.push(`${where} is ${shown(address)}, which ${other}: give the pool an address that nothing else has`);
     }
     for (const name of Object.keys(interfaces)) {

@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { etcdEndpoint, etcdPlaces } from './etcd.js';
 import type { Layout, ServerPlace } from './layout.js';
-import { PREFIX_LENGTH, SECOND_INTERFACE, SERVER_INTERFACE, publicAddress, secondAddress } from './layout.js';
+import {
+  PREFIX_LENGTH, PREFIX_LENGTH_6, SECOND_INTERFACE, SERVER_INTERFACE, publicAddress, publicAddress6, secondAddress,
+} from './layout.js';
 import type { LabOptions } from './options.js';
 
 /** The folders smbpoold of this server keeps its databases in; lab.ts makes them. */
@@ -14,10 +16,13 @@ export function daemonFolders(place: ServerPlace): { volatile: string; persisten
   return { volatile: join(place.volatile, 'databases'), persistent: join(place.directory, 'persistent') };
 }
 
-function publicAddresses(count: number): { address: string; interface: string }[] {
-  return Array.from({ length: count }, (_, index) => {
-    return { address: `${publicAddress(index)}/${PREFIX_LENGTH}`, interface: SERVER_INTERFACE };
-  });
+function publicAddresses({ addresses, addresses6 }: LabOptions): { address: string; interface: string }[] {
+  const of = (count: number, address: (index: number) => string): { address: string; interface: string }[] =>
+    Array.from({ length: count }, (_, index) => ({ address: address(index), interface: SERVER_INTERFACE }));
+  return [
+    ...of(addresses, (index) => `${publicAddress(index)}/${PREFIX_LENGTH}`),
+    ...of(addresses6, (index) => `${publicAddress6(index)}/${PREFIX_LENGTH_6}`),
+  ];
 }
 
 function secondWay({ id }: ServerPlace, { interfaces, transport }: LabOptions): Record<string, string> {
@@ -53,7 +58,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
       ...secondWay(server, options),
       ...(server.id === options.servers ? { role: 'witness' } : {}),
     })),
-    ...(options.addresses > 0 ? { addresses: publicAddresses(options.addresses) } : {}),
+    ...(options.addresses + options.addresses6 > 0 ? { addresses: publicAddresses(options) } : {}),
     directories: daemonFolders(place),
     socket: place.socket,
     adminSocket: place.adminSocket,

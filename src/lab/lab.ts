@@ -11,11 +11,13 @@ import { daemonConfig, daemonFolders } from './daemon-config.js';
 import { LabError, messageOf } from './errors.js';
 import { etcdArguments, etcdLog, etcdPlaces, requireEtcd, waitForEtcd } from './etcd.js';
 import type { ServerPlace } from './layout.js';
-import { LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SERVER_COUNT_MAX, SHARE, secondAddress } from './layout.js';
+import {
+  LAB_PASSWORD, LAB_USER, Layout, ROOT_DEFAULT, SERVER_COUNT_MAX, SHARE, secondAddress, serverAddress6,
+} from './layout.js';
 import { explanation } from './logs.js';
 import {
-  addSecondInterface, bridgeExists, bridgeFilterHint, createBridge, createNamespace, createSecondBridge,
-  existingNamespaces, refuseForeignNetwork, removeBridge, removeFrameLoss, removeNamespace,
+  addBridgeIpv6, addNamespaceIpv6, addSecondInterface, bridgeExists, bridgeFilterHint, createBridge, createNamespace,
+  createSecondBridge, existingNamespaces, refuseForeignNetwork, removeBridge, removeFrameLoss, removeNamespace,
 } from './network.js';
 import type { LabOptions } from './options.js';
 import { isAlive, lockHolder, signal, start, startTicks } from './processes.js';
@@ -231,6 +233,13 @@ export class Lab {
       this.checkWanted();
       await createNamespace(place.namespace, place.address);
     }
+    if (this.options.addresses6 > 0) {
+      await addBridgeIpv6();
+      for (const { id, namespace } of this.servers()) {
+        this.checkWanted();
+        await addNamespaceIpv6(namespace, serverAddress6(id!));
+      }
+    }
     if (this.options.interfaces === 1) return;
     await createSecondBridge();
     for (const { id, namespace } of this.daemons()) {
@@ -251,6 +260,7 @@ export class Lab {
     this.state.options = { ...options, servers: options.servers + 1 };
     saveState(this.layout, this.state);
     await createNamespace(place.namespace, place.address);
+    if (options.addresses6 > 0) await addNamespaceIpv6(place.namespace, serverAddress6(options.servers));
     if (options.interfaces === 2) await addSecondInterface(place.namespace, secondAddress(options.servers));
     this.writeFilesOf(place);
     await this.startAgain(place);

@@ -11,6 +11,9 @@ export const SECOND_BRIDGE = 'smbpbr1';
 /** The root namespace's address on the bridge: clients of the lab come from here. */
 export const HOST_ADDRESS = '10.77.0.1';
 export const PREFIX_LENGTH = 24;
+/** The same in IPv6, where the pool has public addresses of that kind. */
+export const HOST_ADDRESS_6 = 'fd00:77::1';
+export const PREFIX_LENGTH_6 = 64;
 /** The unclustered smbd that the tests compare with. */
 export const BASELINE_NAMESPACE = 'smbpbase';
 export const BASELINE_ADDRESS = '10.77.0.200';
@@ -62,6 +65,16 @@ export const PUBLIC_ADDRESSES_MAX = 64;
 
 export function publicAddress(index: number): string {
   return `10.77.0.${PUBLIC_FIRST + index}`;
+}
+
+/** The numbers' digits are the same as IPv4's. */
+export function publicAddress6(index: number): string {
+  return `fd00:77::${PUBLIC_FIRST + index}`;
+}
+
+/** A server's own address in IPv6. */
+export function serverAddress6(id: number): string {
+  return `fd00:77::${10 + id}`;
 }
 
 /** The name of every server's interface inside its namespace. */

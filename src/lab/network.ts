@@ -3,11 +3,11 @@
  * a second interface per server another bridge and another pair. Only things whose names start with the lab's prefix
  * are ever made or removed.
  */
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { LabError } from './errors.js';
 import {
-  BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, LAB_PREFIX, PREFIX_LENGTH, SECOND_BRIDGE, SECOND_INTERFACE,
-  SERVER_INTERFACE, hostInterface, secondHostInterface,
+  BASELINE_NAMESPACE, BRIDGE, HOST_ADDRESS, HOST_ADDRESS_6, LAB_PREFIX, PREFIX_LENGTH, PREFIX_LENGTH_6, SECOND_BRIDGE,
+  SECOND_INTERFACE, SERVER_INTERFACE, hostInterface, secondHostInterface,
 } from './layout.js';
 import { pause, run, tryRun } from './run.js';
 
@@ -21,6 +21,24 @@ const TERMINATE_MILLIS_MAX = 3000;
 export async function createBridge(): Promise<void> {
   await addBridge(BRIDGE);
   await run('ip', ['addr', 'add', `${HOST_ADDRESS}/${PREFIX_LENGTH}`, 'dev', BRIDGE]);
+}
+
+/** IPv6 beside it, for clients, where the pool has public addresses of that kind. Usable at once. */
+export async function addBridgeIpv6(): Promise<void> {
+  const disabled = `/proc/sys/net/ipv6/conf/${BRIDGE}/disable_ipv6`;
+  if (!existsSync(disabled)) throw new LabError('the kernel of this machine has no IPv6, which --addresses6 needs');
+  const foreign = await run('ip', ['-6', 'route', 'show', 'root', `${HOST_ADDRESS_6}/${PREFIX_LENGTH_6}`]);
+  if (foreign !== '') throw new LabError(`this machine already has a route for the lab's IPv6 addresses: ${foreign}`);
+  writeFileSync(disabled, '0');
+  await run('ip', ['addr', 'add', `${HOST_ADDRESS_6}/${PREFIX_LENGTH_6}`, 'dev', BRIDGE, 'nodad']);
+}
+
+/** The same for a server. */
+export async function addNamespaceIpv6(namespace: string, address: string): Promise<void> {
+  const disabled = `/proc/sys/net/ipv6/conf/${SERVER_INTERFACE}/disable_ipv6`;
+  await run('ip', ['netns', 'exec', namespace, 'tee', disabled], { input: '0' });
+  const where = `${address}/${PREFIX_LENGTH_6}`;
+  await run('ip', ['-n', namespace, 'addr', 'add', where, 'dev', SERVER_INTERFACE, 'nodad']);
 }
 
 /** Of the second interfaces: the servers are among themselves there. */

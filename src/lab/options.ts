@@ -49,6 +49,8 @@ export interface LabOptions {
   interfaces: number;
   /** How many public addresses the pool has, from 10.77.0.100 on. */
   addresses: number;
+  /** How many more of IPv6, from fd00:77::100 on. */
+  addresses6: number;
 }
 
 const DEFAULTS: LabOptions = {
@@ -74,6 +76,7 @@ const DEFAULTS: LabOptions = {
   baseline: false,
   interfaces: 1,
   addresses: 0,
+  addresses6: 0,
 };
 
 /** Six heartbeats, and what smbpoold takes. */
@@ -107,6 +110,7 @@ export function labOptions(wishes: Partial<LabOptions>): LabOptions {
     throw new LabError(`--interfaces is 1 or 2, not "${options.interfaces}"`);
   }
   checkNumber('--addresses', options.addresses, PUBLIC_ADDRESSES_MAX);
+  checkNumber('--addresses6', options.addresses6, PUBLIC_ADDRESSES_MAX);
   checkLease(options.leaseMillis);
   checkNumber('--loss', options.lossPercent, 50);
   checkNumber('--duplicate', options.duplicatePercent, 50);

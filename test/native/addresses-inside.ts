@@ -9,28 +9,56 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { loadNative } from '../../src/host/native.js';
 
 const WRONG_MAC = '02:00:00:00:00:09';
+const LIFETIME_SECONDS = 3;
+const NEIGHBOURS = ['10.9.0.2', 'fd00::2'];
 const native = loadNative();
 const ip = (...args: string[]): string => execFileSync('ip', args, { encoding: 'utf8' });
 
 export interface Seen {
   address: string;
+  /** And serves at once. */
   configured: boolean;
   /** The neighbour, which believed something else, sends to us. */
   believed: boolean;
+  /** From where we speak when we call the neighbour. */
+  calls: string;
   ended: number;
+  /** What the client heard before the tickle: nothing, as what ended its connection was lost. */
+  heard: string;
   client: string;
   /** After its lifetime. */
   stays: boolean;
 }
 
+export interface Report {
+  seen: Seen[];
+  /** Whether what others configured, also with another prefix length, was removed. */
+  stale: boolean[];
+  /** How long the route to the network of an own address with a lifetime lasts when a public one is there: seconds. */
+  ownRoute: number;
+  /** Whether there is a route to the network of a public address where there is no own one. */
+  route: boolean;
+}
+
+interface Case {
+  address: string;
+  prefixLength: number;
+  /** Where the server listens; the address unless told. */
+  listens?: string;
+  /** The client's address, and with its scope if it has one. */
+  client: string;
+  from?: string;
+}
+
 /** A client at the neighbour's that says how its connection ends. */
-function client(address: string): Promise<string> {
-  const script = `const s = require('net').connect({ host: '${address}', port: 4445, localPort: 5555 });
+function connectFrom(address: string, from: string): { said: () => string; ended: Promise<void> } {
+  const from4445 = `host: '${address}', port: 4445, localPort: 5555, localAddress: '${from}'`;
+  const script = `const s = require('net').connect({ ${from4445} });
     s.on('error', (e) => { console.log(e.code); process.exit(); }); setTimeout(() => process.exit(), 10000);`;
   const child = spawn('ip', ['netns', 'exec', 'n', process.execPath, '-e', script]);
   let said = '';
   child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()));
-  return new Promise((resolve) => child.on('close', () => resolve(said.trim())));
+  return { said: () => said.trim(), ended: new Promise((resolve) => child.on('close', () => resolve())) };
 }
 
 async function listen(address: string): Promise<{ server: Server; connected: Promise<void> }> {
@@ -45,27 +73,36 @@ async function listen(address: string): Promise<{ server: Server; connected: Pro
   return { server, connected };
 }
 
-async function see(address: string, prefixLength: number, neighbour: string): Promise<Seen> {
+async function see({ address, prefixLength, listens, client, from }: Case): Promise<Omit<Seen, 'stays'>> {
   const place = { address, prefixLength, interface: 'v0' };
-  const take = { ...place, lifetimeSeconds: 3, deadlineMicros: Infinity, announce: true };
+  const take = { ...place, lifetimeSeconds: LIFETIME_SECONDS, deadlineMicros: Infinity, announce: true };
   ip('-n', 'n', 'neigh', 'replace', address, 'lladdr', WRONG_MAC, 'dev', 'v1', 'nud', 'stale');
   await native.takeAddress({ ...take, tickle: [] });
+  const configured = isUsable(address);
   await sleep(100);
-  const configured = ip('-o', 'addr', 'show', 'dev', 'v0').includes(address);
   const own = /ether (\S+)/.exec(ip('-o', 'link', 'show', 'v0'))?.[1] ?? '?';
   const believed = ip('-n', 'n', 'neigh', 'show', address).includes(own);
-  const { server, connected } = await listen(address);
-  const ending = client(address);
+  const [neighbour = ''] = NEIGHBOURS.filter((one) => one.includes(':') === address.includes(':'));
+  const calls = / src (\S+)/.exec(ip('route', 'get', neighbour))?.[1] ?? '?';
+  const { server, connected } = await listen(listens ?? address);
+  const connection = connectFrom(address, from ?? client);
   await connected;
+  // nothing but a tickle can reach the client
+  ip('neigh', 'replace', client, 'lladdr', WRONG_MAC, 'dev', 'v0', 'nud', 'permanent');
   const { ended } = await native.releaseAddress(place);
   await sleep(100);
-  const tickle = [{ server: address, serverPort: 4445, client: neighbour, clientPort: 5555 }];
+  const heard = connection.said();
+  ip('neigh', 'del', client, 'dev', 'v0');
+  const tickle = [{ server: address, serverPort: 4445, client, clientPort: 5555 }];
   await native.takeAddress({ ...take, tickle });
-  const said = await ending;
+  await connection.ended;
   server.close();
-  await sleep(6000);
-  const stays = ip('-o', 'addr', 'show', 'dev', 'v0').includes(address);
-  return { address, configured, believed, ended, client: said, stays };
+  return { address, configured, believed, calls, ended, heard, client: connection.said() };
+}
+
+/** There, and no duplicates of it are sought. */
+function isUsable(address: string): boolean {
+  return ip('-o', 'addr', 'show', 'dev', 'v0', '-tentative').includes(` ${address}/`);
 }
 
 ip('netns', 'add', 'n');
@@ -76,6 +113,36 @@ for (const [namespace, name, number] of [[[], 'v0', 1], [['-n', 'n'], 'v1', 2]] 
   ip(...namespace, 'addr', 'add', `fd00::${number}/64`, 'dev', name, 'nodad');
 }
 await sleep(1500);
-const seen = [await see('10.9.0.100', 24, '10.9.0.2'), await see('fd00::100', 64, 'fd00::2')];
+const linkLocal = /inet6 (fe80:\S+)\//.exec(ip('-n', 'n', '-o', 'addr', 'show', 'dev', 'v1'))?.[1] ?? '?';
+const cases: Case[] = [
+  { address: '10.9.0.100', prefixLength: 24, client: '10.9.0.2' },
+  { address: '10.9.0.101', prefixLength: 24, client: '10.9.0.2', listens: '::' },
+  { address: 'fd00::100', prefixLength: 64, client: 'fd00::2' },
+  { address: 'fd00::101', prefixLength: 64, client: linkLocal, from: `${linkLocal}%v1` },
+];
+const seen: Omit<Seen, 'stays'>[] = [];
+for (const one of cases) seen.push(await see(one));
+await sleep((LIFETIME_SECONDS + 3) * 1000);
+const isRemoved = (address: string, configured: number, prefixLength: number): boolean => {
+  ip('addr', 'add', `${address}/${configured}`, 'dev', 'v0');
+  const was = native.removeAddress({ address, prefixLength, interface: 'v0' });
+  return was && !ip('-o', 'addr', 'show', 'dev', 'v0').includes(` ${address}/`);
+};
+/** Twice, as it is renewed. */
+async function lasting(address: string): Promise<number | null> {
+  const where = { address, prefixLength: 64, interface: 'v0' };
+  const take = { ...where, lifetimeSeconds: LIFETIME_SECONDS, deadlineMicros: Infinity, announce: false, tickle: [] };
+  await native.takeAddress(take);
+  await native.takeAddress(take);
+  const route = ip('-6', 'route', 'show', address.replace(/::.*/, '::/64'), 'dev', 'v0');
+  const expires = / expires (\d+)sec/.exec(route)?.[1];
+  return expires === undefined ? null : Number(expires);
+}
+ip('addr', 'add', 'fd01::1/64', 'dev', 'v0', 'nodad', 'valid_lft', '600', 'preferred_lft', '600');
+const ownRoute = (await lasting('fd01::100')) ?? 0;
+const route = (await lasting('fd02::100')) !== null;
+const stale = [isRemoved('10.9.0.103', 32, 24), isRemoved('fd00::103', 128, 64), isRemoved('fd00::104', 64, 64)];
+const left = ip('-o', 'addr', 'show', 'dev', 'v0');
 ip('netns', 'del', 'n');
-process.stdout.write(`${JSON.stringify(seen)}\n`);
+const all = seen.map((one): Seen => ({ ...one, stays: left.includes(` ${one.address}/`) }));
+process.stdout.write(JSON.stringify({ seen: all, stale, ownRoute, route } satisfies Report));

@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadNative } from '../../src/host/native.js';
-import type { Seen } from './addresses-inside.js';
+import type { Report } from './addresses-inside.js';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root, for network namespaces';
 const INSIDE = fileURLToPath(new URL('./addresses-inside.js', import.meta.url));
@@ -16,12 +16,16 @@ const PREPARE = 'mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set
 test('an address is taken, announced, let go, and forgotten by the kernel', { skip, timeout: 120_000 }, () => {
   const script = `${PREPARE} && exec "$0" "$1"`;
   const args = ['-m', '-n', '--propagation', 'private', 'sh', '-c', script, process.execPath, INSIDE];
-  const seen = JSON.parse(execFileSync('unshare', args, { encoding: 'utf8' })) as Seen[];
+  const { seen, stale, ownRoute, route } = JSON.parse(execFileSync('unshare', args, { encoding: 'utf8' })) as Report;
   for (const { address, ...one } of seen) {
-    const expected = { configured: true, believed: true, ended: 1, client: 'ECONNRESET', stays: false };
-    assert.deepEqual(one, expected, address);
+    const ended = { ended: 1, heard: '', client: 'ECONNRESET', stays: false };
+    const calls = address.includes(':') ? 'fd00::1' : '10.9.0.1';
+    assert.deepEqual(one, { configured: true, believed: true, calls, ...ended }, address);
   }
-  assert.equal(seen.length, 2);
+  assert.equal(seen.length, 4);
+  assert.deepEqual(stale, [true, true, true]);
+  assert.ok(ownRoute > 500, `the route of an own address ends after ${ownRoute} s`);
+  assert.ok(route, 'no route to the network of a public address');
 });
 
 test('what is no address, no interface, or too late is refused', async () => {

@@ -205,7 +205,9 @@ export class AddressPool {
     addressCount: number,
   ) {
     this.ids = Array.from({ length: serverCount }, (_, i) => nodeId(i));
-    this.addresses = Array.from({ length: addressCount }, (_, i) => `10.0.0.${100 + i}`);
+    // of both kinds
+    const isIpv4 = (i: number): boolean => i < addressCount / 2;
+    this.addresses = Array.from({ length: addressCount }, (_, i) => `${isIpv4(i) ? '10.0.0.' : 'fd00::'}${100 + i}`);
     this.places = this.addresses.map((address) => ({ address, prefixLength: 24, interface: 'eth0' }));
     for (const id of this.ids) this.start(id);
     this.heartbeat();
@@ -307,9 +309,12 @@ export class AddressPool {
       const { standing } = this.server(holders[0]!);
       assert.equal(standing, best, `${address} is at server ${holders[0]} of standing ${standing} ${why}`);
     }
-    const sizes = this.ids.filter((id) => this.server(id).standing === 3).map((id) => this.server(id).interface.size);
-    const isBalanced = sizes.length === 0 || Math.max(...sizes) - Math.min(...sizes) <= 1;
-    assert.ok(isBalanced, `not balanced: ${sizes.join(' ')} ${why}`);
+    const fit = this.ids.filter((id) => this.server(id).standing === 3).map((id) => [...this.server(id).interface]);
+    for (const kind of ['.', ':', '']) {
+      const sizes = fit.map((has) => has.filter((address) => address.includes(kind)).length);
+      const isBalanced = sizes.length === 0 || Math.max(...sizes) - Math.min(...sizes) <= 1;
+      assert.ok(isBalanced, `not balanced (${kind}): ${sizes.join(' ')} ${why}`);
+    }
   }
 
   private check(): void {

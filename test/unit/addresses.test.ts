@@ -55,6 +55,45 @@ test('balance moves as few as needed', () => {
   assert.equal(shown(balance(all, after, candidates)), shown(after));
 });
 
+/** How many addresses of IPv4, of IPv6 and of both each of the servers has. */
+function spreadOf(assigned: ReadonlyMap<string, number>, servers: readonly number[]): number[][] {
+  const of = (node: number): string[] => [...assigned].filter(([, one]) => one === node).map(([address]) => address);
+  return ['.', ':', ''].map((kind) => servers.map((node) => of(node).filter((one) => one.includes(kind)).length));
+}
+
+test('IPv4 and IPv6 addresses are balanced each, and together', () => {
+  const all = ['10.0.0.1', '10.0.0.2', '10.0.0.3', 'fd00::1', 'fd00::2', 'fd00::3'];
+  const fresh = assign(all, new Map(), candidates);
+  assert.deepEqual(spreadOf(fresh, three), [[1, 1, 1], [1, 1, 1], [2, 2, 2]]);
+  const left = { ...candidates, standings: standing(3, 3) };
+  const without = assign(all, fresh, left);
+  assert.deepEqual(spreadOf(without, [0, 1]).map((counts) => counts.sort()), [[1, 2], [1, 2], [3, 3]]);
+  const byKind = new Map(all.map((address, index) => [address, nodeId(index < 3 ? 0 : 1)]));
+  const balanced = balance(all, byKind, left);
+  assert.deepEqual(spreadOf(balanced, [0, 1]).map((counts) => counts.sort()), [[1, 2], [1, 2], [3, 3]]);
+  const pair = ['10.0.0.1', 'fd00::1'];
+  const atOne = balance(pair, new Map(pair.map((address) => [address, nodeId(0)])), left);
+  assert.deepEqual(spreadOf(atOne, [0, 1])[2], [1, 1], 'even each by itself, uneven together');
+  const prng = new Prng(FIRST);
+  for (let round = 0; round < 500; round++) {
+    const many = Array.from({ length: prng.below(12) }, (_, i) => `${prng.chance(0.5) ? '10.0.0.' : 'fd00::'}${i}`);
+    const servers = 1 + prng.below(4);
+    const fit = { refuses: () => false, standings: standing(...Array.from({ length: servers }, () => 3)) };
+    const anywhere = new Map(many.map((address) => [address, nodeId(prng.below(servers))]));
+    const even = balance(many, anywhere, fit);
+    const lost = nodeId(prng.below(servers + 1));
+    const fewer = new Map([...fit.standings].filter(([node]) => node !== lost));
+    const stays = new Map([...even].filter(([, node]) => node !== lost));
+    const moved = assign(many, stays, { ...fit, standings: fewer });
+    for (const [placed, on] of [[even, fit.standings], [moved, fewer]] as const) {
+      for (const counts of spreadOf(placed, [...on.keys()])) {
+        assert.ok(counts.length === 0 || Math.max(...counts) - Math.min(...counts) <= 1, `${round}: ${shown(placed)}`);
+      }
+    }
+    assert.equal(shown(balance(many, even, fit)), shown(even), 'what is balanced stays');
+  }
+});
+
 test('nobody gets what it refuses; with nobody able an address stays', () => {
   const refuses = (node: number, address: string): boolean => node === 0 && address === 'a';
   assert.equal(shown(assign(['a'], new Map([['a', nodeId(0)]]), { standings, refuses })), 'a1');

@@ -188,9 +188,10 @@ export class Holding {
       this.context.timers.at(slot.refusedUntil, () => this.events.changed());
     }
     this.context.count(`address.${what}.failed`);
+    const ipv6 = address.includes(':') ? ', has IPv6 (its disable_ipv6 is 0)' : '';
     const remedy =
       what === 'take'
-        ? 'see that the interface exists and is up, and that smbpoold has CAP_NET_ADMIN; another server may have it'
+        ? `see that the interface exists${ipv6} and is up, and that smbpoold has CAP_NET_ADMIN; another may have it`
         : `remove it by hand: ip addr del ${address}/${slot.place.prefixLength} dev ${slot.place.interface}`;
     this.context.log('error', `address.${what}-failed`, { ...slot.place, why: error, remedy });
     this.later(slot, now + RETRY_MICROS);
