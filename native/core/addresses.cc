@@ -13,8 +13,10 @@
 #include <net/if_arp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <cstring>
 
@@ -24,6 +26,8 @@ namespace {
 
 // The kernel answers at once; longer means that it never will.
 constexpr timeval kAnswerTime = {2, 0};
+// It takes a millisecond or two; on an interface that is down it never comes.
+constexpr int kUsableMillis = 200;
 constexpr size_t kAnswerBytes = 32768;
 constexpr size_t kIpv6Bytes = 16;
 // The states of connections, as bits: all but LISTEN, CLOSE and TIME_WAIT.
@@ -37,11 +41,26 @@ uint8_t FamilyOf(const IpAddress& address) { return IsIpv6(address) ? AF_INET6 :
 // A request built in place, and the kernel's answers.
 class Netlink {
  public:
-  Status Open(int protocol) noexcept {
+  // Hears what the kernel tells the groups, too.
+  Status Open(int protocol, uint32_t groups = 0) noexcept {
     fd_ = UniqueFd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
     if (!fd_.valid()) return Failed("open netlink socket");
     (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &kAnswerTime, sizeof(kAnswerTime));
+    sockaddr_nl here{};
+    here.nl_family = AF_NETLINK;
+    here.nl_groups = groups;
+    const auto* bound = reinterpret_cast<const sockaddr*>(&here);
+    if (groups != 0 && ::bind(fd_.get(), bound, sizeof(here)) != 0) return Failed("listen to the kernel");
     return {};
+  }
+
+  // False when nothing was told in so many milliseconds. What was told is to be looked up: it may be lost here.
+  bool WaitUntilTold(int millis) noexcept {
+    pollfd told = {fd_.get(), POLLIN, 0};
+    if (::poll(&told, 1, millis) <= 0) return false;
+    while (::recv(fd_.get(), answer_, sizeof(answer_), MSG_DONTWAIT) > 0) {
+    }
+    return true;
   }
 
   template <typename Body>
@@ -179,6 +198,27 @@ Status ListAddresses(const char* interface, uint8_t family, std::vector<Configur
     found->push_back(one);
   });
   return listed.code == EOPNOTSUPP ? Status{} : listed;
+}
+
+// Whether what arrives for the address is for this machine.
+bool IsLocal(const IpAddress& address) noexcept {
+  Netlink netlink;
+  if (!netlink.Open(NETLINK_ROUTE).ok()) return false;
+  auto* body = netlink.Begin<rtmsg>(RTM_GETROUTE, NLM_F_ACK);
+  body->rtm_family = FamilyOf(address);
+  body->rtm_dst_len = static_cast<uint8_t>(address.length * 8);
+  netlink.Attribute(RTA_DST, address.bytes.data(), address.length);
+  bool is_local = false;
+  const Status asked = netlink.Ask("look up the address", [&](const nlmsghdr* message) {
+    is_local = static_cast<const rtmsg*>(NLMSG_DATA(message))->rtm_type == RTN_LOCAL;
+  });
+  return asked.ok() && is_local;
+}
+
+int64_t NowMillis() noexcept {
+  timespec now{};
+  (void)::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
 bool IsSame(const IpAddress& a, const IpAddress& b) { return a.length == b.length && a.bytes == b.bytes; }
@@ -390,6 +430,22 @@ Status AddAddress(const char* interface, const IpAddress& address, uint8_t prefi
     flags = HasNetwork(interface, address, prefix_length) ? IFA_F_NODAD | IFA_F_NOPREFIXROUTE : IFA_F_NODAD;
   }
   return ChangeAddress(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, interface, address, prefix_length, flags, lifetime);
+}
+
+Status AwaitAddress(const IpAddress& address) noexcept {
+  // of IPv4 it is there with the answer
+  if (!IsIpv6(address)) return {};
+  Netlink routes;
+  const Status opened = routes.Open(NETLINK_ROUTE, RTMGRP_IPV6_ROUTE);
+  if (!opened.ok()) return opened;
+  const int64_t until = NowMillis() + kUsableMillis;
+  while (!IsLocal(address)) {
+    const int64_t left = until - NowMillis();
+    if (left <= 0 || !routes.WaitUntilTold(static_cast<int>(left))) {
+      return Failed("wait until the address is usable on interface", ETIMEDOUT);
+    }
+  }
+  return {};
 }
 
 Status DeleteAddress(const char* interface, const IpAddress& address, bool* was_there) noexcept {

@@ -34,6 +34,9 @@ struct TcpConnection {
 // This machine does not call others from it while it has another one, and the interface's routes stay as they are where
 // they lead to its network already.
 Status AddAddress(const char* interface, const IpAddress& address, uint8_t prefix_length, uint32_t lifetime) noexcept;
+// Waits until what arrives for the address is taken. Of IPv6 the kernel sees to that some time after AddAddress, and
+// drops it until then: also the answers to tickles. ETIMEDOUT: the interface is down.
+Status AwaitAddress(const IpAddress& address) noexcept;
 // With whatever prefix length it is there. `was_there` false: there was none to remove, which is no failure.
 Status DeleteAddress(const char* interface, const IpAddress& address, bool* was_there) noexcept;
 // Broadcasts that the address is here: an ARP request and a reply, or an unsolicited neighbour advertisement. `used` is

@@ -94,6 +94,9 @@ class TakeCall final : public Call {
     }
     status_ = AddAddress(place_.interface.c_str(), place_.address, place_.prefix_length, lifetime_);
     if (!status_.ok() || !announce_) return;
+    // before others send here: what comes too early is lost
+    announced_ = AwaitAddress(place_.address);
+    if (!announced_.ok()) return;
     UniqueFd closed_last;
     announced_ = AnnounceAddress(place_.interface.c_str(), place_.address, &closed_last);
     const Status tickled = TickleClients(place_.interface.c_str(), tickle_);

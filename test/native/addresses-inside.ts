@@ -80,8 +80,7 @@ async function see({ address, prefixLength, listens, client, from }: Case): Prom
   await native.takeAddress({ ...take, tickle: [] });
   const configured = isUsable(address);
   await sleep(100);
-  const own = /ether (\S+)/.exec(ip('-o', 'link', 'show', 'v0'))?.[1] ?? '?';
-  const believed = ip('-n', 'n', 'neigh', 'show', address).includes(own);
+  const believed = ip('-n', 'n', 'neigh', 'show', address).includes(macOf('v0'));
   const [neighbour = ''] = NEIGHBOURS.filter((one) => one.includes(':') === address.includes(':'));
   const calls = / src (\S+)/.exec(ip('route', 'get', neighbour))?.[1] ?? '?';
   const { server, connected } = await listen(listens ?? address);
@@ -92,12 +91,17 @@ async function see({ address, prefixLength, listens, client, from }: Case): Prom
   const { ended } = await native.releaseAddress(place);
   await sleep(100);
   const heard = connection.said();
-  ip('neigh', 'del', client, 'dev', 'v0');
+  // the tickle's answer is here at once, as nothing waits for the client's MAC
+  ip('neigh', 'replace', client, 'lladdr', macOf('v1', '-n', 'n'), 'dev', 'v0', 'nud', 'reachable');
   const tickle = [{ server: address, serverPort: 4445, client, clientPort: 5555 }];
   await native.takeAddress({ ...take, tickle });
   await connection.ended;
   server.close();
   return { address, configured, believed, calls, ended, heard, client: connection.said() };
+}
+
+function macOf(name: string, ...namespace: string[]): string {
+  return /ether (\S+)/.exec(ip(...namespace, '-o', 'link', 'show', name))?.[1] ?? '?';
 }
 
 /** There, and no duplicates of it are sought. */
