@@ -26,7 +26,7 @@ namespace {
 
 // The kernel answers at once; longer means that it never will.
 constexpr timeval kAnswerTime = {2, 0};
-// It takes a millisecond or two; on an interface that is down it never comes.
+// Until the address is announced again. On an interface that is down it is never usable.
 constexpr int kUsableMillis = 200;
 constexpr size_t kAnswerBytes = 32768;
 constexpr size_t kIpv6Bytes = 16;

@@ -77,7 +77,8 @@ async function see({ address, prefixLength, listens, client, from }: Case): Prom
   const place = { address, prefixLength, interface: 'v0' };
   const take = { ...place, lifetimeSeconds: LIFETIME_SECONDS, deadlineMicros: Infinity, announce: true };
   ip('-n', 'n', 'neigh', 'replace', address, 'lladdr', WRONG_MAC, 'dev', 'v1', 'nud', 'stale');
-  await native.takeAddress({ ...take, tickle: [] });
+  // a busy machine takes seconds to start the client
+  await native.takeAddress({ ...take, lifetimeSeconds: 60, tickle: [] });
   const configured = isUsable(address);
   await sleep(100);
   const believed = ip('-n', 'n', 'neigh', 'show', address).includes(macOf('v0'));
@@ -85,7 +86,7 @@ async function see({ address, prefixLength, listens, client, from }: Case): Prom
   const calls = / src (\S+)/.exec(ip('route', 'get', neighbour))?.[1] ?? '?';
   const { server, connected } = await listen(listens ?? address);
   const connection = connectFrom(address, from ?? client);
-  await connected;
+  await Promise.race([connected, connection.ended]);
   // nothing but a tickle can reach the client
   ip('neigh', 'replace', client, 'lladdr', WRONG_MAC, 'dev', 'v0', 'nud', 'permanent');
   const { ended } = await native.releaseAddress(place);
