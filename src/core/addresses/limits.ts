@@ -3,9 +3,9 @@
 /** A server that comes and goes cuts no connections; one that stays is not idle for long. */
 export const BALANCE_AFTER_MICROS = 1_000_000;
 /**
- * After it was taken: switches, neighbours and clients may have missed what was said before. Linux answers segments that
- * it did not wait for every 500 ms (tcp_invalid_ratelimit): the first repeats what was lost on its way to the client, the
- * second also what its answer met.
+ * After it was taken: switches, neighbours and clients may have missed what was said before. Linux answers segments
+ * that it did not wait for every 500 ms (tcp_invalid_ratelimit): the first repeats what was lost on its way to the
+ * client, the second also what its answer met.
  */
 export const ANNOUNCE_AGAIN_MICROS: readonly number[] = [200_000, 1_000_000, 2_000_000];
 /** How often the kernel is told that the address stays; its lifetime there (host/addresses) is three times as long. */
