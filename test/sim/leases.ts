@@ -7,8 +7,12 @@
  */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import { keyOf } from '../../src/base/ids.js';
+import { OPEN_FLAG, RING_OP } from '../../src/wire/ring-ops.js';
+import {
+  LEASE_OPLOCK, encodeBreaksSent, encodeClose, encodeLeaseChange, encodeOpenEnd,
+} from '../support/ring-messages.js';
 import type { LeaseWorld } from './lease-world.js';
-import type { Locked, SimulatedSmbd, Steps } from './smbd.js';
+import type { LeaseModule, Locked, SimulatedSmbd, Steps } from './smbd.js';
 import { locked, nextVersion } from './shared.js';
 import type { Shared } from './shared.js';
 
@@ -46,10 +50,23 @@ interface Granted {
   epoch: number;
 }
 
+/** A handle as the daemon knows it. */
+interface Reported {
+  /** Its number in the module. */
+  id: bigint;
+  lease: Lease;
+  /** The module tells what becomes of its lease. */
+  isWatched: boolean;
+}
+
 /** A file that a smbd's client has open, under one lease. */
 interface OpenFile {
   file: RecordKey;
   handles: Map<number, Granted>;
+  /** As smbd has it in its memory. */
+  lease: Lease;
+  /** Of the handles, those that the daemon was told of; none in runs in which servers are not drained. */
+  reported: Map<number, Reported>;
   /** Counts the changes of the lease. */
   epoch: number;
   /** What smbd last read of the share modes, good while the database's number stands still. */
@@ -61,11 +78,15 @@ interface LeaseDatabases {
   leases: DatabaseId;
 }
 
+const LEASE_STATE: Record<Lease, number> = { '': 0, R: 1, RW: 5 };
+
 /** One smbd at this work. */
-export class CachingSmbd {
+export class CachingSmbd implements LeaseModule {
   private readonly files = new Map<RecordKey, OpenFile>();
   private nextHandle = 1;
   private readonly world: LeaseWorld;
+  /** Numbers of break-alls that it has not done yet. */
+  private readonly breakAlls: number[] = [];
 
   constructor(
     private readonly shared: Shared,
@@ -75,6 +96,7 @@ export class CachingSmbd {
     if (shared.leases === null) throw new Error('this run has no leases');
     this.world = shared.leases;
     this.world.smbds.set(smbd.name, smbd);
+    if (shared.drains !== null) smbd.leaseModule = this;
   }
 
   /** Asks for the breaks that others send. */
@@ -112,9 +134,93 @@ export class CachingSmbd {
 
   /** Hears what was sent so far. */
   *handleBreaks(): Steps<void> {
-    for (let data = this.smbd.nextMessage(); data !== null; data = this.smbd.nextMessage()) {
+    for (;;) {
+      const all = this.breakAlls.shift();
+      if (all !== undefined) {
+        yield* this.breakAllNow(all);
+        continue;
+      }
+      const data = this.smbd.nextMessage();
+      if (data === null) return;
       yield* this.handleBreak(JSON.parse(Buffer.from(data).toString()) as Break);
     }
+  }
+
+  // --- the module of a server that is drained (samba-module/hooks: drain.c, lease.c, attach.c)
+
+  breakAll(number: number): void {
+    this.breakAlls.push(number);
+  }
+
+  attend(): Steps<void> | null {
+    return this.breakAlls.length === 0 && !this.smbd.hasMessages ? null : this.handleBreaks();
+  }
+
+  watch(file: RecordKey): void {
+    const open = this.files.get(file);
+    if (open === undefined) return;
+    for (const one of open.reported.values()) one.isWatched = true;
+    this.tellChanges(open);
+  }
+
+  replay(): void {
+    for (const { file, lease, reported } of this.files.values()) {
+      for (const one of reported.values()) {
+        one.lease = lease;
+        this.smbd.sendRing(RING_OP.replayOpen, encodeOpenEnd(0n, file, 1, this.leaseTerms(one)));
+      }
+    }
+  }
+
+  /** What smbd sends itself is the next thing that it does. */
+  private *breakAllNow(number: number): Steps<void> {
+    const opens = [...this.files.values()];
+    if (this.shared.drains?.looksAtAll === true) for (const open of opens) this.tellChanges(open, true);
+    const caching = opens.filter(({ lease }) => lease === 'RW');
+    for (const { file } of caching) this.watch(file);
+    this.smbd.say(`has asked for ${caching.length} breaks, for number ${number}`);
+    this.smbd.sendRing(RING_OP.breaksSent, encodeBreaksSent(number, caching.length));
+    for (const { file, handles } of caching) {
+      const [handle] = handles.keys();
+      if (handle !== undefined) yield* this.handleBreak({ file, handle, to: 'R' });
+    }
+  }
+
+  /** Of a create that is over; `handle` null: it waits for a break. A lease with W that came all the same is broken. */
+  private *report(operation: bigint, file: RecordKey, handle: number | null): Steps<void> {
+    const { smbd } = this;
+    const open = this.files.get(file);
+    if (handle === null || open === undefined) {
+      smbd.sendRing(RING_OP.openEnd, encodeOpenEnd(operation, file, 1, { flags: OPEN_FLAG.deferred }));
+      return;
+    }
+    const one: Reported = { id: operation, lease: open.lease, isWatched: false };
+    open.reported.set(handle, one);
+    smbd.sendRing(RING_OP.openEnd, encodeOpenEnd(operation, file, 1, this.leaseTerms(one)));
+    if (!smbd.isServerDrained() || open.lease !== 'RW') return;
+    one.isWatched = true;
+    yield* this.handleBreak({ file, handle, to: 'R' });
+  }
+
+  private leaseTerms({ id, lease }: Reported): { oplock: number; state: number; shareFileId: bigint; key: string } {
+    // one client, one lease on a file
+    return { oplock: LEASE_OPLOCK, state: LEASE_STATE[lease], shareFileId: id, key: this.smbd.name.padEnd(16, '.') };
+  }
+
+  private tellChanges({ file, lease, reported }: OpenFile, all = false): void {
+    for (const one of reported.values()) {
+      if ((!one.isWatched && !all) || one.lease === lease) continue;
+      const change = encodeLeaseChange(file, one.id, LEASE_STATE[one.lease], LEASE_STATE[lease]);
+      one.lease = lease;
+      this.smbd.sendRing(RING_OP.leaseChange, change);
+    }
+  }
+
+  private tellClosed({ file, reported }: OpenFile, handle: number): void {
+    const one = reported.get(handle);
+    if (one === undefined) return;
+    reported.delete(handle);
+    this.smbd.sendRing(RING_OP.close, encodeClose(file, one.id));
   }
 
   // --- records
@@ -137,6 +243,16 @@ export class CachingSmbd {
     if (leaseOf(record.text) !== lease) open.epoch += 1;
     this.store(record, lease);
     this.smbd.unlock(record);
+    this.noteLease(open, lease);
+  }
+
+  private noteLease(open: OpenFile, lease: Lease): void {
+    open.lease = lease;
+    this.tellChanges(open);
+    const { drains } = this.shared;
+    if (drains === null || !this.smbd.hasModule) return;
+    if (lease === 'RW') drains.checker.caches(this.smbd.name, this.smbd.server, open.file);
+    else drains.checker.cachesNoMore(this.smbd.name, open.file);
   }
 
   /** The others that have the file open and live, with their leases; under the share mode lock. */
@@ -174,9 +290,10 @@ export class CachingSmbd {
       if (operation !== null) yield { for: 'ready', operation };
       const seen = this.world.version(file);
       yield* this.pause(shared.prng.pick([3, 30, 500]));
-      const handle = yield* this.grant(file);
+      const handle = yield* this.grant(file, smbd.hasModule && smbd.isServerDrained());
       if (handle !== null) yield* this.answerOpen(file, handle, seen);
-      if (operation !== null) smbd.endOpen(operation, file);
+      if (operation !== null && shared.drains !== null) yield* this.report(operation, file, handle);
+      else if (operation !== null) smbd.endOpen(operation, file);
       if (handle !== null) return;
       yield* this.pause(2_000);
       yield* this.handleBreaks();
@@ -184,8 +301,9 @@ export class CachingSmbd {
   }
 
   /** Under the share mode lock: the new handle. Null: somebody must be waited for. */
-  private *grant(file: RecordKey): Steps<number | null> {
-    const { smbd, databases, world } = this;
+  private *grant(file: RecordKey, isDrained: boolean): Steps<number | null> {
+    const { smbd, databases, world, shared } = this;
+    const lookedAt = smbd.time.now;
     const record = yield* this.lock(databases.locking, file);
     const share = shareModesOf(record.text);
     const others = yield* this.others(file, share);
@@ -195,9 +313,18 @@ export class CachingSmbd {
       smbd.unlock(record);
       return null;
     }
-    const open: OpenFile = this.files.get(file) ?? { file, handles: new Map(), epoch: 0, flags: null };
-    const lease = others.length === 0 ? 'RW' : 'R';
+    const open: OpenFile = this.files.get(file) ?? {
+      file, handles: new Map(), lease: '', reported: new Map(), epoch: 0, flags: null,
+    };
+    // who has more already keeps it
+    const isAlone = others.length === 0;
+    const had = open.lease === 'RW';
+    const lease = isAlone && (!isDrained || had) ? 'RW' : 'R';
     yield* this.storeLease(open, lease);
+    if (smbd.seesPage) {
+      const grant = { smbd: smbd.name, server: smbd.server, lookedAt, isAlone, had, has: lease === 'RW' };
+      shared.drains?.checker.granted(grant);
+    }
     const handle = this.nextHandle++;
     const own = { name: smbd.name, handles: [...open.handles.keys(), handle] };
     this.store(record, { read: true, holders: [...others.map(({ holder }) => holder), own] });
@@ -282,7 +409,12 @@ export class CachingSmbd {
     if (to === 'none' && lease !== '') yield* this.storeLease(open, '');
     smbd.unlock(record);
     if (to === 'none') this.world.checker.broken(smbd.name, file);
-    else if (lease === 'RW') yield* this.acknowledge(open);
+    else if (lease === 'RW' || this.hasLost(open)) yield* this.acknowledge(open);
+  }
+
+  /** The record of its lease is gone with its server; smbd goes by its memory. Told of where it matters to somebody. */
+  private hasLost({ lease }: OpenFile): boolean {
+    return this.shared.drains !== null && lease === 'RW';
   }
 
   /** The client writes back what it has, then lets go of the write lease. */
@@ -290,9 +422,11 @@ export class CachingSmbd {
     const { shared, databases } = this;
     const { file } = open;
     yield* this.pause(300);
+    const lateMicros = shared.drains?.lateMicros() ?? 0;
+    if (lateMicros > 0) yield { for: 'time', micros: lateMicros };
     if (shared.prng.chance(0.7)) yield* this.write(open);
     const record = yield* this.lock(databases.locking, file);
-    if ((yield* this.ownLease(file)) === 'RW') yield* this.storeLease(open, 'R');
+    if ((yield* this.ownLease(file)) === 'RW' || this.hasLost(open)) yield* this.storeLease(open, 'R');
     this.store(record, shareModesOf(record.text));
     this.smbd.unlock(record);
   }
@@ -309,6 +443,7 @@ export class CachingSmbd {
       const lease = yield* this.lock(databases.leases, leaseKey(file, smbd.name));
       smbd.delete(lease);
       smbd.unlock(lease);
+      shared.drains?.checker.cachesNoMore(smbd.name, file);
     }
     const share = shareModesOf(record.text);
     const holders = share.holders.filter(({ name }) => name !== smbd.name);
@@ -317,6 +452,7 @@ export class CachingSmbd {
     else this.store(record, { ...share, holders });
     smbd.unlock(record);
     open.handles.delete(handle);
+    this.tellClosed(open, handle);
     if (rest.length > 0) {
       if (!world.stock.losesBreaks) yield* this.breakAgain(open, granted);
       return;

@@ -29,7 +29,7 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership', 'resumes'] as const;
+  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership', 'resumes', 'drains'] as const;
   const chosen = flags.filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
   console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
@@ -48,6 +48,7 @@ const program = new Command('sim')
   .option('--leases', 'clients cache files under leases', false)
   .option('--watches', 'clients watch folders', false)
   .option('--membership', 'servers agree on views themselves', false)
+  .option('--drains', 'servers are drained and wanted back', false)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();
@@ -65,14 +66,16 @@ const options = program.opts<{
   watches: boolean;
   membership: boolean;
   resumes: boolean;
+  drains: boolean;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const { restarts, modules, rough, leases, watches, membership, resumes, sabotage } = options;
-    const settings = settingsOf(seed, { restarts, modules, rough, leases, watches, membership, resumes, sabotage });
+    const { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage } = options;
+    const extras = { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage };
+    const settings = settingsOf(seed, extras);
     const result = simulate(settings, nodeFactory(options.node, sabotage));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';
     console.log(`seed ${seed} ${verdict}: ${describeSettings(settings)}; ${result.summary}`);

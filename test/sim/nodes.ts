@@ -28,6 +28,7 @@ export function makePoolNode(options: NodeOptions, sabotage: Sabotage = 'none'):
     deadline: () => node.deadline(),
     waiting: () => node.status().waitingRequests,
     view: () => node.installed,
+    fitness: () => node.status().fitness,
   };
 }
 
@@ -47,6 +48,7 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
   if (sabotage === 'claim-nothing') Reflect.set(recovery, 'claim', () => undefined);
   if (sabotage === 'claim-at-once') Reflect.set(recovery, 'awaited', () => []);
   plantInResuming(node, records, sabotage);
+  plantInDraining(node, sabotage);
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {
     const answer = method(pins, 'answer');
@@ -90,6 +92,46 @@ function plantInResuming(node: PoolNode, records: object, sabotage: Sabotage): v
       const former = view.former.map(({ epoch, members: runs }) => ({ epoch, members: runs }));
       install({ ...view, members, former });
     });
+  }
+}
+
+/** The same in what concerns drained servers. */
+function plantInDraining(node: PoolNode, sabotage: Sabotage): void {
+  const fitness = partOf(node, 'fitness');
+  const breaks = partOf(fitness, 'breaks') as { start(done: (() => void) | null): void; stop(): void; context: object };
+  const { context } = breaks;
+  const start = breaks.start.bind(breaks);
+  const stop = breaks.stop.bind(breaks);
+  const withoutFlag = (action: () => void): void => {
+    breaks.context = Object.create(context, { emit: { value: () => undefined } }) as object;
+    action();
+    breaks.context = context;
+  };
+  if (sabotage === 'no-flag-at-start') {
+    breaks.start = (done) => (done === null ? withoutFlag(() => start(null)) : start(done));
+  }
+  if (sabotage === 'keep-flag') breaks.stop = () => withoutFlag(stop);
+  if (sabotage === 'drain-before-breaks') {
+    breaks.start = (done) => {
+      start(null);
+      done?.();
+    };
+  }
+  if (sabotage === 'drain-untold') {
+    const peerUp = (Reflect.get(fitness, 'peerUp') as (peer: unknown) => void).bind(fitness);
+    Reflect.set(fitness, 'peerUp', (peer: unknown) => {
+      if (Reflect.get(fitness, 'wished') !== true) peerUp(peer);
+    });
+  }
+  if (sabotage === 'lose-break-all') {
+    const operations = partOf(node, 'operations') as { attached(id: number, pid: number): void; breakNumber: unknown };
+    const attached = operations.attached.bind(operations);
+    operations.attached = (id, pid) => {
+      const { breakNumber } = operations;
+      operations.breakNumber = null;
+      attached(id, pid);
+      operations.breakNumber = breakNumber;
+    };
   }
 }
 

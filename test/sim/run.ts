@@ -30,6 +30,7 @@ import { isSameRun } from '../../src/core/views.js';
 import type { MembershipSettings } from '../../src/core/node.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { announcementOf } from './membership/releases.js';
+import { DrainWorld } from './drains.js';
 import { Neighbours } from './neighbours.js';
 import { ViewOracle } from './view-oracle.js';
 import { WatchChecker } from './watch-checker.js';
@@ -83,6 +84,7 @@ class Run {
   private readonly checker: Checker;
   private readonly leaseChecker: LeaseChecker;
   private readonly watchChecker: WatchChecker;
+  private readonly drains: DrainWorld | null;
   private readonly stores = new Map<NodeId, SimulatedStore>();
   private readonly names = new Map<DatabaseId, string>();
   private readonly shared: Shared;
@@ -125,6 +127,7 @@ class Run {
     const { sabotage } = settings;
     this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
     this.watchChecker = new WatchChecker((rule, text) => this.checker.fail(rule, text));
+    this.drains = settings.drains > 0 ? this.makeDrains() : null;
     const stock = {
       looksOnce: sabotage === 'look-once',
       tellsOnce: sabotage === 'tell-once',
@@ -140,6 +143,7 @@ class Run {
       leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
       watches: settings.watches ? this.watchWorld() : null,
       neighbours: settings.resumes > 0 ? this.makeNeighbours() : null,
+      drains: this.drains,
     };
     this.world = {
       time: this.time,
@@ -150,6 +154,7 @@ class Run {
       name: (database) => this.name(database),
       turnMicrosMax: settings.turnMicrosMax,
       socketMicrosMax: settings.socketMicrosMax,
+      drains: this.drains ?? undefined,
     };
     this.oracle = settings.membership ? null : new ViewOracle(this.time, this.prng, settings.servers);
     this.wire.onSend = (from, to, body, fate) => {
@@ -159,6 +164,17 @@ class Run {
         return `${from} -> ${to} ${fate === 'sent' ? '' : `(${fate}) `}${lines.join(' | ')}`;
       });
     };
+  }
+
+  private drainOptions(): { drainLeasesMicros?: Micros } {
+    const { drains, drainLeasesMicros } = this.settings;
+    return drains > 0 ? { drainLeasesMicros } : {};
+  }
+
+  private makeDrains(): DrainWorld {
+    const { settings, time, trace, servers } = this;
+    const fail = (rule: string, text: string): void => this.checker.fail(rule, text);
+    return new DrainWorld({ settings, time, prng: new Prng(settings.seed ^ 0xd4a1), trace, servers, fail });
   }
 
   private makeNeighbours(): Neighbours {
@@ -186,7 +202,8 @@ class Run {
     const { settings } = this;
     const incarnation = (this.nextIncarnation++) as Incarnation;
     const announcement = announcementOf(this.releaseOf(self));
-    const options = { self, servers: members, incarnation, announcement, ...this.membershipOf(self, members) };
+    const more = { ...this.drainOptions(), ...this.membershipOf(self, members) };
+    const options = { self, servers: members, incarnation, announcement, ...more };
     const server = new SimulatedServer(options, this.world, this.makeNode);
     server.onView = (view) => this.viewInstalled(view);
     server.onSaved = (state) => void this.disks.set(self, state);
@@ -298,7 +315,11 @@ class Run {
     this.checker.serverDied(server.self);
     this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
     // it serves no more: what its clients still read nobody answers for
-    for (const smbd of this.smbds) if (smbd.server === server) this.leaseChecker.died(smbd.name);
+    for (const smbd of this.smbds) {
+      if (smbd.server !== server) continue;
+      this.leaseChecker.died(smbd.name);
+      this.drains?.checker.died(smbd.name);
+    }
     if (this.stores.get(server.self) === server.store) this.stores.delete(server.self);
   }
 
@@ -365,6 +386,10 @@ class Run {
   private makeSmbd(server: SimulatedServer, index: number, chosen?: typeof live): void {
     const smbd = new SimulatedSmbd(`smbd${server.self}.${index}`, server, this.world, this.checker, this.nextPid++);
     this.smbds.add(smbd);
+    if (this.drains?.isMute() === true) {
+      smbd.isMute = true;
+      this.drains.mutes.add(smbd.name);
+    }
     const life = chosen ?? (index % 100 === this.settings.smbdsPerServer ? look : live);
     smbd.run(life(this.shared, smbd, () => this.faultsOver));
     const { deathProbability, thinkMicrosMax } = this.settings;
@@ -384,6 +409,7 @@ class Run {
     this.bury(smbd);
     this.shared.leases?.died(smbd);
     this.shared.neighbours?.died(smbd);
+    this.drains?.checker.died(smbd.name);
     this.watchChecker.died(smbd.name);
     smbd.die();
   }
@@ -492,6 +518,7 @@ class Run {
     const members = Array.from({ length: this.settings.servers }, (_, i) => nodeId(i));
     for (const self of members) this.makeServer(self, members);
     this.scheduleFaults();
+    this.drains?.schedule();
     this.until(this.settings.activeMicros, () => false);
     this.stopFaults();
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
@@ -500,6 +527,7 @@ class Run {
     this.leaseChecker.finish();
     this.watchChecker.finish();
     this.shared.neighbours?.finish();
+    if (!this.finishDrains()) return;
     for (const notifyd of this.shared.watches?.notifyds.values() ?? []) notifyd.end();
     for (const smbd of [...this.smbds]) this.bury(smbd);
     // the deleters know of random keys from us, not from a client that logged on: let all announcements arrive first
@@ -510,6 +538,19 @@ class Run {
     if (this.broken()) return;
     this.checker.storesEmpty(this.totals.restarts > 0);
     this.checkQuiet();
+  }
+
+  /** False: something broke. */
+  private finishDrains(): boolean {
+    const finale = this.drains?.finale();
+    for (let next = finale?.next(true); next?.done === false; ) {
+      const { max, done } = next.value;
+      const isDone = this.until(max, done);
+      if (this.broken()) return false;
+      next = finale?.next(isDone);
+    }
+    if (finale !== undefined && !this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after drains');
+    return !this.broken();
   }
 
   private stopFaults(): void {
@@ -575,6 +616,10 @@ class Run {
     return [`${opens} opens with leases`, `${writes} writes of files`, `${breaks} breaks`];
   }
 
+  private drainSummary(): string[] {
+    return this.drains?.summary() ?? [];
+  }
+
   private watchSummary(): string[] {
     if (!this.settings.watches) return [];
     const { watches, changes, told, twice } = this.watchChecker.totals;
@@ -611,6 +656,7 @@ class Run {
       `${cachedReads} cached reads`,
       ...this.leaseSummary(),
       ...this.watchSummary(),
+      ...this.drainSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,
       ...this.resumeSummary(),

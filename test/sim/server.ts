@@ -8,6 +8,7 @@ import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src
 import { clientId } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros, RecordOp } from '../../src/core/effects.js';
+import type { FitnessStatus } from '../../src/core/fitness/fitness.js';
 import type { View } from '../../src/core/views.js';
 import type { Announcement } from '../../src/wire/protocol-version.js';
 import type { MembershipSettings } from '../../src/core/node.js';
@@ -33,6 +34,8 @@ export interface SteppedNode {
   waiting?(): number;
   /** The view that it installed, if it can tell. */
   view?(): View | null;
+  /** What it tells people of each server, if it can tell. */
+  fitness?(): FitnessStatus[];
 }
 
 export interface NodeOptions {
@@ -45,6 +48,25 @@ export interface NodeOptions {
   membership?: MembershipSettings;
   /** What it tells the others of itself; absent: as this release does. */
   announcement?: Announcement;
+  /** How long a server that is drained waits for leases; absent: as this release does. */
+  drainLeasesMicros?: Micros;
+}
+
+/** What becomes of the wish to drain servers, in runs in which somebody has it (drains.ts). */
+export interface DrainHost {
+  /** A run starts: whether its disk says that the server is drained. */
+  started(server: SimulatedServer): boolean;
+  save(server: SimulatedServer, token: number, draining: boolean): void;
+  answered(server: SimulatedServer, token: number, error: string | null): void;
+  /** The flag in the node page is set or taken back. */
+  flagged(server: SimulatedServer): void;
+  /** It tells everybody whether it drains. */
+  said(server: SimulatedServer, draining: boolean): void;
+  turned(server: SimulatedServer): void;
+  /** The run is over. */
+  ended(server: SimulatedServer): void;
+  /** From the moment that a daemon runs until a module that lost the one before attaches again. */
+  attachMicros(): Micros;
 }
 
 export type NodeFactory = (options: NodeOptions) => SteppedNode;
@@ -61,6 +83,8 @@ export interface ServerWorld {
   turnMicrosMax: Micros;
   /** From the daemon to a smbd and back: a socket and a scheduler. */
   socketMicrosMax: Micros;
+  /** Absent: nobody drains servers. */
+  drains?: DrainHost | undefined;
 }
 
 /** One module's ring: messages keep their order, each way. */
@@ -137,6 +161,8 @@ export class SimulatedServer {
   ignoresLease = false;
   private lastView: View | null = null;
   private effectsUntilDeath = Infinity;
+  /** The flag in the node page: smbds let clients cache no writes. The page outlives a run that is continued. */
+  isDrainFlagSet = false;
   /** For scenarios: every packet takes exactly this long. */
   socketMicrosFixed: Micros | null = null;
 
@@ -152,7 +178,15 @@ export class SimulatedServer {
     if (options.membership !== undefined) this.leaseUntil = 0;
     this.node = makeNode(options);
     this.attach();
+    this.inbox.push(...this.drainInputs());
     this.arm();
+  }
+
+  /** What the host found on its disk. */
+  private drainInputs(): Input[] {
+    const { drains } = this.world;
+    if (drains === undefined) return [];
+    return [{ kind: 'drain-saved', token: 0, draining: drains.started(this), error: null }];
   }
 
   private attach(): void {
@@ -169,6 +203,7 @@ export class SimulatedServer {
     trace.add(time.now, () => `server ${this.self} is killed; its smbds go on`);
     this.resumptions++;
     this.killedAt = time.now;
+    this.world.drains?.ended(this);
     this.down = true;
     this.effectsUntilDeath = Infinity;
     this.killsAt = null;
@@ -192,7 +227,7 @@ export class SimulatedServer {
     trace.add(time.now, () => `server ${this.self} resumes as ${options.incarnation}`);
     this.down = false;
     this.node = this.makeNode(this.options);
-    this.inbox = this.kept.inputs(this.store, this.self);
+    this.inbox = [...this.kept.inputs(this.store, this.self), ...this.drainInputs()];
     this.attach();
     this.setTurn();
     this.onResumed?.();
@@ -222,6 +257,16 @@ export class SimulatedServer {
   /** Whether the other server is a member of the newest view that this one has installed. */
   knowsMember(other: NodeId): boolean {
     return this.lastView?.members.some(({ node }) => node === other) ?? false;
+  }
+
+  /** Which run of the other server is a member of that view, if one is. */
+  memberRun(other: NodeId): Incarnation | undefined {
+    return this.lastView?.members.find(({ node }) => node === other)?.incarnation;
+  }
+
+  /** What it tells people of each server. */
+  fitness(): FitnessStatus[] {
+    return this.node.fitness?.() ?? [];
   }
 
   get self(): NodeId {
@@ -261,6 +306,7 @@ export class SimulatedServer {
     this.dead = true;
     this.world.trace.add(this.world.time.now, () => `server ${this.self} dies`);
     this.world.wire.detach(this.self);
+    this.world.drains?.ended(this);
     this.clients.clear();
     this.rings.clear();
     this.onDeath?.();
@@ -384,6 +430,7 @@ export class SimulatedServer {
     }
     if (isOver()) return;
     this.kept.turnEnded();
+    this.world.drains?.turned(this);
     this.arm();
   }
 
@@ -442,6 +489,22 @@ export class SimulatedServer {
     time.after(micros, () => {
       if (this.resumptions === resumptions) this.input({ kind: 'membership-saved', token, ok: true });
     });
+  }
+
+  private performDrain(effect: Extract<Effect, { kind: 'draining' | 'drain-save' | 'drain-answer' | 'event' }>): void {
+    const { drains } = this.world;
+    if (drains === undefined) return;
+    switch (effect.kind) {
+      case 'draining':
+        this.isDrainFlagSet = effect.draining;
+        return drains.flagged(this);
+      case 'drain-save':
+        return drains.save(this, effect.token, effect.draining);
+      case 'drain-answer':
+        return drains.answered(this, effect.token, effect.error);
+      case 'event':
+        if (['fit', 'unfit', 'draining'].includes(effect.event)) drains.said(this, effect.event === 'draining');
+    }
   }
 
   private noteView(): void {
@@ -518,17 +581,18 @@ export class SimulatedServer {
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
         return this.die();
-      // nobody asks here, modules have no pages to look at, no addresses are configured, and the membership's engine is
-      // the embedded one (that on etcd has a simulator of its own: membership/)
+      case 'draining':
+      case 'drain-save':
+      case 'drain-answer':
+      case 'event':
+        return this.performDrain(effect);
+      // nobody asks here, no addresses are configured, and the membership's engine is the embedded one (that on etcd
+      // has a simulator of its own: membership/)
       case 'register-request':
       case 'servers':
       case 'servers-changed':
       case 'address-take':
       case 'address-release':
-      case 'draining':
-      case 'drain-save':
-      case 'drain-answer':
-      case 'event':
       case 'left':
       case 'record-answer':
       case 'home':

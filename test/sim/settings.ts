@@ -39,6 +39,17 @@ export const SABOTAGES = [
   'kept-clients-untold',
   'lose-between-runs',
   'keep-homes',
+  // a host forgets the wish to drain, or answers before its disk has it; the core sets no flag when it starts, or takes
+  // none back, says that it drains before leases are broken, has modules that come later break none, or does not tell
+  // servers that come; a module does not tell what became of leases that nobody watched
+  'forget-drain',
+  'answer-unsaved',
+  'no-flag-at-start',
+  'keep-flag',
+  'drain-before-breaks',
+  'lose-break-all',
+  'drain-untold',
+  'module-tells-no-changes',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -86,6 +97,12 @@ export interface Settings {
   leases: boolean;
   /** Clients watch folders. */
   watches: boolean;
+  /** How often somebody wants a server drained, or no more. */
+  drains: number;
+  /** How long a server that is drained waits for leases. */
+  drainLeasesMicros: Micros;
+  /** Some smbds never say that they heard of it, and some clients let go late. */
+  drainsHang: boolean;
   sabotage: Sabotage;
 }
 
@@ -104,6 +121,8 @@ export interface Extras {
   watches?: boolean;
   /** Servers agree on views themselves. */
   membership?: boolean;
+  /** Servers are drained. */
+  drains?: boolean;
   sabotage?: Sabotage;
 }
 
@@ -144,13 +163,33 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     longFaults: false,
     leases: extras.leases ?? false,
     watches: extras.watches ?? false,
+    drains: 0,
+    drainLeasesMicros: 0,
+    drainsHang: false,
     sabotage: extras.sabotage ?? 'none',
   };
   const rough = extras.rough === true ? roughen(settings, prng) : settings;
   const agreed = extras.membership === true ? withMembership(rough, prng) : rough;
-  if (extras.resumes !== true) return agreed;
-  const activeMicros = Math.max(agreed.activeMicros, 300_000 + prng.below(500_000));
-  return { ...agreed, activeMicros, resumes: prng.pick([1, 2, 3, 6]) };
+  const resumed = extras.resumes === true ? withResumes(agreed, prng) : agreed;
+  return extras.drains === true ? withDrains(resumed, prng) : resumed;
+}
+
+function withResumes(settings: Settings, prng: Prng): Settings {
+  const activeMicros = Math.max(settings.activeMicros, 300_000 + prng.below(500_000));
+  return { ...settings, activeMicros, resumes: prng.pick([1, 2, 3, 6]) };
+}
+
+/** What clients do between two questions must not take long: there are many questions. */
+function withDrains(settings: Settings, prng: Prng): Settings {
+  const drainsHang = prng.chance(0.3);
+  return {
+    ...settings,
+    activeMicros: Math.max(settings.activeMicros, 300_000 + prng.below(500_000)),
+    thinkMicrosMax: Math.max(settings.thinkMicrosMax, prng.pick([200, 2_000, 10_000])),
+    drains: prng.pick([2, 4, 8, 16]),
+    drainLeasesMicros: prng.pick(drainsHang ? [0, 100_000, 500_000] : [100_000, 500_000, 3_000_000]),
+    drainsHang,
+  };
 }
 
 function roughen(settings: Settings, prng: Prng): Settings {
@@ -201,6 +240,8 @@ export function describeSettings(settings: Settings): string {
     ...(settings.modules ? ['with modules'] : []),
     ...(settings.leases ? ['with leases'] : []),
     ...(settings.watches ? ['with watches'] : []),
+    ...(settings.drains > 0 ? [`${settings.drains} drains within ${settings.drainLeasesMicros / 1000} ms`] : []),
+    ...(settings.drainsHang ? ['some hang'] : []),
     `deaths ${percent(settings.deathProbability)}`,
     ...(settings.sabotage === 'none' ? [] : [`sabotage ${settings.sabotage}`]),
   ].join(', ');

@@ -1,6 +1,7 @@
 /** What the smbds of one simulated run share, and the two steps all of their work is made of. */
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
+import type { DrainWorld } from './drains.js';
 import type { Neighbours } from './neighbours.js';
 import type { LeaseWorld } from './lease-world.js';
 import type { Settings } from './settings.js';
@@ -24,6 +25,8 @@ export interface Shared {
   neighbours: Neighbours | null;
   /** Clients that watch folders; null in a run without. */
   watches: WatchWorld | null;
+  /** Servers that are drained; null in a run without. */
+  drains: DrainWorld | null;
 }
 
 /** Locks a record, and remembers that it was used. */

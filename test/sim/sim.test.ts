@@ -67,6 +67,22 @@ const RESUMES: typeof BATCHES = [
   },
 ];
 
+/** Batches in which servers are drained; a second or two each. */
+const DRAINS: typeof BATCHES = [
+  {
+    name: 'runs in which servers are drained', runs: 15,
+    extras: { drains: true, leases: true, modules: true, restarts: true },
+    options: ' --restarts --modules --leases --drains',
+  },
+  {
+    name: 'rough runs in which servers are drained while daemons are continued', runs: 15,
+    extras: {
+      drains: true, leases: true, modules: true, restarts: true, rough: true, membership: true, resumes: true,
+    },
+    options: ' --restarts --modules --rough --leases --membership --resumes --drains',
+  },
+];
+
 /**
  * Runs that showed a fault of the core once, and what it was; test/unit/records and records-races have most of them
  * bare.
@@ -108,7 +124,7 @@ function runOne(seed: number, extras: Extras, options: string): void {
   );
 }
 
-for (const { name, runs, extras, options } of [...BATCHES, ...RESUMES]) {
+for (const { name, runs, extras, options } of [...BATCHES, ...RESUMES, ...DRAINS]) {
   test(`${runs} ${name} keep all rules`, () => {
     for (let seed = seedBase; seed < seedBase + runs; seed++) runOne(seed, extras, options);
   });

@@ -15,7 +15,9 @@ import { decodeRow, encodeScheduleForDeletion } from '../../src/wire/ctdb-record
 import { encodeRecordHeader, RECORD_HEADER_BYTES } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
 import { RING_OP } from '../../src/wire/ring-ops.js';
-import { encodeClose, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd } from '../support/ring-messages.js';
+import {
+  encodeBreaksSent, encodeClose, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd, encodeResyncBegin,
+} from '../support/ring-messages.js';
 import { describeData, describeKey } from '../support/describe.js';
 import type { Checker } from './checker.js';
 import type { ServerWorld, SimulatedServer } from './server.js';
@@ -54,6 +56,18 @@ export interface Locked {
 
 const toText = (data: Uint8Array): string => Buffer.from(data).toString('latin1');
 
+/** What one smbd's module does for a client that caches under leases, in runs in which servers are drained. */
+export interface LeaseModule {
+  /** Breaks all that lets the client cache writes, and answers. */
+  breakAll(number: number): void;
+  /** Whatever becomes of the leases on the file is told from now on. */
+  watch(file: RecordKey): void;
+  /** Tells all opens anew. */
+  replay(): void;
+  /** What came for it while the smbd did nothing; null: there is nothing. */
+  attend(): Steps<void> | null;
+}
+
 export class SimulatedSmbd {
   readonly client: ClientId;
   /** What it is in the middle of, for reports of what is stuck. */
@@ -69,6 +83,11 @@ export class SimulatedSmbd {
   /** The module's ring, if it has one. */
   private attachment: number | null = null;
   hasModule = false;
+  /** Never says that it has broken all. */
+  isMute = false;
+  /** Its module has the node page, also of a daemon that is gone. */
+  seesPage = false;
+  leaseModule: LeaseModule | null = null;
   private lastOperation = 0n;
   private awaitingOperation: bigint | null = null;
   private awaitingAnswer: { op: number; number: bigint } | null = null;
@@ -171,7 +190,7 @@ export class SimulatedSmbd {
     if (next.done === true) {
       this.steps = null;
       this.doing = 'nothing';
-      return;
+      return this.attend();
     }
     const wait = next.value;
     switch (wait.for) {
@@ -213,7 +232,10 @@ export class SimulatedSmbd {
   private onMessage(srvid: bigint, data: Uint8Array): void {
     const listener = this.listeners.get(srvid);
     if (listener !== undefined) return listener(data);
-    if (srvid !== ROWS_SRVID) return void this.messages.push(Uint8Array.prototype.slice.call(data));
+    if (srvid !== ROWS_SRVID) {
+      this.messages.push(Uint8Array.prototype.slice.call(data));
+      return this.attend();
+    }
     const { requestId, key, value } = decodeRow(data);
     if (requestId !== this.awaitingRows) return;
     if (key.length > 0) {
@@ -304,6 +326,10 @@ export class SimulatedSmbd {
     this.send({ kind: 'message', srvid, data }, server);
   }
 
+  get hasMessages(): boolean {
+    return this.messages.length > 0;
+  }
+
   /** The oldest message it has not looked at, or null. */
   nextMessage(): Uint8Array | null {
     return this.messages.shift() ?? null;
@@ -320,18 +346,60 @@ export class SimulatedSmbd {
   }
 
   private attachModule(): void {
-    const receive = (op: number, payload: Uint8Array): void => {
-      if (op === RING_OP.openReady) this.whenRunning(() => this.onOpenReady(payload));
-      else this.whenRunning(() => this.onAnswer(op, payload));
-    };
+    if (this.attachment !== null) return;
+    const receive = (op: number, payload: Uint8Array): void => this.onRing(op, payload);
     this.attachment = this.server.attachRing(this.pid, receive, () => this.ringLost());
+    if (this.world.drains === undefined) return;
+    this.seesPage = true;
+    this.sendRing(RING_OP.resyncBegin, encodeResyncBegin(this.lastOperation + 1n));
+    this.leaseModule?.replay();
+    this.sendRing(RING_OP.resyncEnd, new Uint8Array(0));
+  }
+
+  private onRing(op: number, payload: Uint8Array): void {
+    switch (op) {
+      case RING_OP.openReady:
+        return this.whenRunning(() => this.onOpenReady(payload));
+      case RING_OP.breakAll:
+        return this.whenRunning(() => this.onBreakAll(Buffer.from(payload).readUInt32LE(0)));
+      case RING_OP.watchFile:
+        return this.whenRunning(() => this.leaseModule?.watch(keyOf(payload.subarray(0, 24))));
+      default:
+        return this.whenRunning(() => this.onAnswer(op, payload));
+    }
+  }
+
+  private onBreakAll(number: number): void {
+    if (this.dead || this.isMute) return;
+    this.note(() => `is to break all, number ${number}`);
+    if (this.leaseModule === null) return this.sendRing(RING_OP.breaksSent, encodeBreaksSent(number, 0));
+    this.leaseModule.breakAll(number);
+    this.attend();
+  }
+
+  /** Between two requests of its client it hears what came. */
+  private attend(): void {
+    if (this.dead || this.steps !== null) return;
+    const steps = this.leaseModule?.attend() ?? null;
+    if (steps !== null) this.run(steps);
+  }
+
+  /** Whether the module sees that the server is drained. */
+  isServerDrained(): boolean {
+    return this.seesPage && this.server.isDrainFlagSet;
   }
 
   /** The daemon was killed: what was asked over the ring is done the slow way, and the module attaches again. */
   private ringLost(): void {
     this.attachment = null;
-    this.loadModule();
+    const { drains } = this.world;
+    if (drains === undefined) this.loadModule();
+    else this.server.whenRunning(() => this.world.time.after(drains.attachMicros(), () => this.attachAgain()));
     if (this.awaitingOperation !== null || this.awaitingAnswer !== null) this.goSlowly();
+  }
+
+  private attachAgain(): void {
+    if (!this.dead && this.attachment === null) this.loadModule();
   }
 
   /** Nobody is there who could answer over the ring. */

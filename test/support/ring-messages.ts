@@ -2,13 +2,15 @@
 import { ByteWriter } from '../../src/base/bytes.js';
 import { keyBytes } from '../../src/base/ids.js';
 import type { FileId } from '../../src/wire/ring-ops.js';
-import { NOTIFY_FLAG, OPEN_FLAG } from '../../src/wire/ring-ops.js';
+import { LEASE_CHANGE, NOTIFY_FLAG, OPEN_FLAG } from '../../src/wire/ring-ops.js';
 import type { WatchChange } from '../../src/wire/samba-messages.js';
 import { NOBODY, writeServerId } from '../../src/wire/samba-messages.js';
 
 const NO_FILE = '\0'.repeat(24) as FileId;
 const TREE = 1n;
 const PATH = Buffer.from('file');
+/** The oplock of an open under a lease. */
+export const LEASE_OPLOCK = 0x100;
 /** FILE_READ_DATA | FILE_WRITE_DATA, all sharing, open-if. */
 const TERMS = { accessMask: 3, shareAccess: 7, disposition: 3, oplock: 0, leaseState: 0 };
 
@@ -26,17 +28,42 @@ export function encodeOpenCancel(operation: bigint): Uint8Array {
   return new ByteWriter(8).u64(operation).finish().slice();
 }
 
-/** Of another open than others when `lease` differs: its key, and its state or the oplock without one. */
+/** What tells an open from others: its lease, or the oplock without one; its number as a share file id. */
+interface OpenOptions {
+  key?: string;
+  oplock?: number;
+  state?: number;
+  flags?: number;
+  shareFileId?: bigint;
+}
+
+/** Of another open than others when `options` differ. Also what a resync tells of it (replay-open). */
 export function encodeOpenEnd(
-  operation: bigint, file: FileId, tookMicros: number, lease: { key?: string; oplock?: number; state?: number } = {},
+  operation: bigint, file: FileId, tookMicros: number, options: OpenOptions = {},
 ): Uint8Array {
   const writer = new ByteWriter(160).u64(operation).u64(TREE).raw(keyBytes(file));
-  const key = Buffer.from(lease.key ?? '\0'.repeat(16), 'latin1');
-  const { oplock = TERMS.oplock, state = TERMS.leaseState } = lease;
-  writer.u64(operation).u64(operation).u64(0n).raw(key);
-  writer.u32(0).u32(0).u32(TERMS.accessMask).u32(TERMS.shareAccess).u32(TERMS.disposition).u32(1);
+  const key = Buffer.from(options.key ?? '\0'.repeat(16), 'latin1');
+  const { oplock = TERMS.oplock, state = TERMS.leaseState, flags = 0, shareFileId = operation } = options;
+  writer.u64(shareFileId).u64(shareFileId).u64(0n).raw(key);
+  writer.u32(flags).u32(0).u32(TERMS.accessMask).u32(TERMS.shareAccess).u32(TERMS.disposition).u32(1);
   writer.u32(oplock).u32(state).u16(PATH.length).u16(0).u32(tookMicros).raw(PATH);
   return writer.finish().slice();
+}
+
+/** Under a lease, whose state was `before` and is `after`. */
+export function encodeLeaseChange(file: FileId, shareFileId: bigint, before: number, after: number): Uint8Array {
+  const writer = new ByteWriter(96).raw(keyBytes(file)).u64(shareFileId).u64(TREE).u64(0n).raw(new Uint8Array(16));
+  writer.u32(LEASE_CHANGE.changed).u32(LEASE_OPLOCK).u32(LEASE_OPLOCK).u32(before).u32(after).u32(0);
+  return writer.finish().slice();
+}
+
+/** The module tells all its opens anew, in replay-opens; then 'resync-end', which has no content. */
+export function encodeResyncBegin(operationsFrom: bigint): Uint8Array {
+  return new ByteWriter(8).u64(operationsFrom).finish().slice();
+}
+
+export function encodeBreaksSent(number: number, breaks: number): Uint8Array {
+  return new ByteWriter(8).u32(number).u32(breaks).finish().slice();
 }
 
 export function encodeClose(file: FileId, operation: bigint): Uint8Array {

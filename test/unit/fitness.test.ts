@@ -39,7 +39,12 @@ class Rooms {
   /** Servers that take messages and say nothing. */
   readonly deaf = new Set<NodeId>();
   private readonly timers = new Timers();
-  readonly rooms = this.members.map((node) => this.make(node));
+  readonly rooms: Fitness[];
+
+  /** How long modules may need to come back after the start. */
+  constructor(private readonly modulesBackMicros = 0) {
+    this.rooms = this.members.map((node) => this.make(node));
+  }
 
   room(node: number): Fitness {
     return this.rooms[node]!;
@@ -88,7 +93,7 @@ class Rooms {
       changed: (isFit, draining) => {
         this.changes.push(`${self} ${isFit ? 'fit' : 'unfit'}${draining ? ' draining' : ''}`);
       },
-    }, self === 2 ? this.smbds() : NO_SMBDS, 10 * SECOND);
+    }, self === 2 ? this.smbds() : NO_SMBDS, { leasesMicros: 10 * SECOND, modulesBackMicros: this.modulesBackMicros });
   }
 
   private smbds(): CachingSmbds {
@@ -261,6 +266,42 @@ test('what an earlier run saved holds from the start', () => {
   rooms.room(0).onSaved(0, true, null);
   assert.deepEqual(rooms.changes, ['0 unfit draining']);
   assert.deepEqual(rooms.answers(), []);
+});
+
+test('what a run had asked is not answered to the next one, which may have asked by the same token', () => {
+  const rooms = new Rooms();
+  rooms.room(0).onQuery(1, nodeId(2), true);
+  rooms.room(2).peerUp(nodeId(0));
+  rooms.save();
+  assert.deepEqual(rooms.answers(), []);
+  rooms.room(1).onQuery(2, nodeId(2), false);
+  rooms.save();
+  assert.deepEqual(rooms.answers(), [null]);
+});
+
+test('what the run before told of its leases is void when another one goes on', () => {
+  const rooms = new Rooms();
+  rooms.caching = ['lease RWH on a'];
+  drainedWith(rooms);
+  assert.equal(rooms.leases(), 'breaking 1 lease RWH on a');
+  rooms.room(0).peerUp(nodeId(2));
+  assert.equal(rooms.leases(), 'untold');
+});
+
+test('in a run that goes on in the place of another it waits for modules that may have something', () => {
+  const rooms = new Rooms(SECOND);
+  rooms.room(2).onSaved(0, false, null);
+  rooms.runUntil(SECOND / 2);
+  drainedWith(rooms);
+  assert.equal(rooms.leases(), 'breaking 0 ', 'none has attached yet');
+  rooms.runUntil(SECOND - SECOND / 10);
+  assert.equal(rooms.known(0, 2), 'serving fit 0');
+  rooms.caching = ['lease RWH on a'];
+  rooms.runUntil(2 * SECOND);
+  assert.equal(rooms.leases(), 'breaking 1 lease RWH on a');
+  rooms.caching = [];
+  rooms.runUntil(3 * SECOND);
+  assert.equal(rooms.known(0, 2), 'draining fit 0');
 });
 
 test('clients are counted and named, but not those of the server itself; who drains tells of them', () => {
