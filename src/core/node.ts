@@ -61,6 +61,8 @@ const UNHEARD_INTERVAL_MICROS = 50_000;
 const AWAITING_LOG_MICROS = 10_000_000;
 /** A client that has much to write needs seconds; one that is not there any more shall not hold a person up. */
 const DRAIN_LEASES_MICROS = 10_000_000;
+/** A module that lost its daemon looks for the next one every half second (samba-module/hooks/attach.c). */
+const MODULES_BACK_MICROS = 1_000_000;
 /** A smbd that looked at the lease just before it was given back is done with its call by then. */
 const LEAVE_PAUSE_MICROS = 20_000;
 
@@ -215,7 +217,10 @@ export class PoolNode {
     const nameOf = (server: NodeId): string => this.servers.nameOf(server);
     this.fitness = new Fitness(context, nameOf, {
       changed: (isFit, draining) => this.addresses?.setFitness(isFit, draining),
-    }, this.smbdsForFitness(), options.drainLeasesMicros ?? DRAIN_LEASES_MICROS);
+    }, this.smbdsForFitness(), {
+      leasesMicros: options.drainLeasesMicros ?? DRAIN_LEASES_MICROS,
+      modulesBackMicros: this.resumes ? MODULES_BACK_MICROS : 0,
+    });
     const { incarnation } = options;
     const gate = { ...options.gate, addresses: this.servers.addresses };
     const connections = this.connectionsForGate();

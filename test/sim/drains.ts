@@ -19,6 +19,8 @@ const SAVE_MICROS_MAX = 3_000;
 const SLOW_SAVE_MICROS_MAX = 60_000;
 const DISK_ERROR = 'the disk is full';
 
+/** A server that had no turn for so long stands still: its links' heartbeats come oftener. */
+const ASLEEP_MICROS = 120_000;
 /** As long as a question waits for its answer (core/fitness), and some turns. */
 const ANSWER_MICROS_MAX = 4_000_000 + 300_000;
 /** From the end of the wait until it is said: a look and some turns. */
@@ -71,6 +73,7 @@ export class DrainWorld implements DrainHost {
   private readonly ghosts = new Set<Ghost>();
   private readonly lastTokens = new Map<Incarnation, number>();
   private readonly lastWishes = new Map<NodeId, boolean>();
+  private readonly turns = new Map<SimulatedServer, { last: Micros; awakeSince: Micros }>();
   private isOver = false;
 
   constructor(private readonly options: DrainWorldOptions) {
@@ -150,17 +153,18 @@ export class DrainWorld implements DrainHost {
     const { time } = this.options;
     time.after(micros, () => {
       if (question.answer !== null || !isRun(asker, run)) return;
-      const stuckMicros = this.stuckMicros(asker);
-      if (stuckMicros > 0) return this.expectAnswer(question, stuckMicros);
+      const moreMicros = this.awakeSince(asker) + ANSWER_MICROS_MAX - time.now;
+      if (moreMicros > 0) return this.expectAnswer(question, moreMicros);
       const text = `server ${asker.self} was asked, as ${token}, to ${words(wish.draining)} server ${wish.target}`;
       this.options.fail('drains-are-answered', text);
     });
   }
 
-  /** A server that stood still has some time more. */
-  private stuckMicros({ stuckUntil }: SimulatedServer): Micros {
-    const { time } = this.options;
-    return Math.max(0, stuckUntil + ANSWER_MICROS_MAX - time.now) * (stuckUntil > 0 ? 1 : 0);
+  /** When it stood still last; one that does has all its time still before it. */
+  private awakeSince(server: SimulatedServer): Micros {
+    const { now } = this.options.time;
+    const turns = this.turns.get(server);
+    return turns === undefined || now - turns.last > ASLEEP_MICROS ? now : turns.awakeSince;
   }
 
   // --- what the servers do
@@ -212,6 +216,9 @@ export class DrainWorld implements DrainHost {
   }
 
   turned(server: SimulatedServer): void {
+    const { now } = this.options.time;
+    const { last, awakeSince } = this.turns.get(server) ?? { last: -Infinity, awakeSince: now };
+    this.turns.set(server, { last: now, awakeSince: now - last > ASLEEP_MICROS ? now : awakeSince });
     this.checker.turned(server);
   }
 
@@ -231,8 +238,8 @@ export class DrainWorld implements DrainHost {
     const { time, fail } = this.options;
     time.after(micros, () => {
       if (!this.checker.isFlaggedSince(server, since) || this.checker.says(server)) return;
-      const stuckMicros = server.stuckUntil + SAY_MICROS_MAX - time.now;
-      if (stuckMicros > 0) return this.expectSaid(server, since, stuckMicros);
+      const moreMicros = this.awakeSince(server) + SAY_MICROS_MAX - time.now;
+      if (moreMicros > 0) return this.expectSaid(server, since, moreMicros);
       fail('drains-in-time', `server ${server.self} breaks leases since ${since}, and does not say that it drains`);
     });
   }

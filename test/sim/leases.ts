@@ -152,6 +152,10 @@ export class CachingSmbd implements LeaseModule {
     this.breakAlls.push(number);
   }
 
+  ringLost(): void {
+    this.breakAlls.length = 0;
+  }
+
   attend(): Steps<void> | null {
     return this.breakAlls.length === 0 && !this.smbd.hasMessages ? null : this.handleBreaks();
   }

@@ -64,6 +64,8 @@ export interface LeaseModule {
   watch(file: RecordKey): void;
   /** Tells all opens anew. */
   replay(): void;
+  /** Whatever it was to do for the daemon is void. */
+  ringLost(): void;
   /** What came for it while the smbd did nothing; null: there is nothing. */
   attend(): Steps<void> | null;
 }
@@ -347,8 +349,10 @@ export class SimulatedSmbd {
 
   private attachModule(): void {
     if (this.attachment !== null) return;
-    const receive = (op: number, payload: Uint8Array): void => this.onRing(op, payload);
-    this.attachment = this.server.attachRing(this.pid, receive, () => this.ringLost());
+    const attachment: number = this.server.attachRing(
+      this.pid, (op, payload) => this.onRing(attachment, op, payload), () => this.ringLost(),
+    );
+    this.attachment = attachment;
     if (this.world.drains === undefined) return;
     this.seesPage = true;
     this.sendRing(RING_OP.resyncBegin, encodeResyncBegin(this.lastOperation + 1n));
@@ -356,12 +360,15 @@ export class SimulatedSmbd {
     this.sendRing(RING_OP.resyncEnd, new Uint8Array(0));
   }
 
-  private onRing(op: number, payload: Uint8Array): void {
+  private onRing(attachment: number, op: number, payload: Uint8Array): void {
     switch (op) {
       case RING_OP.openReady:
         return this.whenRunning(() => this.onOpenReady(payload));
       case RING_OP.breakAll:
-        return this.whenRunning(() => this.onBreakAll(Buffer.from(payload).readUInt32LE(0)));
+        return this.whenRunning(() => {
+          // of a daemon that is gone meanwhile
+          if (this.attachment === attachment) this.onBreakAll(Buffer.from(payload).readUInt32LE(0));
+        });
       case RING_OP.watchFile:
         return this.whenRunning(() => this.leaseModule?.watch(keyOf(payload.subarray(0, 24))));
       default:
@@ -392,6 +399,7 @@ export class SimulatedSmbd {
   /** The daemon was killed: what was asked over the ring is done the slow way, and the module attaches again. */
   private ringLost(): void {
     this.attachment = null;
+    this.leaseModule?.ringLost();
     const { drains } = this.world;
     if (drains === undefined) this.loadModule();
     else this.server.whenRunning(() => this.world.time.after(drains.attachMicros(), () => this.attachAgain()));

@@ -13,7 +13,7 @@ import {
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
 import type { Timer } from '../timers.js';
-import type { CachingSmbds } from './lease-breaks.js';
+import type { CachingSmbds, LeaseTimes } from './lease-breaks.js';
 import { LeaseBreaks } from './lease-breaks.js';
 
 /** A message is delivered in milliseconds, a small file written in tens of them: later the server is not there. */
@@ -66,9 +66,9 @@ export class Fitness {
     private readonly nameOf: (server: NodeId) => string,
     private readonly events: FitnessEvents,
     smbds: CachingSmbds,
-    leasesMicros: Micros,
+    times: LeaseTimes,
   ) {
-    this.breaks = new LeaseBreaks(context, smbds, leasesMicros, () => this.tellLeases(context.members));
+    this.breaks = new LeaseBreaks(context, smbds, times, () => this.tellLeases(context.members));
   }
 
   /** What the host's checks found, all of it; none: all passed. */
@@ -94,8 +94,10 @@ export class Fitness {
     if (this.clients.delete(client)) this.clientsChanged();
   }
 
-  /** A run of the peer that knows nothing of us yet. */
+  /** A run of the peer that knows nothing of us yet, nor of what the one before asked and told. */
   peerUp(peer: NodeId): void {
+    this.leases.delete(peer);
+    for (const [token, { from }] of this.saving) if (from === peer) this.saving.delete(token);
     this.context.send(peer, encodeFitnessMessage({ kind: 'fitness', ...this.own() }));
     if (this.wished) this.tellLeases([peer]);
   }
@@ -125,6 +127,7 @@ export class Fitness {
 
   /** The host's answer to the effect 'drain-save'; and at its start, with token 0, what an earlier run saved. */
   onSaved(token: number, draining: boolean, error: string | null): void {
+    if (token === 0) this.breaks.begin();
     if (error === null) this.wish(draining, token === 0);
     const asked = this.saving.get(token);
     if (asked === undefined) return;

@@ -25,6 +25,13 @@ export interface CachingSmbds {
   caching(namedMax: number): { left: number; named: string[] };
 }
 
+export interface LeaseTimes {
+  /** Leases are waited for no longer than this. */
+  leasesMicros: Micros;
+  /** From the start of a run until the modules of the smbds that are there already have attached; 0: there are none. */
+  modulesBackMicros: Micros;
+}
+
 export class LeaseBreaks {
   /** Null: this server is not drained. */
   private number: number | null = null;
@@ -32,16 +39,23 @@ export class LeaseBreaks {
   /** For whoever waits; null: nobody does any more. */
   private done: (() => void) | null = null;
   private until: Micros = 0;
+  /** Before then a smbd may have leases that nobody knows of. */
+  private modulesBackAt: Micros = 0;
   private timer: Timer | null = null;
   private left: LeasesLeft = NONE;
 
   constructor(
     private readonly context: CoreContext,
     private readonly smbds: CachingSmbds,
-    private readonly waitMicros: Micros,
+    private readonly times: LeaseTimes,
     /** What is to be told has changed. */
     private readonly changed: () => void,
   ) {}
+
+  /** The run starts. */
+  begin(): void {
+    this.modulesBackAt = this.context.now() + this.times.modulesBackMicros;
+  }
 
   /** What is left, for people. */
   status(): LeasesLeft {
@@ -53,7 +67,7 @@ export class LeaseBreaks {
     this.timer?.cancel();
     this.number = ++this.lastNumber;
     this.done = done;
-    this.until = this.context.now() + this.waitMicros;
+    this.until = this.context.now() + this.times.leasesMicros;
     // the word first: what is granted from here on needs no break
     this.context.emit({ kind: 'draining', draining: true });
     this.smbds.breakAll(this.number);
@@ -79,11 +93,12 @@ export class LeaseBreaks {
     const silent = done === null ? [] : this.smbds.silent(this.number);
     const { left, named } = this.smbds.caching(LEASES_NAMED_MAX);
     const all = left + silent.length;
-    const isOver = all === 0 || done === null || this.context.now() >= this.until;
+    const now = this.context.now();
+    const isOver = done === null || now >= this.until || (all === 0 && now >= this.modulesBackAt);
     const words = [...named, ...silent].slice(0, LEASES_NAMED_MAX).map(cutReason);
     const wait = isOver ? LATE_LOOK_MICROS : LOOK_MICROS;
     // before whoever waits goes on: it may stop this
-    this.timer = this.context.timers.at(this.context.now() + wait, () => this.look());
+    this.timer = this.context.timers.at(now + wait, () => this.look());
     if (isOver) this.done = null;
     if (isOver && done !== null && all > 0) {
       this.context.log('warn', 'drain.leases-left', {
