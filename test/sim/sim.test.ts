@@ -67,15 +67,15 @@ const RESUMES: typeof BATCHES = [
   },
 ];
 
-/** Batches in which servers are drained; a second or two each. */
+/** Batches in which servers are drained; up to a second a run. */
 const DRAINS: typeof BATCHES = [
   {
-    name: 'runs in which servers are drained', runs: 15,
+    name: 'runs in which servers are drained', runs: 4,
     extras: { drains: true, leases: true, modules: true, restarts: true },
     options: ' --restarts --modules --leases --drains',
   },
   {
-    name: 'rough runs in which servers are drained while daemons are continued', runs: 15,
+    name: 'rough runs in which servers are drained while daemons are continued', runs: 3,
     extras: {
       drains: true, leases: true, modules: true, restarts: true, rough: true, membership: true, resumes: true,
     },
@@ -101,6 +101,10 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 1053432, rough: true, leases: true, was: 'what is restored has no backup, and its keeper dies' },
   { seed: 30104, rough: true, modules: true, membership: true, was: 'the promise of the run before is forgotten' },
   { seed: 11169, resumes: true, was: 'a backup is thrown away although its keeper alone remembers the key' },
+  {
+    seed: 6, restarts: false, modules: true, leases: true, resumes: true, drains: true,
+    was: 'a run that continues another one drains before modules are back',
+  },
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /**
@@ -172,6 +176,14 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'kept-clients-untold', extras: { resumes: true }, rule: 'living-is-not-dead' },
   { sabotage: 'lose-between-runs', extras: { resumes: true }, rule: 'message-arrives' },
   { sabotage: 'keep-homes', extras: { resumes: true }, rule: null },
+  // one run in four each, or more often
+  { sabotage: 'keep-flag', extras: { drains: true }, rule: null, runs: 250 },
+  { sabotage: 'no-flag-at-start', extras: { drains: true, restarts: true }, rule: null, runs: 250 },
+  { sabotage: 'forget-drain', extras: { drains: true, restarts: true }, rule: 'flag-is-wish', runs: 250 },
+  {
+    sabotage: 'drain-before-breaks', extras: { drains: true, leases: true, modules: true }, rule: 'leases-first',
+    runs: 250,
+  },
   { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 
