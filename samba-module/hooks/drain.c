@@ -40,6 +40,8 @@ void smbpool_drain_break_all(struct smbpool_process *process, uint32_t number) {
 
   process->drain_breaks = 0;
   for (open = process->opens; open != NULL; open = open->next) {
+    /* Whatever became of a lease that nobody watched: the daemon would wait for it. */
+    smbpool_open_refresh(open);
     if (!is_caching(open->fsp)) continue;
     smbpool_watch_open(open);
     if (is_first_of_lease(open) && send_break(open)) process->drain_breaks++;
