@@ -212,6 +212,8 @@ export class DrainWorld implements DrainHost {
     const disk = this.disk(server.self);
     const isDrained = disk.draining && this.options.settings.sabotage !== 'forget-drain';
     this.checker.started(server, isDrained);
+    // a run that goes on in the place of another has all its time still before it
+    this.turns.delete(server);
     return isDrained;
   }
 
