@@ -315,6 +315,8 @@ export class DrainWorld implements DrainHost {
     yield { max: UNDER_WAY_MICROS, done: () => [...this.questions.values()].every(({ answer }) => answer !== null) };
     yield { max: LATE_MICROS, done: () => false };
     for (const ghost of [...this.ghosts]) this.lay(ghost);
+    // to be killed in the middle of something that never came
+    for (const server of servers) server.dieAfter(Infinity);
     const living = (): SimulatedServer[] => servers.filter((server) => !server.dead);
     const isWhole = (): boolean => living().every((one) => !one.down && living().every((other) => knows(one, other)));
     if (!(yield { max: UNDER_WAY_MICROS, done: isWhole })) return fail('pool-is-whole', 'some servers miss others');
