@@ -32,7 +32,7 @@ const NOTICE_MILLIS_MAX = 2_000;
  * After the table: the first tickle's answer ends the connection. Were it lost, the one after a second would: Linux
  * answers such segments every 500 ms, so that of 200 ms is not heard.
  */
-const FIRST_TICKLE_MILLIS_MAX = 700;
+const FIRST_TICKLE_MILLIS_MAX = 900;
 const BALANCE_MILLIS_MAX = 20_000;
 /** The kernel's own: host/addresses, and a second of its clock. */
 const LIFETIME_MILLIS_MAX = 6_000;
