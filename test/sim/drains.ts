@@ -68,6 +68,8 @@ export interface DrainWorldOptions {
 export class DrainWorld implements DrainHost {
   readonly checker: DrainChecker;
   readonly totals = { asked: 0, done: 0, failed: 0 };
+  /** smbds that nobody expects anything of. */
+  readonly mutes = new Set<string>();
   private readonly disks = new Map<NodeId, Disk>();
   private readonly questions = new Map<string, Question>();
   private readonly ghosts = new Set<Ghost>();
@@ -363,9 +365,6 @@ export class DrainWorld implements DrainHost {
   private judgedCaching(server: SimulatedServer): { smbd: string; file: string }[] {
     return this.checker.cachingAt(server).filter(({ smbd }) => !this.mutes.has(smbd));
   }
-
-  /** smbds that nobody expects anything of. */
-  readonly mutes = new Set<string>();
 
   private judgeEnd(living: readonly SimulatedServer[]): void {
     const { fail } = this.options;

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RecordKey } from '../../src/base/ids.js';
+import { epoch, nodeId } from '../../src/base/ids.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { RESTORES_UNDER_WAY_MAX } from '../../src/core/records/directory.js';
-import { decodeRecordMessage } from '../../src/wire/record-messages.js';
+import { decodeRecordMessage, encodeRecordMessage } from '../../src/wire/record-messages.js';
 import { SLICE } from '../../src/core/records/slices.js';
 import { RecordsPool, keyWithHome, keysWithHome } from '../support/records-pool.js';
 import {
@@ -266,6 +267,21 @@ test('a key that somebody asks for is claimed before all others', () => {
   assert.equal(sentClaims(pool), moved.length, 'each once');
   assert.equal(use(pool, 1, key, ''), 'v4');
   assert.deepEqual(pool.errors, []);
+});
+
+test('the word of a member on a key in a former view is not taken for that of this one', () => {
+  const { pool, keys } = manyLost(2, 1, 100);
+  pool.installAll();
+  pool.deliverAll();
+  const key = movedToFirst(pool, keys).at(-1)!;
+  const token = migrate(pool, 0, key);
+  const { epoch: now } = pool.view;
+  const former = encodeRecordMessage({ kind: 'claimed-now', epoch: epoch(now - 1), database: LOCKING, key });
+  pool.server(0).act((records) => records.onMessage(nodeId(1), former));
+  assert.equal(answered(pool, 0, token), undefined, 'server 1 has not told of it in this view');
+  pool.deliverAll();
+  assert.equal(answered(pool, 0, token), 'migrated');
+  assert.equal(pool.find(0, LOCKING, key)?.data, `of ${key}`);
 });
 
 test('with a member that speaks protocol 1 a key waits for all claims', () => {

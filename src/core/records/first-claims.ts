@@ -1,7 +1,7 @@
 /**
  * Claims of single keys ahead of all others (docs/decisions/recovery.md): a home that is asked for a key before all
  * claims are in has every member claim that key now. Which keys were, at the home and at those who claim: neither may
- * take what comes later for news. Used by recovery.ts and records.ts.
+ * take what comes later for news. As many keys as somebody waited for, until all claims are in. Used by recovery.ts.
  */
 import type { DatabaseId, Epoch, NodeId, RecordKey } from '../../base/ids.js';
 

@@ -29,19 +29,13 @@ import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
-import { SLICE, Slices } from './slices.js';
+import { SLICE, Slices, UNHURRIED } from './slices.js';
 import type { Changes, View } from '../views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
 export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
-/**
- * Nobody waits for what comes in slices: who asks for a record gets it first. Each slice makes as much work for other
- * members as here, which theirs make for us, so most of each processor is left to smbd; Slices bounds the rest.
- */
-const DECIDE_REST = { min: 2_000, times: 8 };
-const RESTORE_REST = { min: 2_000, times: 8 };
 /** Looking at an entry costs so much less than bringing its record back. */
 const LOOKS_PER_RESTORE = 8;
 
@@ -203,7 +197,7 @@ export class Records {
   }
 
   private makeDeciding(sliceSize: number): Slices {
-    return new Slices(this.context, sliceSize, DECIDE_REST, (pieces) => {
+    return new Slices(this.context, sliceSize, UNHURRIED, (pieces) => {
       const isMore = this.directory.completeSome(pieces);
       if (!isMore) this.allDecided();
       this.mail.drain();
@@ -215,7 +209,7 @@ export class Records {
 
   /** Of records that nobody waits for; others wait for claims. */
   private makeRestoring(sliceSize: number): Slices {
-    return new Slices(this.context, sliceSize, RESTORE_REST, (pieces) => {
+    return new Slices(this.context, sliceSize, UNHURRIED, (pieces) => {
       if (this.recovery.isTelling) return true;
       const isMore = this.directory.catchUpSome(pieces * LOOKS_PER_RESTORE) || this.directory.restoreSome(pieces);
       this.mail.drain();

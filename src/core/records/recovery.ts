@@ -12,13 +12,10 @@ import type { Holding } from './holding.js';
 import type { Holdings } from './holdings.js';
 import type { Member, View } from '../views.js';
 import { AwaitedClaims, KeysSince } from './first-claims.js';
-import { Slices } from './slices.js';
+import { Slices, UNHURRIED } from './slices.js';
 
 /** Looking whether a record has another home costs so much less than telling of it. */
 const LOOKS_PER_CLAIM = 8;
-/** Nobody waits for these: who asks for a key has its claims first. See RESTORE_REST of records.ts. */
-const CLAIM_REST = { min: 2_000, times: 8 };
-
 /** Since this protocol single keys are claimed ahead of the others. */
 const CLAIM_NOW_PROTOCOL = 2;
 
@@ -64,7 +61,7 @@ export class Recovery {
   /** Of these keys of ours we have been told all. */
   private readonly known = new KeysSince();
   private readonly awaitedClaims = new AwaitedClaims();
-  /** Asked of us before we could answer; null: we can. */
+  /** Asked of us before we could answer, once for each key that somebody waits for; null: we can. */
   private firsts: FirstClaim[] | null = [];
 
   constructor(
@@ -78,7 +75,7 @@ export class Recovery {
     private readonly resumes: boolean,
     sliceSize: number,
   ) {
-    this.slices = new Slices(context, sliceSize, CLAIM_REST, (pieces) => {
+    this.slices = new Slices(context, sliceSize, UNHURRIED, (pieces) => {
       const isMore = this.tellNews(pieces);
       events.posted();
       return isMore;
@@ -115,9 +112,9 @@ export class Recovery {
 
   /** Somebody waits for a key of ours of which not everybody has told us. */
   claimNow(database: DatabaseId, key: RecordKey): void {
-    // also ourselves: our word comes when nothing is under way any more
     if (!this.context.speaks(CLAIM_NOW_PROTOCOL)) return;
     const since = this.homes.since(database, key);
+    // also ourselves: our word comes when nothing is under way any more
     const isOpen = (member: Member): boolean => (this.claims.get(member.node) ?? 0) < since
       && (hadSomething(member, since) || member.node === this.context.self);
     const silent = this.members.filter(isOpen).map(({ node }) => node);
