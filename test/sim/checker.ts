@@ -14,9 +14,6 @@ import { describeKey } from '../support/describe.js';
 import type { SimulatedStore } from './store.js';
 import { usableBySmbd } from './store.js';
 
-/** Versions remembered per record, for fetches under way; a fetch during which more were written is not judged. */
-const VERSIONS_MAX = 256;
-
 interface Version {
   text: string;
   since: Micros;
@@ -24,6 +21,7 @@ interface Version {
 
 /** What is known of a record's versions. */
 interface History {
+  /** All of them: an owner may have written hundreds since it took the record from a survivor. */
   versions: Version[];
   /**
    * The last owner died with its store: the newest version that a survivor still had (as owner or backup), as its
@@ -202,9 +200,6 @@ export class Checker {
 
   private push(history: History, text: string): void {
     history.versions.push({ text, since: this.now() });
-    if (history.versions.length <= VERSIONS_MAX) return;
-    history.versions.shift();
-    if (history.floor !== null) history.floor = Math.max(0, history.floor - 1);
   }
 
   cachedRead(who: string, database: DatabaseId, key: RecordKey, text: string): void {

@@ -458,6 +458,35 @@ test('a home that was another for a view that somebody skipped is told anew what
   assert.equal(use(pool, 2, key, 'on'), 'v2');
 });
 
+test('what a server claimed while its home was the home once before is not taken for a claim of now', () => {
+  const pool = new RecordsPool(5);
+  // its home is 4; while that is away, 0
+  const key = keyThatMoves(pool, 4, 0);
+  use(pool, 2, key, 'old');
+  use(pool, 1, key, 'new');
+  empty(pool, 1, key);
+  const deliverOthers = (): void => {
+    const wires = (): string[] => pool.busyWires().filter((name) => name !== '1>0');
+    for (let busy = wires(); busy.length > 0; busy = wires()) pool.deliver(busy[0]!);
+  };
+  pool.lose(4);
+  pool.installAll();
+  deliverOthers();
+  pool.join(4);
+  pool.installAll();
+  deliverOthers();
+  pool.passTime(1_100_000);
+  deliverOthers();
+  assert.equal(pool.find(1, LOCKING, key), undefined, 'erased');
+  assert.equal(pool.find(2, LOCKING, key)?.data, 'old', 'the backup');
+  pool.lose(4);
+  pool.installAll();
+  // what server 1 sent under three views arrives now
+  installAll(pool);
+  assert.equal(use(pool, 3, key, 'on'), '');
+  assert.deepEqual(pool.errors, []);
+});
+
 test('a random key whose maker is lost for good is found if somebody holds it', () => {
   const pool = new RecordsPool(3, DATABASES);
   const key = 'abcd' as RecordKey;

@@ -699,6 +699,8 @@ export class Records {
 
   private claimed(from: NodeId, { database, key, turn, what }: Extract<RecordMessage, { kind: 'claim' }>): void {
     if (from !== this.context.self) this.context.count('record.claim.received');
+    // late, from when we were the home once before: the key has had another home since
+    if (!this.recovery.hasSeen(from, this.homeSince(database, key))) return this.context.count('record.claim.stale');
     if (what === 'gone') this.directory.adoptGone(database, key, turn);
     else if (what === 'owner') this.directory.adopt(from, database, key, turn);
     else if (what === 'reader') this.directory.adoptReader(from, database, key, turn);
