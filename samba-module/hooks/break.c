@@ -12,7 +12,6 @@ static bool is_as_granted(const struct smbpool_open *open, const SMB_STRUCT_STAT
   return now->st_ex_size == open->granted_size && timespec_compare(&now->st_ex_ctime, &open->granted_ctime) == 0;
 }
 
-/* `now` is a look after the grant: a write in between may have told only this handle. */
 static void note_shared(struct smbpool_open *open, const struct fsp_lease *lease, const SMB_STRUCT_STAT *now) {
   bool is_writer = (lease->lease.lease_state & SMB2_LEASE_WRITE) != 0;
   struct smbpool_open *other;
@@ -31,13 +30,16 @@ static void note_shared(struct smbpool_open *open, const struct fsp_lease *lease
   }
 }
 
-/* After the grant. */
-void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now) {
+/* After the grant: `before` and `now` are looks before and after it. */
+void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *before, const SMB_STRUCT_STAT *now) {
   const struct fsp_lease *lease = open->fsp->lease;
+  const SMB_STRUCT_STAT *at;
 
   if (lease == NULL) return;
-  open->granted_ctime = now->st_ex_ctime;
-  open->granted_size = now->st_ex_size;
+  /* What others wrote between the looks they may have told this handle only, and the client may know older content. */
+  at = (lease->lease.lease_state & SMB2_LEASE_WRITE) != 0 ? now : before;
+  open->granted_ctime = at->st_ex_ctime;
+  open->granted_size = at->st_ex_size;
   open->granted_epoch = lease->lease.lease_epoch;
   if (lease->ref_count > 1) note_shared(open, lease, now);
 }

@@ -33,7 +33,7 @@ NTSTATUS smbpool_durable_reconnect(struct vfs_handle_struct *handle, struct smb_
   if (open != NULL) {
     open->create_action = FILE_WAS_OPENED;
     /* smbd has just looked, and refuses a client whose file changed meanwhile. */
-    smbpool_break_note(open, &(*fsp)->fsp_name->st);
+    smbpool_break_note(open, &(*fsp)->fsp_name->st, &(*fsp)->fsp_name->st);
     smbpool_send_open(open, SMBPOOL_OP_OPEN_END, 0, SMBPOOL_OPEN_RECONNECT | SMBPOOL_OPEN_DURABLE,
                       (uint32_t)(smbpool_now_us() - began_us));
     smbpool_drain_opened(open);

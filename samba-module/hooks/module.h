@@ -145,7 +145,7 @@ bool smbpool_drain_answer(struct smbpool_process *process);
 void smbpool_drain_opened(struct smbpool_open *open);
 
 /* break.c: breaks of a lease that are lost with a handle */
-void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *now);
+void smbpool_break_note(struct smbpool_open *open, const SMB_STRUCT_STAT *before, const SMB_STRUCT_STAT *now);
 void smbpool_break_again(struct smbpool_open *open);
 
 /* notify.c: folders that the client watches */

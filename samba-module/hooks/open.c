@@ -20,6 +20,13 @@ struct create_facts {
   bool exists;
 };
 
+/* At the file of a create that was granted. */
+struct looks {
+  SMB_STRUCT_STAT before; /* smbd's, before it locked the share modes */
+  SMB_STRUCT_STAT now;
+  bool changed;
+};
+
 static bool keys_home(const struct create_facts *create) {
   struct smbpool_process *process = create->tree->process;
   struct smbpool_file_id id = smbpool_id_of(&create->id);
@@ -112,7 +119,7 @@ static void send_refused(const struct create_facts *create, uint64_t operation, 
 }
 
 static void send_result(const struct create_facts *create, uint64_t operation, uint64_t began_us, NTSTATUS status,
-                        struct files_struct *fsp, const SMB_STRUCT_STAT *now, int action) {
+                        struct files_struct *fsp, const struct looks *looks, int action) {
   uint32_t took_us = (uint32_t)(smbpool_now_us() - began_us);
   struct smbpool_open *open = NULL;
 
@@ -125,7 +132,7 @@ static void send_result(const struct create_facts *create, uint64_t operation, u
   open->share_access = create->share_access;
   open->disposition = create->disposition;
   open->create_action = (uint32_t)action;
-  smbpool_break_note(open, now);
+  smbpool_break_note(open, looks->changed ? &looks->before : &looks->now, &looks->now);
   smbpool_send_open(open, SMBPOOL_OP_OPEN_END, operation, 0, took_us);
   smbpool_drain_opened(open);
 }
@@ -187,24 +194,24 @@ static void note_write_time(struct file_id id, struct timespec written) {
  * smbd looks at the file before it locks its share modes, and the record of these may have to come from another server
  * first. What a client there wrote in between is missing in that look; and the lease that smbd grants with it makes the
  * client go by it until somebody breaks the lease, which that writer does not do any more. So look again after the
- * grant: whoever writes from here on breaks it. True when the file had changed; *now is what it is.
+ * grant: whoever writes from here on breaks it.
  */
-static bool look_again(struct files_struct *fsp, int action, SMB_STRUCT_STAT *now) {
+static void look_again(struct files_struct *fsp, int action, struct looks *looks) {
   SMB_STRUCT_STAT *seen = &fsp->fsp_name->st;
-  bool changed;
+  SMB_STRUCT_STAT *now = &looks->now;
 
+  looks->before = *seen;
   /* Keeps what fstat does not fill in: since 4.18 the DOS attributes that smbd has cached there. */
   *now = *seen;
-  if (!S_ISREG(seen->st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return false;
-  if (SMB_VFS_FSTAT(fsp, now) != 0) return false;
-  changed = now->st_ex_size != seen->st_ex_size;
+  if (!S_ISREG(seen->st_ex_mode) || fsp_get_pathref_fd(fsp) == -1) return;
+  if (SMB_VFS_FSTAT(fsp, now) != 0) return;
+  looks->changed = now->st_ex_size != seen->st_ex_size;
   /* To make or overwrite a file, smbd itself changes more of it after its look. */
-  if (action == FILE_WAS_OPENED && timespec_compare(&now->st_ex_ctime, &seen->st_ex_ctime) != 0) changed = true;
-  if (!changed) return false;
+  if (action == FILE_WAS_OPENED && timespec_compare(&now->st_ex_ctime, &seen->st_ex_ctime) != 0) looks->changed = true;
+  if (!looks->changed) return;
   now->st_ex_btime = seen->st_ex_btime;
   *seen = *now;
   note_write_time(fsp->file_id, now->st_ex_mtime);
-  return true;
 }
 
 /* An open that must not be granted after all. What it created stays: this server changes nothing any more. */
@@ -234,9 +241,9 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   struct smbpool_wait *wait = NULL;
   uint64_t began_us = 0, operation = 0, outer_operation = 0;
   uint64_t own_ns = 0;
-  SMB_STRUCT_STAT now = {0};
+  struct looks looks = {0};
   struct smb2_lease drained_lease;
-  bool home = false, changed = false;
+  bool home = false;
   bool fenced = !smbpool_fence_pass(handle);
   int info = FILE_WAS_OPENED;
   NTSTATUS status;
@@ -279,20 +286,20 @@ NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_reques
   if (pinfo != NULL) *pinfo = info;
   /* Records come from other servers in there: by now the lease may be over. */
   if (NT_STATUS_IS_OK(status) && !smbpool_fence_pass(handle)) status = take_back(req, result);
-  if (NT_STATUS_IS_OK(status)) changed = look_again(*result, info, &now);
+  if (NT_STATUS_IS_OK(status)) look_again(*result, info, &looks);
 
   if (ours) {
     uint64_t back_ns = smbpool_now_ns();
 
     tree->process->running_operation = outer_operation;
-    if (changed) smbpool_link_count(&tree->process->link, SMBPOOL_CLIENT_OPENS_CHANGED);
+    if (looks.changed) smbpool_link_count(&tree->process->link, SMBPOOL_CLIENT_OPENS_CHANGED);
     if (wait != NULL) {
       wait->asked = false; /* the end is reported below, it was not cancelled */
       smbpool_wait_finish(wait, req);
     }
     /* The daemon never heard of a create that did not begin. */
     if (!fenced || operation != 0) {
-      send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, &now, info);
+      send_result(&create, operation, began_us, status, NT_STATUS_IS_OK(status) ? *result : NULL, &looks, info);
     }
     own_ns += smbpool_now_ns() - back_ns;
     if (home) smbpool_link_count_by(&tree->process->link, SMBPOOL_CLIENT_HOME_NS, own_ns);

@@ -348,18 +348,21 @@ export class CachingSmbd implements LeaseModule {
     const { world } = this;
     yield* this.pause(30);
     const seen = world.stock.looksOnce ? first : world.version(file);
-    yield* this.noteVersion(file, handle, seen);
+    yield* this.noteVersion(file, handle, first, seen);
     world.checker.saw(this.smbd.name, file, seen);
   }
 
-  /** hooks/break.c: with no break since an older handle's grant, the client may go by what it read through that. */
-  private *noteVersion(file: RecordKey, handle: number, seen: number): Steps<void> {
+  /**
+   * hooks/break.c: with no break since an older handle's grant, the client may go by what it read through that. And who
+   * wrote between the looks may have told this handle only.
+   */
+  private *noteVersion(file: RecordKey, handle: number, first: number, seen: number): Steps<void> {
     const lease = yield* this.ownLease(file);
     const open = this.files.get(file);
     const granted = open?.handles.get(handle);
     if (open === undefined || granted === undefined) return;
     const older = [...open.handles].find(([id, { epoch }]) => id !== handle && epoch === granted.epoch);
-    granted.version = older === undefined || lease === 'RW' ? seen : older[1].version;
+    granted.version = lease === 'RW' ? seen : older === undefined ? first : older[1].version;
   }
 
   private *write(open: OpenFile): Steps<void> {
