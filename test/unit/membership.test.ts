@@ -274,6 +274,18 @@ test('of two that stand at once the one whose place is first goes on', () => {
   }
 });
 
+test('of two that stand at once one goes on, though only one of them has heard of the last leader', () => {
+  const agreed = view(epochOf(1, 1), A, [[A, 1], [B, 2], [C, 3]]);
+  for (const [self, other, granted] of [[B, C, false], [C, B, true]] as const) {
+    const stage = new Stage({ self, saved: saved(1, agreed) });
+    // B was elected, and died before it had a view
+    if (self === C) stage.frame(B, heartbeat(2));
+    while (stage.engine.status().role !== 'candidate') stage.pass(H);
+    stage.frame(other, { kind: 'pre-vote', accepted: agreed.epoch, sentAt: 3, term: 3, run: 8 });
+    assert.equal(stage.last(other, 'pre-vote-answer')!.granted, granted, `server ${other} by server ${self}`);
+  }
+});
+
 test('who stood and was not answered by a majority goes before nobody: it cannot win', () => {
   const stage = new Stage({ roles: ['server', 'server', 'server', 'server', 'server'] });
   stage.frame(C, heartbeat(1));

@@ -331,8 +331,7 @@ export class Membership implements MembershipEngine {
   }
 
   /** Servers stand one after the other, beginning behind the last leader, so that votes are rarely split. */
-  private placeOf(server: NodeId): number {
-    const last = this.leader ?? this.saving.accepted?.leader ?? -1;
+  private placeOf(server: NodeId, last = this.leader ?? this.saving.accepted?.leader ?? -1): number {
     const servers = fileServersIn(this.configuration);
     const order = servers.sort((a, b) => Number(a <= last) - Number(b <= last) || a - b);
     return Math.max(0, order.indexOf(server));
@@ -556,12 +555,14 @@ export class Membership implements MembershipEngine {
 
   /**
    * Two that stand at once would split the votes: the one whose place is first goes on, unless it knows less, or is
-   * cut off from so many that it cannot win.
+   * cut off from so many that it cannot win. The place behind the leader of the view that both know last: of later
+   * leaders perhaps only one of them has heard, and both would go on, with the same period, for ever.
    */
   private goesBefore({ node, accepted }: Candidate): boolean {
     const { candidacy, saving, options } = this;
     if (candidacy === null || this.isUnanswered || saving.acceptedEpoch < accepted) return false;
-    return this.placeOf(options.self) < this.placeOf(node);
+    const last = saving.accepted?.leader ?? -1;
+    return this.placeOf(options.self, last) < this.placeOf(node, last);
   }
 
   /** A live leader is not voted out, not even by itself. */
