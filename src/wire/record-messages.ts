@@ -103,6 +103,8 @@ export type RecordMessage =
   | { kind: 'claimed-now'; epoch: Epoch; database: DatabaseId; key: RecordKey }
   /** To all members: the sender has installed this view, and gives nothing on orders of homes of before. */
   | { kind: 'view'; epoch: Epoch }
+  /** To all members, before that: nobody has told the sender's run all random keys yet; since protocol 2. */
+  | { kind: 'keys-unknown'; epoch: Epoch }
   /** To the home, and from there to the owner: what is in the record? Nothing moves. The answer goes to `asker`. */
   | { kind: 'look'; database: DatabaseId; key: RecordKey; asker: NodeId; run: number; number: number }
   /** 'away': neither home nor owner could tell just now. */
@@ -138,6 +140,7 @@ const TYPES = {
   many: 24,
   'claim-now': 25,
   'claimed-now': 26,
+  'keys-unknown': 27,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -155,9 +158,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   writer.u8(TYPES[message.kind]);
   switch (message.kind) {
     case 'ask':
-      assert(message.keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one ask');
-      writer.u16(message.asker).u32(message.run).u8(message.mode === 'write' ? 1 : 0).u16(message.keys.length);
-      for (const { database, key } of message.keys) writeKey(writer.u32(database), key);
+      writeAsk(writer, message);
       break;
     case 'give':
       writeTurn(writer, message).u16(message.to).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
@@ -182,6 +183,7 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
       writeMany(writer, message);
       break;
     case 'claims-done':
+    case 'keys-unknown':
     case 'view':
       writer.u53(message.epoch);
       break;
@@ -250,13 +252,8 @@ export function decodeRecordMessage(bytes: Uint8Array): RecordMessage {
 
 function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessage {
   switch (kind) {
-    case 'ask': {
-      const asker = readNode(reader);
-      const run = reader.u32();
-      const mode = readMode(reader);
-      const keys = readList(reader, () => ({ database: databaseId(reader.u32()), key: readKey(reader) }));
-      return { kind, asker, run, mode, keys };
-    }
+    case 'ask':
+      return readAsk(reader);
     // written out, not spread: these run for every move, and spreading objects is an order of magnitude slower
     case 'give': {
       const { database, key, turn } = readTurn(reader);
@@ -285,6 +282,7 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'many':
       return readMany(reader);
     case 'claims-done':
+    case 'keys-unknown':
     case 'view':
       return { kind, epoch: epoch(reader.u53()) };
     case 'claim-now':
@@ -318,6 +316,22 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     default:
       return unreachable(kind);
   }
+}
+
+type AskMessage = Extract<RecordMessage, { kind: 'ask' }>;
+
+function writeAsk(writer: ByteWriter, { asker, run, mode, keys }: AskMessage): void {
+  assert(keys.length <= KEYS_PER_MESSAGE_MAX, 'too many keys in one ask');
+  writer.u16(asker).u32(run).u8(mode === 'write' ? 1 : 0).u16(keys.length);
+  for (const { database, key } of keys) writeKey(writer.u32(database), key);
+}
+
+function readAsk(reader: ByteReader): AskMessage {
+  const asker = readNode(reader);
+  const run = reader.u32();
+  const mode = readMode(reader);
+  const keys = readList(reader, () => ({ database: databaseId(reader.u32()), key: readKey(reader) }));
+  return { kind: 'ask', asker, run, mode, keys };
 }
 
 type Many = Extract<RecordMessage, { kind: 'many' }>;

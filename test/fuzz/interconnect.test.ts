@@ -107,7 +107,7 @@ function randomRecordMessage(prng: Prng): RecordMessage {
       kind: 'many', of: prng.pick(['claim', 'reclaim', 'have'] as const), what: prng.pick(['owner', 'backup'] as const),
       database, records: Array.from({ length: 1 + prng.below(3) }, () => ({ key, turn: head.turn })),
     },
-    { kind: prng.pick(['claims-done', 'view'] as const), epoch: epoch(1 + prng.below(3)) },
+    { kind: prng.pick(['claims-done', 'keys-unknown', 'view'] as const), epoch: epoch(1 + prng.below(3)) },
     { kind: prng.pick(['claim-now', 'claimed-now'] as const), epoch: epoch(1 + prng.below(3)), database, key },
     { kind: 'orphans', database, epoch: epoch(1 + prng.below(3)), keys: [key] },
     { kind: 'orphans-done', database, epoch: epoch(1 + prng.below(3)) },

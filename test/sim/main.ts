@@ -32,7 +32,8 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership', 'resumes', 'drains'] as const;
   const chosen = flags.filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
-  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}`);
+  const protocol = options.protocol === undefined ? '' : ` --protocol ${options.protocol}`;
+  console.log(`  repeat: npm run sim -- --seed ${settings.seed} --node ${kind}${sabotage}${extras}${protocol}`);
 }
 
 const program = new Command('sim')
@@ -49,6 +50,7 @@ const program = new Command('sim')
   .option('--watches', 'clients watch folders', false)
   .option('--membership', 'servers agree on views themselves', false)
   .option('--drains', 'servers are drained and wanted back', false)
+  .option('--protocol <number>', 'what all speak, without --membership or --resumes (default: by the seed)', wholeNumber)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();
@@ -67,6 +69,7 @@ const options = program.opts<{
   membership: boolean;
   resumes: boolean;
   drains: boolean;
+  protocol?: number;
 }>();
 
 /** Runs them one after the other; returns how many broke a rule. */
@@ -74,7 +77,9 @@ function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
     const { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage } = options;
-    const extras = { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage };
+    const { protocol } = options;
+    const named = { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage };
+    const extras = protocol === undefined ? named : { ...named, protocol };
     const settings = settingsOf(seed, extras);
     const result = simulate(settings, nodeFactory(options.node, sabotage));
     const verdict = result.violations.length === 0 ? 'ok' : 'FAILED';

@@ -8,6 +8,7 @@ import { databaseIdOf } from '../../src/base/jenkins.js';
 import type { AccessMode, Effect, Input, Micros, RecordOutcome } from '../../src/core/effects.js';
 import { PIN_MICROS } from '../../src/core/records/pins.js';
 import { decodeFrame } from '../../src/wire/frame.js';
+import { FLAG_HAVE_READONLY } from '../../src/wire/record-header.js';
 import { MEMBERSHIP_TYPE_MIN } from '../../src/wire/membership-messages.js';
 import { decodeRecordMessage } from '../../src/wire/record-messages.js';
 import { OPEN_FLAG, RING_OP, decodeRingMessage } from '../../src/wire/ring-ops.js';
@@ -58,7 +59,7 @@ export class PinChecker {
   private readonly heard = new Map<string, number>();
 
   /**
-   * @param timely whether nothing but contention delays anything: no losses, no stalls, no restarts
+   * @param timely whether nothing but contention delays anything: no losses, no stalls, nobody killed
    */
   constructor(
     private readonly server: NodeId,
@@ -129,6 +130,15 @@ export class PinChecker {
       this.gives.delete(name);
     }
     if (outcome.result === 'busy') give.wasBusy = true;
+  }
+
+  /** A copy that its home wanted to go is not promised, and may stay until the next home wants it to. */
+  viewInstalled(): void {
+    const isCopy = ({ database, key }: { database: DatabaseId; key: RecordKey }): boolean =>
+      ((this.store.get(database, key)?.header.flags ?? 0) & FLAG_HAVE_READONLY) !== 0;
+    for (const operation of this.operations.values()) {
+      if (operation.ready !== null) operation.records = operation.records.filter((record) => !isCopy(record));
+    }
   }
 
   /** The faults have stopped and time has passed. */

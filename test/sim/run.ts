@@ -156,7 +156,8 @@ class Run {
       socketMicrosMax: settings.socketMicrosMax,
       drains: this.drains ?? undefined,
     };
-    this.oracle = settings.membership ? null : new ViewOracle(this.time, this.prng, settings.servers);
+    const { servers, protocol } = settings;
+    this.oracle = settings.membership ? null : new ViewOracle(this.time, this.prng, servers, protocol);
     this.wire.onSend = (from, to, body, fate) => {
       if (!isDataFrame(body)) return;
       this.trace.add(this.time.now, () => {
@@ -258,7 +259,7 @@ class Run {
   private checkProtocol(protocol: number): void {
     if (protocol < this.protocol) this.checker.fail('protocol-never-falls', `${this.protocol}, then ${protocol}`);
     this.protocol = protocol;
-    if (protocol === 1 || this.upgraded.size === this.settings.servers) return;
+    if (!this.settings.membership || protocol === 1 || this.upgraded.size === this.settings.servers) return;
     this.checker.fail('rises-when-all-can', `${protocol}, and only ${this.upgraded.size} servers speak it`);
   }
 
@@ -341,14 +342,15 @@ class Run {
   }
 
   private watchPins(server: SimulatedServer): PinChecker {
-    const { wire, partitions, stalls, restarts, stops, storeFailures } = this.settings;
+    // a run that continues another one gives nothing before it has its lease
+    const { wire, partitions, stalls, restarts, resumes, stops, storeFailures } = this.settings;
     const isWireGood = wire.lossProbability + wire.duplicateProbability + wire.reorderProbability === 0;
     const label = (database: DatabaseId, key: RecordKey): string => `${this.name(database)}/${describeKey(key)}`;
     return new PinChecker(
       server.self,
       server.store,
       () => this.time.now,
-      isWireGood && partitions + stalls + restarts + stops + storeFailures === 0,
+      isWireGood && partitions + stalls + restarts + resumes + stops + storeFailures === 0,
       label,
       (rule, text, record) => this.checker.fail(rule, text, record),
     );
@@ -660,7 +662,7 @@ class Run {
       `${deaths} deaths`,
       `${restarts} restarts`,
       ...this.resumeSummary(),
-      ...(this.settings.membership ? [`protocol ${this.protocol}`] : []),
+      `protocol ${this.protocol}`,
       `${this.wire.totals.sent} frames`,
       ...this.pinSummary(),
     ].join(', ');

@@ -511,6 +511,7 @@ export class SimulatedServer {
     const view = this.node.view?.() ?? null;
     if (view === null || view === this.lastView) return;
     this.lastView = view;
+    this.pins?.viewInstalled();
     this.onView?.(view);
   }
 

@@ -83,6 +83,8 @@ export interface Settings {
   losses: number;
   /** Servers agree on views themselves; otherwise they come from somebody who knows who lives. */
   membership: boolean;
+  /** What that somebody says that all servers speak. */
+  protocol: number;
   /** smbds have the VFS module, and open files by way of it. */
   modules: boolean;
   /** How often a smbd is stopped for a while, and perhaps killed then. */
@@ -123,6 +125,8 @@ export interface Extras {
   membership?: boolean;
   /** Servers are drained. */
   drains?: boolean;
+  /** Without `membership` and `resumes`, which needs 2; not given: by the seed. */
+  protocol?: number;
   sabotage?: Sabotage;
 }
 
@@ -156,6 +160,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     losses: extras.restarts === true ? prng.pick([0, 0, 1]) : 0,
     resumes: 0,
     membership: false,
+    protocol: extras.protocol ?? 1 + (seed % 2),
     modules: extras.modules ?? false,
     stops: 0,
     storeFailures: 0,
@@ -176,7 +181,7 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
 
 function withResumes(settings: Settings, prng: Prng): Settings {
   const activeMicros = Math.max(settings.activeMicros, 300_000 + prng.below(500_000));
-  return { ...settings, activeMicros, resumes: prng.pick([1, 2, 3, 6]) };
+  return { ...settings, activeMicros, resumes: prng.pick([1, 2, 3, 6]), protocol: 2 };
 }
 
 /** What clients do between two questions must not take long: there are many questions. */

@@ -28,6 +28,7 @@ export class ViewOracle {
     private readonly time: SimulatedTime,
     private readonly prng: Prng,
     private readonly configured: number,
+    private readonly protocol: number,
     private readonly issued: (view: View) => void = () => undefined,
   ) {}
 
@@ -82,7 +83,8 @@ export class ViewOracle {
       former.push({ epoch: before.epoch, members, ...(isRenewed(before) ? { isRenewed: true } : {}) });
     }
     const needed = former.filter((one) => one.epoch >= behind);
-    const view: View = { epoch, leader, members, protocol: 1, former: needed, holders: [], past: [] };
+    const { protocol } = this;
+    const view: View = { epoch, leader, members, protocol, former: needed, holders: [], past: [] };
     this.view = view;
     this.issued(view);
     for (const server of this.servers.values()) {

@@ -38,7 +38,8 @@ export function describeRecordMessage(message: RecordMessage, name: DatabaseName
       return `${message.of}s ${name(message.database)}/${records}`;
     }
     case 'claims-done':
-      return `claims-done ${message.epoch}`;
+    case 'keys-unknown':
+      return `${message.kind} ${message.epoch}`;
     case 'orphans-done':
       return `orphans-done ${name(message.database)} epoch ${message.epoch}`;
     case 'view':

@@ -14,6 +14,7 @@ import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
 import { decodeRecordMessage, serverNamed } from '../../wire/record-messages.js';
+import { RESUMING_PROTOCOL } from '../../wire/protocol-version.js';
 import { Descriptions } from './descriptions.js';
 import { Directory } from './directory.js';
 import { Holdings } from './holdings.js';
@@ -183,6 +184,7 @@ export class Records {
       {
         homeOf: (database, key) => this.homeOf(database, key),
         since: (database, key) => this.homeSince(database, key),
+        isEnded: (database, key) => this.knowsRandomKeys && this.isUnknownKey(database, key),
       },
       (to, message) => this.mail.post(to, message),
       {
@@ -398,6 +400,9 @@ export class Records {
     this.randomKeys.tellAllOrphans(this.recovery.successorsToHear(view));
     const others = view.members.map(({ node }) => node).filter((node) => node !== this.context.self);
     this.randomKeys.tellOrphans(others, (database, key) => this.holdings.holds(database, key));
+    if (!this.knowsRandomKeys && this.context.speaks(RESUMING_PROTOCOL)) {
+      for (const node of others) this.mail.post(node, { kind: 'keys-unknown', epoch: view.epoch });
+    }
     this.flush();
     this.recovery.install(view);
     this.holdings.installed();
@@ -667,6 +672,8 @@ export class Records {
         return this.recovery.onClaimNow(from, message.epoch, message.database, message.key);
       case 'claimed-now':
         return this.recovery.onClaimedNow(from, message.epoch, message.database, message.key);
+      case 'keys-unknown':
+        return this.recovery.onKeysUnknown(from, message.epoch);
       case 'view':
         return this.recovery.onView(from, message.epoch);
       case 'look':

@@ -23,6 +23,8 @@ export interface RecoveryHomes {
   homeOf(database: DatabaseId, key: RecordKey): NodeId;
   /** Since which view the key's home has been its home. */
   since(database: DatabaseId, key: RecordKey): Epoch;
+  /** A random key that nobody knows any more. */
+  isEnded(database: DatabaseId, key: RecordKey): boolean;
 }
 
 export interface RecoveryEvents {
@@ -51,6 +53,8 @@ export class Recovery {
   /** Which view each member has said that it installed, and for which it has sent its claims. */
   private readonly seen = new Map<NodeId, Epoch>();
   private readonly claims = new Map<NodeId, Epoch>();
+  /** The view in which each member said last that it does not know all random keys. */
+  private readonly forgot = new Map<NodeId, Epoch>();
   private members: readonly Member[] = [];
   /** What new homes may still have to be told of; null: nothing. Not of what came after all were settled. */
   private untold: Iterator<Holding, void> | null = null;
@@ -171,10 +175,14 @@ export class Recovery {
     return this.claimed >= epoch && this.awaited().length === 0;
   }
 
-  /** No other member was there before our run took the place of the one before: nobody remembers for us. */
+  /**
+   * No other member that knows all random keys was there before our run took the place of the one before: nobody
+   * remembers for us.
+   */
   get remembersAlone(): boolean {
     const own = this.members.find(({ node }) => node === this.context.self);
-    return own === undefined || !this.members.some(({ since }) => since < own.since);
+    if (own === undefined) return true;
+    return !this.members.some(({ node, since }) => since < own.since && this.forgot.get(node) !== this.installed);
   }
 
   /** Other members that continue former runs and have not said yet what they have: they do not know all keys. */
@@ -188,6 +196,7 @@ export class Recovery {
   runGone(node: NodeId): void {
     this.seen.delete(node);
     this.claims.delete(node);
+    this.forgot.delete(node);
   }
 
   /** A view was installed, and everybody else let go; says so. */
@@ -212,6 +221,11 @@ export class Recovery {
     if (!wasAwaited || this.awaited().length > 0) return;
     this.events.settled();
     this.sendClaims();
+  }
+
+  /** A member's run has not been told yet which random keys there are. */
+  onKeysUnknown(from: NodeId, epoch: Epoch): void {
+    this.forgot.set(from, epoch);
   }
 
   /** A member has claimed all it had when that view came. */
@@ -262,9 +276,15 @@ export class Recovery {
   }
 
   private tell(holding: Holding): void {
-    this.context.count('record.home.new');
+    const { database, key, state, turn } = holding;
     this.holdings.forgetTurn(holding);
-    this.claim(this.homes.homeOf(holding.database, holding.key), holding);
+    if (this.homes.isEnded(database, key) && (state === 'backup' || state === 'copy')) {
+      // its home gave the order to drop it in a former view: that came too late
+      this.context.count('record.ended.dropped');
+      return this.holdings.onDrop(database, key, turn);
+    }
+    this.context.count('record.home.new');
+    this.claim(this.homes.homeOf(database, key), holding);
   }
 
   private allTold(): void {
