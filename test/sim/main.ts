@@ -50,7 +50,7 @@ const program = new Command('sim')
   .option('--watches', 'clients watch folders', false)
   .option('--membership', 'servers agree on views themselves', false)
   .option('--drains', 'servers are drained and wanted back', false)
-  .option('--protocol <number>', 'what all speak, without --membership or --resumes (default: by the seed)', wholeNumber)
+  .option('--protocol <number>', 'what all speak, without --membership and --resumes; else by the seed', wholeNumber)
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();

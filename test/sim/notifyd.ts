@@ -7,7 +7,7 @@
 import { ByteReader, ByteWriter } from '../../src/base/bytes.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { ClientId } from '../../src/base/ids.js';
-import { CONTROL_FLAG, DESTINATION, SRVID, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
+import { DESTINATION, SRVID, decodeCtdbPacket, encodeCtdbPacket } from '../../src/wire/ctdb.js';
 import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import type { LoggedMessage, SambaMessage, ServerId, WatchChange } from '../../src/wire/samba-messages.js';
 import {
@@ -86,6 +86,9 @@ export class SimulatedNotifyd {
   private readonly peers = new Map<string, Peer>();
   private log: LoggedMessage[] = [];
   private index = 0n;
+  /** Addresses to register: it waits for the answer to each, as all of Samba does. */
+  private readonly unregistered: bigint[];
+  private lastRequest = 0;
 
   constructor(
     private readonly server: SimulatedServer,
@@ -98,11 +101,13 @@ export class SimulatedNotifyd {
     this.id = { pid: BigInt(pid), task: 0, vnn: server.self, unique: BigInt(prng.below(2 ** 31)) };
     this.client = server.connect(pid, (packet) => {
       const decoded = decodeCtdbPacket(Uint8Array.prototype.slice.call(packet));
+      if (decoded.kind === 'reply-control') return this.registerNext();
       if (decoded.kind !== 'message') return;
       const { srvid, data } = decoded;
       this.queue(this.fromDaemon, () => this.onMessage(srvid, decodeSambaMessage(data)));
     });
-    for (const srvid of [this.id.pid, SRVID.sambaProcess, SRVID.sambaNotifyProxy]) this.register(srvid);
+    this.unregistered = [this.id.pid, SRVID.sambaProcess, SRVID.sambaNotifyProxy];
+    this.registerNext();
     world.time.after(LOG_MICROS, () => this.everySecond());
   }
 
@@ -132,9 +137,11 @@ export class SimulatedNotifyd {
     this.server.sendPacket(this.client, encodeCtdbPacket({ ...header, kind: 'message', srvid, data }, false));
   }
 
-  private register(srvid: bigint): void {
-    const header = { generation: 1, destination: DESTINATION.current, source: 0, requestId: 0 };
-    const control = { opcode: CONTROL.registerSrvid, srvid, clientId: 0, flags: CONTROL_FLAG.noReply } as const;
+  private registerNext(): void {
+    const srvid = this.unregistered.shift();
+    if (srvid === undefined) return;
+    const header = { generation: 1, destination: DESTINATION.current, source: 0, requestId: ++this.lastRequest };
+    const control = { opcode: CONTROL.registerSrvid, srvid, clientId: 0, flags: 0 } as const;
     const data = new Uint8Array(0);
     const packet = encodeCtdbPacket({ ...header, kind: 'request-control', ...control, data }, false);
     this.server.sendPacket(this.client, packet);
@@ -179,7 +186,8 @@ export class SimulatedNotifyd {
       return this.sendTo(source, SAMBA_MESSAGE.notifyDb, Buffer.concat([index, this.own.marshalled()]));
     }
     const peer = this.peers.get(nameOf(source));
-    if (type === SAMBA_MESSAGE.notifyDb && peer !== undefined) {
+    if (type === SAMBA_MESSAGE.notifyDb && payload.length < 8) this.peers.delete(nameOf(source));
+    else if (type === SAMBA_MESSAGE.notifyDb && peer !== undefined) {
       peer.index = new ByteReader(payload).u64();
       peer.table = WatchTable.from(payload.subarray(8));
     }

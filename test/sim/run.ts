@@ -191,7 +191,8 @@ class Run {
     const isWireGood = wire.lossProbability <= WATCHES_LOSS_MAX && partitions === 0 && !longFaults;
     const isWhole = (): boolean => isWireGood && this.servers.every((server) => !server.stuckLately());
     const after = (micros: Micros, action: () => void): void => void this.time.after(micros, action);
-    return new WatchWorld(this.watchChecker, after, isWhole, sabotage === 'watch-late');
+    const isCalm = (): boolean => !this.servers.some((server) => server.replacedLately());
+    return new WatchWorld(this.watchChecker, after, isWhole, sabotage === 'watch-late', isCalm);
   }
 
   private name(database: DatabaseId): string {
@@ -207,6 +208,7 @@ class Run {
     const options = { self, servers: members, incarnation, announcement, ...more };
     const server = new SimulatedServer(options, this.world, this.makeNode);
     server.onView = (view) => this.viewInstalled(view);
+    server.onKilled = () => this.watchChecker.serverDied(self);
     server.onSaved = (state) => void this.disks.set(self, state);
     server.onDeath = () => this.serverDied(server, members);
     server.successor = () => this.successorOf(server);
@@ -561,7 +563,7 @@ class Run {
     this.wire.heal();
     this.wire.faults = PERFECT_WIRE;
     for (const server of this.servers) {
-      server.stuckUntil = Math.min(server.stuckUntil, this.time.now);
+      server.goOn();
       server.dieAfter(Infinity);
       server.store.failing = null;
     }

@@ -23,6 +23,8 @@ import { SimulatedStore, describeOp } from './store.js';
 import type { Trace } from './trace.js';
 
 /** How long the disk takes, mostly, and now and then. */
+/** Round trips between notifyds, after the view that names the successor. */
+const CATCHING_UP_MICROS_MAX = 200_000;
 const SAVE_MICROS_MAX = 3_000;
 const SLOW_SAVE_MICROS_MAX = 60_000;
 
@@ -122,6 +124,7 @@ export class SimulatedServer {
   /** Killed as often as this while its smbds went on, and when last. */
   resumptions = 0;
   killedAt: Micros = -Infinity;
+  private replacedAt: Micros = -Infinity;
   readonly startedAt: Micros;
   /** The first run of those that the present one continues, itself included. */
   private readonly first: Incarnation;
@@ -152,6 +155,8 @@ export class SimulatedServer {
   onRecovered: ((epoch: Epoch) => void) | null = null;
   /** A view was installed. */
   onView: ((view: View) => void) | null = null;
+  /** The daemon was killed; its smbds go on. */
+  onKilled: (() => void) | null = null;
   /** What the disk holds of the membership; `onSaved` hears of each write. */
   onSaved: ((state: SavedMembership) => void) | null = null;
   /** Until when the module lets its smbds do anything. */
@@ -204,6 +209,7 @@ export class SimulatedServer {
     this.resumptions++;
     this.killedAt = time.now;
     this.world.drains?.ended(this);
+    this.onKilled?.();
     this.down = true;
     this.effectsUntilDeath = Infinity;
     this.killsAt = null;
@@ -226,6 +232,7 @@ export class SimulatedServer {
     this.options = { ...options, resumes: this.first };
     trace.add(time.now, () => `server ${this.self} resumes as ${options.incarnation}`);
     this.down = false;
+    this.replacedAt = time.now;
     this.node = this.makeNode(this.options);
     this.inbox = [...this.kept.inputs(this.store, this.self), ...this.drainInputs()];
     this.attach();
@@ -243,6 +250,15 @@ export class SimulatedServer {
   /** Stuck now, or so lately that others may still take it for dead. */
   stuckLately(): boolean {
     return this.stuckUntil > 0 && this.world.time.now < this.stuckUntil + SILENCE_MICROS_MAX;
+  }
+
+  /** It is stuck no more, and does now what waited for that. */
+  goOn(): void {
+    if (this.world.time.now >= this.stuckUntil) return;
+    this.stuckUntil = this.world.time.now;
+    if (!this.turnSet) return;
+    this.turnSet = false;
+    this.setTurn();
   }
 
   isFenced(): boolean {
@@ -300,6 +316,11 @@ export class SimulatedServer {
   /** Killed so lately that others may not know yet of all that it did last. */
   killedLately(): boolean {
     return this.down || this.world.time.now < this.killedAt + SILENCE_MICROS_MAX;
+  }
+
+  /** Its daemon was replaced so lately that others may not have told its processes yet what they missed. */
+  replacedLately(): boolean {
+    return this.down || this.world.time.now < this.replacedAt + CATCHING_UP_MICROS_MAX;
   }
 
   die(): void {

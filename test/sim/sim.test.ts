@@ -97,7 +97,10 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   { seed: 300509, protocol: 1, was: 'an order becomes void while the store obeys it' },
   { seed: 22, rough: true, was: 'what was erased comes back because its home wanted it back' },
   { seed: 50264, restarts: false, rough: true, was: 'a record is thrown away because an earlier answer is not stored' },
-  { seed: 1027985, protocol: 1, modules: true, leases: true, was: 'a server met for the first time is taken for a new one' },
+  {
+    seed: 1027985, protocol: 1, modules: true, leases: true,
+    was: 'a server met for the first time is taken for a new one',
+  },
   { seed: 1053432, rough: true, leases: true, was: 'what is restored has no backup, and its keeper dies' },
   { seed: 30104, rough: true, modules: true, membership: true, was: 'the promise of the run before is forgotten' },
   {
@@ -109,11 +112,11 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     was: 'two candidates, of whom one has heard of the last leader, refuse each other for ever',
   },
   { seed: 11169, resumes: true, was: 'a backup is thrown away although its keeper alone remembers the key' },
-  { seed: 70003570, restarts: false, resumes: true, was: 'a backup stays of a random key that ended when views changed' },
-  { seed: 70003619, restarts: false, resumes: true, was: 'a run is thought to know all random keys that has forgotten them' },
+  { seed: 70003570, restarts: false, resumes: true, was: 'a backup stays of a key that ended when views changed' },
+  { seed: 70003619, restarts: false, resumes: true, was: 'a run is thought to know keys that it has forgotten' },
   {
     seed: 70004463, resumes: true, rough: true, modules: true, membership: true,
-    was: 'a run is thought to know all random keys that just joined',
+    was: 'a run is thought to know keys that just joined',
   },
   {
     seed: 6, restarts: false, modules: true, leases: true, resumes: true, drains: true,

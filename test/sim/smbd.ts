@@ -70,6 +70,14 @@ export interface LeaseModule {
   attend(): Steps<void> | null;
 }
 
+/** What the module of a smbd whose client watches folders tells a daemon that is new to it. */
+export interface WatchModule {
+  /** Who it is, and its trees. */
+  greet(): void;
+  /** Tells all watches anew. */
+  replay(): void;
+}
+
 export class SimulatedSmbd {
   readonly client: ClientId;
   /** What it is in the middle of, for reports of what is stuck. */
@@ -90,6 +98,7 @@ export class SimulatedSmbd {
   /** Its module has the node page, also of a daemon that is gone. */
   seesPage = false;
   leaseModule: LeaseModule | null = null;
+  watchModule: WatchModule | null = null;
   private lastOperation = 0n;
   private awaitingOperation: bigint | null = null;
   private awaitingAnswer: { op: number; number: bigint } | null = null;
@@ -353,10 +362,12 @@ export class SimulatedSmbd {
       this.pid, (op, payload) => this.onRing(attachment, op, payload), () => this.ringLost(),
     );
     this.attachment = attachment;
-    if (this.world.drains === undefined) return;
-    this.seesPage = true;
+    this.watchModule?.greet();
+    this.seesPage = this.world.drains !== undefined;
+    if (!this.seesPage && this.watchModule === null) return;
     this.sendRing(RING_OP.resyncBegin, encodeResyncBegin(this.lastOperation + 1n));
     this.leaseModule?.replay();
+    this.watchModule?.replay();
     this.sendRing(RING_OP.resyncEnd, new Uint8Array(0));
   }
 

@@ -49,7 +49,7 @@ export class WatchChecker {
     for (const [watch, { smbd: of }] of this.watches) if (of === smbd) this.ended(watch);
   }
 
-  /** Its notifyd may have died before it told anybody. */
+  /** Its notifyd may have died before it told anybody, or its daemon, and what is told to others goes through that. */
   serverDied(server: number): void {
     for (const [key, { through }] of this.owed) if (through === server) this.owed.delete(key);
   }

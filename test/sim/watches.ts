@@ -11,7 +11,7 @@ import { encodeHello, encodeNotifyBegin, encodeNotifyEnd, encodeTreeConnect } fr
 import type { SimulatedNotifyd, ToldOfChange } from './notifyd.js';
 import { decodeTold } from './notifyd.js';
 import type { Shared } from './shared.js';
-import type { SimulatedSmbd, Steps } from './smbd.js';
+import type { SimulatedSmbd, Steps, WatchModule } from './smbd.js';
 import type { WatchChecker } from './watch-checker.js';
 
 const FOLDERS = ['/srv/a', '/srv/b'];
@@ -39,6 +39,8 @@ export class WatchWorld {
     readonly isWhole: () => boolean,
     /** Without our module: watches count when notifyd's log comes. */
     readonly isStock: boolean,
+    /** Whether no daemon was replaced just now: then notifyds ask each other anew what is watched. */
+    readonly isCalm: () => boolean,
   ) {}
 
   nextWatch(): number {
@@ -59,12 +61,13 @@ export class WatchWorld {
   }
 }
 
-class WatchingSmbd {
+class WatchingSmbd implements WatchModule {
   private readonly world: WatchWorld;
   private readonly id: ServerId;
   private readonly watches = new Map<bigint, { number: number; change: WatchChange }>();
   private nextHandle = 1n;
   private lastLocal: Micros = 0;
+  private isConnected = false;
 
   constructor(
     private readonly shared: Shared,
@@ -79,10 +82,24 @@ class WatchingSmbd {
   *start(): Steps<void> {
     this.smbd.doing = 'connecting a tree';
     yield* this.smbd.register(this.id.pid);
+    this.smbd.watchModule = this;
     this.smbd.loadModule();
-    this.smbd.sendRing(RING_OP.hello, encodeHello('g'.repeat(16), '10.0.0.1:1', 'pc', this.id));
     this.smbd.sendRing(RING_OP.treeConnect, encodeTreeConnect('pool', 'bob', '/srv', TREE_FLAG.wantsReply));
     yield { for: 'answer', op: RING_OP.treeReady, number: TREE };
+    this.isConnected = true;
+  }
+
+  greet(): void {
+    this.smbd.sendRing(RING_OP.hello, encodeHello('g'.repeat(16), '10.0.0.1:1', 'pc', this.id));
+    if (!this.isConnected) return;
+    this.smbd.sendRing(RING_OP.treeConnect, encodeTreeConnect('pool', 'bob', '/srv', TREE_FLAG.replay));
+  }
+
+  replay(): void {
+    if (this.world.isStock) return;
+    for (const { number, change } of this.watches.values()) {
+      this.smbd.sendRing(RING_OP.notifyBegin, encodeNotifyBegin(BigInt(number), change, false));
+    }
   }
 
   *act(): Steps<void> {
@@ -132,7 +149,7 @@ class WatchingSmbd {
       yield { for: 'answer', op: RING_OP.notifyReady, number: BigInt(number) };
       everywhere = smbd.answered === 0;
     }
-    world.checker.answered(number, smbd.name, folder, everywhere && world.isWhole());
+    world.checker.answered(number, smbd.name, folder, everywhere && world.isWhole() && world.isCalm());
   }
 
   private end(): void {
@@ -149,7 +166,7 @@ class WatchingSmbd {
   private change(folder: string, all: boolean): void {
     const change = this.world.nextChange();
     this.smbd.say(`makes change ${change} in ${folder}`);
-    this.world.checker.changed(change, folder, this.smbd.server.self, all);
+    if (this.world.isCalm()) this.world.checker.changed(change, folder, this.smbd.server.self, all);
     this.local((notifyd) => notifyd.changed(folder, change));
   }
 

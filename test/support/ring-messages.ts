@@ -76,10 +76,10 @@ export function encodeHello(clientGuid: string, address: string, name: string, s
   return writer.u16(addressBytes.length).u16(nameBytes.length).raw(addressBytes).raw(nameBytes).finish().slice();
 }
 
-export function encodeNotifyBegin(number: bigint, change: WatchChange): Uint8Array {
+export function encodeNotifyBegin(number: bigint, change: WatchChange, wantsReply = true): Uint8Array {
   const { handle, since, filter, subdirFilter, folder } = change;
   const writer = new ByteWriter(128).u64(number).u64(handle).raw(since).u32(filter).u32(subdirFilter);
-  return writer.u32(NOTIFY_FLAG.wantsReply).u16(folder.length).u16(0).raw(folder).finish().slice();
+  return writer.u32(wantsReply ? NOTIFY_FLAG.wantsReply : 0).u16(folder.length).u16(0).raw(folder).finish().slice();
 }
 
 export function encodeNotifyEnd(number: bigint): Uint8Array {

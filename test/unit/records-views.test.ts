@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RecordKey } from '../../src/base/ids.js';
-import { epoch, nodeId } from '../../src/base/ids.js';
+import { databaseId, epoch, nodeId } from '../../src/base/ids.js';
 import { rendezvousHome } from '../../src/core/records/rendezvous.js';
 import { RESTORES_UNDER_WAY_MAX } from '../../src/core/records/directory.js';
 import { decodeRecordMessage, encodeRecordMessage } from '../../src/wire/record-messages.js';
@@ -502,6 +502,28 @@ test('a random key whose maker is lost for good is found if somebody holds it', 
   empty(pool, 2, key, OPENS);
   pool.advance(1_000_000);
   for (const server of pool.servers) assert.equal(server.store.size, 0);
+});
+
+test('whoever gets a random key of a lost maker is told of its home, which has not opened the database', () => {
+  const pool = new RecordsPool(3, DATABASES);
+  const TCONS = databaseId(3);
+  for (const id of [1, 2]) pool.server(id).records.addDatabase(TCONS, 'smbXsrv_tcon_global.tdb');
+  const keys = Array.from({ length: 20 }, (_, i) => `key${i}` as RecordKey);
+  const key = keys.find((one) => rendezvousHome(TCONS, one, [nodeId(0), nodeId(1)]) === 0)!;
+  const made = migrate(pool, 2, key, TCONS);
+  pool.deliverAll();
+  assert.equal(answered(pool, 2, made), 'migrated');
+  pool.advance(2_000);
+  pool.lose(2);
+  pool.installAll();
+  const token = migrate(pool, 1, key, TCONS);
+  pool.deliverAll();
+  pool.advance(10_000);
+  assert.equal(answered(pool, 1, token), 'migrated');
+  pool.server(0).records.addDatabase(TCONS, 'smbXsrv_tcon_global.tdb');
+  const elsewhere = migrate(pool, 0, key, TCONS);
+  pool.advance(10_000);
+  assert.equal(answered(pool, 0, elsewhere), 'migrated');
 });
 
 test('a random key that its lost maker owned comes back from the backup', () => {

@@ -320,6 +320,8 @@ export class ChangeNotify {
     const peer = this.peers.get(from);
     if (peer === undefined) return;
     if (peer.notifyd && (id === null || !sameServerId(peer.notifyd, id))) this.forget(peer.notifyd);
+    // ours may wait for a database that was lost with a daemon that died: then it heeds no log
+    if (id !== null) this.forget(id);
     peer.notifyd = id;
     peer.isServed = peer.isKnown = peer.isSlow = false;
     if (id === null) this.leave(from);
@@ -352,9 +354,14 @@ export class ChangeNotify {
     peer.isKnown = false;
   }
 
-  /** Ours drops one that is gone; by itself it does so after a minute, and tells its watchers twice until then. */
+  /**
+   * Ours drops that one, as it does for a database too short for its index, and asks for it when it hears of it again.
+   * By itself it drops one that is gone after a minute, and tells its watchers twice until then.
+   */
   private forget(id: ServerId): void {
-    if (this.own !== null) this.messages.deliver(SRVID.sambaNotifyProxy, this.logMessage(id, NO_INDEX, []));
+    if (this.own === null) return;
+    const none = { type: SAMBA_MESSAGE.notifyDb, destination: this.own, source: id, payload: new Uint8Array(0) };
+    this.messages.deliver(this.own.pid, encodeSambaMessage(none));
   }
 
   /** Nobody waits for a server that is silent. */

@@ -77,14 +77,19 @@ export class RandomKeys {
     return since > known.orphanSince ? since : known.orphanSince;
   }
 
-  /** We are the key's home: by making it, or because somebody has something of it and its maker is gone. */
-  take(database: DatabaseId, key: RecordKey): void {
+  /**
+   * We are the key's home: by making it, or because somebody has something of it and its maker is gone. True: the
+   * others will be told with the next `flush`, even if the database is not open here and may have other keys: they
+   * know that.
+   */
+  take(database: DatabaseId, key: RecordKey): boolean {
     const keys = this.of(database);
-    if (keys === null) return;
+    if (keys === null) return false;
     const known = keys.get(key);
-    if (known !== undefined && 'home' in known && known.home === this.context.self) return;
+    if (known !== undefined && 'home' in known && known.home === this.context.self) return false;
     keys.set(key, this.at(this.context.self));
-    if (this.has(database)) this.announce('exists', database, key);
+    this.announce('exists', database, key);
+    return true;
   }
 
   /** The record of the key ended here, at its home. */
@@ -93,7 +98,7 @@ export class RandomKeys {
     const known = keys?.get(key);
     if (known === undefined || !('home' in known) || known.home !== this.context.self) return;
     keys!.delete(key);
-    if (this.has(database)) this.announce('gone', database, key);
+    this.announce('gone', database, key);
   }
 
   /** Those of our keys end of which there is nothing. */

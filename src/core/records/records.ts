@@ -742,10 +742,9 @@ export class Records {
       return;
     }
     const isNew = this.isUnknownKey(database, key);
-    this.randomKeys.take(database, key);
     if (isNew) this.context.count('record.granted-on-the-spot');
     // whoever gets the record must know its home by then; it may just have heard from us that the key is gone
-    if (isNew && asker !== this.context.self) this.randomKeys.flush();
+    if (this.randomKeys.take(database, key) && asker !== this.context.self) this.randomKeys.flush();
     this.directory.onAsk(asker, run, mode, database, key);
   }
 
