@@ -606,6 +606,8 @@ export class Directory {
     operation.turn = this.nextTurn(entry);
     this.context.count('record.revocations', operation.awaiting.length);
     for (const reader of operation.awaiting) {
+      // a later run of its server has no copy
+      if (this.gone.has(reader)) continue;
       this.send(reader, { kind: 'revoke', database: entry.database, key: entry.key, turn: operation.turn });
     }
   }
@@ -680,7 +682,10 @@ export class Directory {
   private dropBackups(entry: Entry, kept: number): void {
     if (entry.backups.length <= kept) return;
     const { database, key, turn } = entry;
-    for (const { keeper } of entry.backups.splice(kept)) this.send(keeper, { kind: 'drop', database, key, turn });
+    for (const { keeper } of entry.backups.splice(kept)) {
+      // a later run of its server has nothing of it
+      if (!this.gone.has(keeper)) this.send(keeper, { kind: 'drop', database, key, turn });
+    }
   }
 
   private send(to: NodeId, message: RecordMessage): void {
