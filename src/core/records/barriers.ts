@@ -9,11 +9,17 @@ export class Barriers {
   private counter = 0;
   private readonly waiting = new Map<number, { peers: Set<NodeId>; then: () => void }>();
 
-  constructor(private readonly context: CoreContext) {}
+  /** @param isAwaited members that we have not met in this view: they will be up, or out of it */
+  constructor(
+    private readonly context: CoreContext,
+    private readonly isAwaited: (peer: NodeId) => boolean,
+  ) {}
 
-  /** Runs `then` when all peers that are up have answered; at once when there are none. */
+  /** Runs `then` when all peers that are up, or will be, have answered; at once when there are none. */
   pass(ask: (number: number, peer: NodeId) => void, then: () => void): void {
-    const peers = new Set(this.context.members.filter((peer) => peer !== this.context.self && this.context.isUp(peer)));
+    const { context } = this;
+    const isAsked = (peer: NodeId): boolean => context.isUp(peer) || this.isAwaited(peer);
+    const peers = new Set(context.members.filter((peer) => peer !== context.self && isAsked(peer)));
     if (peers.size === 0) {
       then();
       return;

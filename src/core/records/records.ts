@@ -162,7 +162,7 @@ export class Records {
       described: (number, answer) => this.events?.described(number, answer),
     });
     this.deletions = new Deletions(context, this.holdings, (database, key) => this.hasHome(database, key));
-    this.barriers = new Barriers(context);
+    this.barriers = new Barriers(context, (peer) => !this.recovery.hasSeen(peer, this.homes.epoch));
   }
 
   private pinnedRecords(): PinnedRecords {
