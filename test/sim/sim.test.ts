@@ -113,6 +113,7 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
   },
   { seed: 140003570, protocol: 1, modules: true, was: 'a new run is to drop the backup of the run before' },
   { seed: 170002155, protocol: 2, was: 'a new run takes a random key for unknown that one it has not met yet made' },
+  { seed: 996555, protocol: 2, watches: true, was: 'a notifyd forgets another one that it has just asked' },
   { seed: 11169, resumes: true, was: 'a backup is thrown away although its keeper alone remembers the key' },
   { seed: 70003570, restarts: false, resumes: true, was: 'a backup stays of a key that ended when views changed' },
   { seed: 70003619, restarts: false, resumes: true, was: 'a run is thought to know keys that it has forgotten' },

@@ -60,6 +60,8 @@ interface Peer {
   isKnown: boolean;
   /** It did not answer in time: nobody waits for it until it answers again. */
   isSlow: boolean;
+  /** Its run continues another one and has not told of its notifyd yet. */
+  isResumed: boolean;
 }
 
 interface Watch {
@@ -107,7 +109,7 @@ export class ChangeNotify {
     for (const peer of this.context.servers) {
       if (peer === this.context.self || this.peers.has(peer)) continue;
       this.peers.set(peer, {
-        incarnation: null, notifyd: undefined, isServed: false, isKnown: false, isSlow: false,
+        incarnation: null, notifyd: undefined, isServed: false, isKnown: false, isSlow: false, isResumed: false,
       });
     }
   }
@@ -320,8 +322,10 @@ export class ChangeNotify {
     const peer = this.peers.get(from);
     if (peer === undefined) return;
     if (peer.notifyd && (id === null || !sameServerId(peer.notifyd, id))) this.forget(peer.notifyd);
-    // ours may wait for a database that was lost with a daemon that died: then it heeds no log
-    if (id !== null) this.forget(id);
+    // ours may wait for a database that was lost with a daemon that died: then it heeds no log. Only before the logs
+    // that make it ask, which come behind the first word of a run
+    if (id !== null && (peer.notifyd === undefined || peer.isResumed)) this.forget(id);
+    peer.isResumed = false;
     peer.notifyd = id;
     peer.isServed = peer.isKnown = peer.isSlow = false;
     if (id === null) this.leave(from);
@@ -352,6 +356,7 @@ export class ChangeNotify {
     peer.incarnation = incarnation;
     peer.isServed = false;
     peer.isKnown = false;
+    peer.isResumed = true;
   }
 
   /**
