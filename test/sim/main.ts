@@ -3,7 +3,8 @@
  * its own seed. Prints the seed first; when a run breaks a rule, prints what, the last lines of its trace, and how to
  * repeat it.
  */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { PROTOCOL } from '../../src/wire/protocol-version.js';
 import { SABOTAGES, describeSettings, settingsOf } from './settings.js';
 import type { Sabotage, Settings } from './settings.js';
 import type { RunResult } from './run.js';
@@ -17,6 +18,13 @@ const TRACE_LINES_SHOWN = 80;
 function wholeNumber(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('give a whole number, 0 or more');
+  return value;
+}
+
+function protocolNumber(text: string): number {
+  const value = wholeNumber(text);
+  const { min, max } = PROTOCOL;
+  if (value < min || value > max) throw new InvalidArgumentError(`give a protocol from ${min} to ${max}`);
   return value;
 }
 
@@ -50,7 +58,11 @@ const program = new Command('sim')
   .option('--watches', 'clients watch folders', false)
   .option('--membership', 'servers agree on views themselves', false)
   .option('--drains', 'servers are drained and wanted back', false)
-  .option('--protocol <number>', 'what all speak, without --membership and --resumes; else by the seed', wholeNumber)
+  .addOption(
+    new Option('--protocol <number>', 'what all speak; by the seed when not given')
+      .argParser(protocolNumber)
+      .conflicts(['membership', 'resumes']),
+  )
   .option('--trace <lines>', 'lines of the trace to show for a failed run', wholeNumber, TRACE_LINES_SHOWN)
   .option('--keep-going', 'do not stop at the first failed run', false)
   .parse();

@@ -1,6 +1,8 @@
 /**
- * Barriers: proof that everything every reachable peer sent before this moment has arrived. Streams are in order, so
- * one question and its answer per peer is enough. Used by core/records before a logon's record is granted.
+ * Barriers: proof that everything that each peer sent before this moment has arrived, of those that are up and those
+ * that we are still to meet. Streams are in order, so one question and its answer per peer is enough. Who is silent is
+ * not waited for, and who is to be met no longer than until a view leaves it out. Used by core/records before a logon's
+ * record is granted.
  */
 import type { NodeId } from '../../base/ids.js';
 import type { CoreContext } from '../context.js';

@@ -54,7 +54,7 @@ export class Recovery {
   private readonly seen = new Map<NodeId, Epoch>();
   private readonly claims = new Map<NodeId, Epoch>();
   /** The view in which each member said last that it does not know all random keys. */
-  private readonly forgot = new Map<NodeId, Epoch>();
+  private readonly keysUnknown = new Map<NodeId, Epoch>();
   private members: readonly Member[] = [];
   /** What new homes may still have to be told of; null: nothing. Not of what came after all were settled. */
   private untold: Iterator<Holding, void> | null = null;
@@ -182,7 +182,7 @@ export class Recovery {
   get remembersAlone(): boolean {
     const own = this.members.find(({ node }) => node === this.context.self);
     if (own === undefined) return true;
-    return !this.members.some(({ node, since }) => since < own.since && this.forgot.get(node) !== this.installed);
+    return !this.members.some(({ node, since }) => since < own.since && this.keysUnknown.get(node) !== this.installed);
   }
 
   /** Other members that continue former runs and have not said yet what they have: they do not know all keys. */
@@ -196,7 +196,7 @@ export class Recovery {
   runGone(node: NodeId): void {
     this.seen.delete(node);
     this.claims.delete(node);
-    this.forgot.delete(node);
+    this.keysUnknown.delete(node);
   }
 
   /** A view was installed, and everybody else let go; says so. */
@@ -225,7 +225,7 @@ export class Recovery {
 
   /** A member's run has not been told yet which random keys there are. */
   onKeysUnknown(from: NodeId, epoch: Epoch): void {
-    this.forgot.set(from, epoch);
+    this.keysUnknown.set(from, epoch);
   }
 
   /** A member has claimed all it had when that view came. */
@@ -276,9 +276,9 @@ export class Recovery {
   }
 
   private tell(holding: Holding): void {
-    const { database, key, state, turn } = holding;
+    const { database, key, state, turn, arrived } = holding;
     this.holdings.forgetTurn(holding);
-    if (this.homes.isEnded(database, key) && (state === 'backup' || state === 'copy')) {
+    if (this.homes.isEnded(database, key) && arrived === null && (state === 'backup' || state === 'copy')) {
       // its home gave the order to drop it in a former view: that came too late
       this.context.count('record.ended.dropped');
       return this.holdings.onDrop(database, key, turn);
