@@ -79,6 +79,14 @@ class Bench {
     assert.ok(this.changeNotify.fromLocal(THERE, THEIRS.pid, encodeSambaMessage(database)));
   }
 
+  /** Of whom our notifyd was sent a database too short to be one, which makes it forget them. */
+  forgotten(): ServerId[] {
+    const messages = this.ownPings.splice(0).map((data) => decodeSambaMessage(data));
+    const isNone = ({ type, payload }: { type: number; payload: Uint8Array }): boolean =>
+      type === SAMBA_MESSAGE.notifyDb && payload.length < 8;
+    return messages.filter(isNone).map(({ source }) => source);
+  }
+
   /** Answers what server 1 was asked so far. */
   answer(): void {
     for (const ping of this.pings.splice(0)) {
@@ -117,6 +125,21 @@ test('a watch is answered when the other notifyd has it', () => {
   assert.equal(heard.everywhere, undefined);
   bench.answer();
   assert.equal(heard.everywhere, true);
+});
+
+test('ours forgets another notifyd at the first word of a run, and not when it has just asked it', () => {
+  const bench = new Bench();
+  bench.start();
+  bench.learn();
+  const { changeNotify } = bench;
+  const announced = (): ServerId[] => {
+    changeNotify.onAnnounced(THERE, THEIRS);
+    return bench.forgotten();
+  };
+  changeNotify.peerUp(THERE, 1 as Incarnation);
+  assert.deepEqual([announced(), announced()], [[THEIRS], []]);
+  changeNotify.peerResumed(THERE, 2 as Incarnation);
+  assert.deepEqual([announced(), announced()], [[THEIRS], []]);
 });
 
 test('one that hangs is waited for once, until it answers again', () => {
