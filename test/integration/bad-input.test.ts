@@ -20,6 +20,8 @@ import { PATIENT_LEASE_MILLIS, SKIP, assertNoPanics, withLab } from './pool.js';
 
 const SECONDS = 10;
 const CLIENTS = 6;
+/** An idle machine of two processors makes 240 to 550 of them: much is waiting for locks. */
+const OPENS_MIN = 40;
 /** "Logged once per cause": some causes, some summaries with counts; a line per bad packet would be thousands. */
 const LOG_LINES_MAX = 100;
 /** struct ctdb_req_header: length, magic, version, generation, operation, destnode, srcnode, reqid. */
@@ -112,7 +114,8 @@ test('bad packets and frames are refused and counted, and no client notices', { 
     assert.ok(refused > sent * 0.9, `only ${refused} of ${sent} bad frames were refused`);
     assert.ok(lines < LOG_LINES_MAX, `${lines} lines were logged`);
     assert.deepEqual(conflicts(load.holdings), []);
-    assert.ok((load.counts.get('open OK') ?? 0) > 100, 'the clients could hardly work');
+    const answers = JSON.stringify(Object.fromEntries(load.counts));
+    assert.ok((load.counts.get('open OK') ?? 0) > OPENS_MIN, `seed ${seed}, ${bad}: the clients could hardly work: ${answers}`);
     for (const place of lab.servers()) {
       const daemon = lab.process('smbpoold', place.id);
       assert.ok(daemon && isAlive(daemon), `smbpoold of ${place.name} ended`);

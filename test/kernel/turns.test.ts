@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import type { Lab } from '../../src/lab/lab.js';
 import type { LabOptions } from '../../src/lab/options.js';
-import { WITHOUT_MODULE, withLab } from '../integration/pool.js';
+import { PATIENT_LEASE_MILLIS, WITHOUT_MODULE, withLab } from '../integration/pool.js';
 import { makeBusy } from '../support/busy-machine.js';
 import { KERNEL_SKIP, KernelClient, makeSystem } from './kernel-client.js';
 
@@ -91,7 +91,7 @@ for (const { name, wishes, baseline = false } of SETTINGS) {
   const skip = cannot !== false ? cannot : !CHOSEN.test(name) && 'not chosen by SMBPOOL_KERNEL_SETTINGS';
   test(`kernel clients take turns: ${name}, ${ROUNDS} rounds`, { skip }, async () => {
     await makeSystem();
-    await withLab({ servers: 3, ...wishes }, async (lab) => {
+    await withLab({ servers: 3, leaseMillis: PATIENT_LEASE_MILLIS, ...wishes }, async (lab) => {
       const idle = makeBusy();
       try {
         const { share, servers } = placesOf(lab, baseline);

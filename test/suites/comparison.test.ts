@@ -12,7 +12,7 @@ import type { Lab } from '../../src/lab/lab.js';
 import type { LabOptions } from '../../src/lab/options.js';
 import type { SuiteComparison } from './comparison.js';
 import { compareSuite, report } from './comparison.js';
-import { SKIP, withLab } from '../integration/pool.js';
+import { PATIENT_LEASE_MILLIS, SKIP, withLab } from '../integration/pool.js';
 import { parseOutput } from './smbtorture.js';
 import { ALL_LANES, ALONE, SHORT_LANES, SUITE_OPTIONS } from './suites.js';
 
@@ -57,7 +57,7 @@ async function assertVariant(lab: Lab): Promise<void> {
 
 async function compare(wishes: Partial<LabOptions>, lanes: string[][], alone: string[]): Promise<string[]> {
   const lines: string[] = [];
-  await withLab({ ...SUITE_OPTIONS, ...wishes, baseline: true }, async (lab) => {
+  await withLab({ ...SUITE_OPTIONS, leaseMillis: PATIENT_LEASE_MILLIS, ...wishes, baseline: true }, async (lab) => {
     const comparisons = await compareLanes(lab, lanes, alone);
     lines.push(...comparisons.flatMap(report));
     process.stdout.write(`${lines.join('\n')}\n`);
