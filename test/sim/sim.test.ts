@@ -111,6 +111,10 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 70002908, modules: true, rough: true, membership: true,
     was: 'two candidates, of whom one has heard of the last leader, refuse each other for ever',
   },
+  {
+    seed: 210003202, modules: true, rough: true, membership: true,
+    was: 'nobody joins any more after eight views in a row, although all members have them behind them',
+  },
   { seed: 140003570, protocol: 1, modules: true, was: 'a new run is to drop the backup of the run before' },
   { seed: 170002155, protocol: 2, was: 'a new run takes a random key for unknown that one it has not met yet made' },
   { seed: 996555, protocol: 2, watches: true, was: 'a notifyd forgets another one that it has just asked' },

@@ -12,7 +12,7 @@ import { SAVE_AGAIN_MICROS, SAVE_WAITING_MAX } from '../../src/core/membership/l
 import { Saving } from '../../src/core/membership/saving.js';
 import type { HoldersFacts, Member, Run, ServerFacts, View } from '../../src/core/membership/composition.js';
 import {
-  compose, fits, isOver, mostBehind, nextHolders, nextView, unheardOnes,
+  compose, fits, hasRoomForJoins, isOver, mostBehind, nextHolders, nextView, unheardOnes,
 } from '../../src/core/membership/composition.js';
 import { Candidacy, Voting } from '../../src/core/membership/voting.js';
 import { Timers } from '../../src/core/timers.js';
@@ -103,6 +103,16 @@ test('a run that was left out never joins again', () => {
   assert.ok(!isOver(after, { node: B, incarnation: incarnation(2) }));
   assert.equal(composed(after, [fact(A), fact(B)]).in, '0/1');
   assert.equal(composed(after, [fact(A), fact(B, { incarnation: incarnation(2) })]).in, '0/1 1/2');
+});
+
+test('servers join again as soon as all members caught up, also when no view has said so yet', () => {
+  let last = view(1, [A, B]);
+  const behind = () => 1;
+  let views = 1;
+  for (; hasRoomForJoins(last, behind); views++) last = next(last, epoch(views + 1), last.members, behind);
+  assert.equal(views, 9, 'with eight former views nobody joins');
+  assert.ok(!hasRoomForJoins(last, (node) => (node === A ? views : 1)), 'B is behind');
+  assert.ok(hasRoomForJoins(last, () => views), 'the view still lists them, but nobody needs them');
 });
 
 test('former views are told until every member has them behind it, and bounded', () => {

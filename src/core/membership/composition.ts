@@ -11,6 +11,7 @@ import type { ProtocolRange } from '../../wire/protocol-version.js';
 import type { Micros } from '../effects.js';
 import type { Successor } from '../views.js';
 import { continues, isRenewed, isSameRun } from '../views.js';
+import { FORMER_VIEWS_FOR_JOINS } from './limits.js';
 
 export type { FormerView, Member, Run, View } from '../../wire/membership-views.js';
 
@@ -218,8 +219,6 @@ export function nextView(
   next: Pick<View, 'epoch' | 'leader' | 'members' | 'holders' | 'protocol' | 'configuration'>,
   recovered: (node: NodeId) => number,
 ): View {
-  const needed = Math.min(...next.members.map(({ node, since }) => Math.max(since, recovered(node))));
-  const before: FormerView[] = base === null ? [] : [...base.former, formerOf(base)];
   const isMember = ({ node }: Run): boolean => next.members.some((member) => member.node === node);
   const ended = new Map<NodeId, Run>();
   // the newest run of a number wins: members of the base are newer than what the base calls past
@@ -228,8 +227,22 @@ export function nextView(
   }
   const past = [...ended.values()].filter((run) => !isMember(run)).sort((a, b) => a.node - b.node);
   const { configuration, ...rest } = next;
-  const view: View = { ...rest, former: before.filter(({ epoch }) => epoch >= needed), past };
+  const view: View = { ...rest, former: base === null ? [] : stillNeeded(base, next.members, recovered), past };
   return configuration === undefined ? view : { ...view, configuration };
+}
+
+/** The base, and those before it: what some of these members still has to make up for. */
+function stillNeeded(base: View, members: readonly Member[], recovered: (node: NodeId) => number): FormerView[] {
+  const needed = Math.min(...members.map(({ node, since }) => Math.max(since, recovered(node))));
+  return [...base.former, formerOf(base)].filter(({ epoch }) => epoch >= needed);
+}
+
+/**
+ * Whether a server may join in the view after this one. Members that caught up since the base was made count as they
+ * are now: with nothing else to change, no view would come that says so.
+ */
+export function hasRoomForJoins(base: View | null, recovered: (node: NodeId) => number): boolean {
+  return base === null || stillNeeded(base, base.members, recovered).length <= FORMER_VIEWS_FOR_JOINS;
 }
 
 function formerOf(view: View): FormerView {

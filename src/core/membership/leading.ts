@@ -13,8 +13,7 @@ import type { Refused } from './changing-servers.js';
 import { ChangingServers } from './changing-servers.js';
 import { Authority, NO_GRANT } from './leases.js';
 import {
-  FORMER_VIEWS_FOR_JOINS, GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES,
-  UNHEARD_AFTER_MICROS,
+  GATHER_HEARTBEATS, NEW_MEMBER_LEASES, NEW_MEMBER_SILENT_LEASES, UNHEARD_AFTER_MICROS,
 } from './limits.js';
 import type { Peer, Peers } from './peers.js';
 import type { MembershipContext } from './port.js';
@@ -22,7 +21,9 @@ import type { KnownServer, Versions } from './versions.js';
 import type { ServerList, ServerLists } from './configuration.js';
 import { fileServersIn, serversIn } from './configuration.js';
 import type { Composition, LeaveReason, Run, ServerFacts, View } from './composition.js';
-import { compose, fits, memberOf, mostBehind, names, nextHolders, nextView } from './composition.js';
+import {
+  compose, fits, hasRoomForJoins, memberOf, mostBehind, names, nextHolders, nextView,
+} from './composition.js';
 
 /** What the leader needs of the membership around it. */
 export interface LeaderPorts {
@@ -347,7 +348,7 @@ export class Leading {
   }
 
   private composeNext(base: View | null, behind: ReadonlySet<NodeId>): Composition {
-    const mayJoin = (base?.former.length ?? 0) < FORMER_VIEWS_FOR_JOINS;
+    const mayJoin = hasRoomForJoins(base, (node) => this.recoveredBy(node));
     const epoch = this.nextEpoch();
     const now = this.context.now();
     const facts = this.facts();
