@@ -17,6 +17,8 @@ interface CachedFile {
   hasRead: boolean;
   /** A message that takes the read lease away is under way. */
   told: boolean;
+  /** Between processes of one server. */
+  isLocal: boolean;
 }
 
 export class LeaseChecker {
@@ -46,7 +48,7 @@ export class LeaseChecker {
    */
   granted(smbd: string, file: RecordKey): void {
     if (this.of(smbd, file)?.hasRead === true) return;
-    this.cached.set(`${smbd}/${file}`, { smbd, file, seen: null, hasRead: true, told: false });
+    this.cached.set(`${smbd}/${file}`, { smbd, file, seen: null, hasRead: true, told: false, isLocal: false });
   }
 
   /** The client is answered with what `seen` is like: an open, or a read that it keeps. */
@@ -61,9 +63,19 @@ export class LeaseChecker {
   }
 
   /** A message was sent that takes the read lease away. */
-  told(smbd: string, file: RecordKey): void {
+  told(smbd: string, file: RecordKey, isLocal: boolean): void {
     const cached = this.of(smbd, file);
-    if (cached !== undefined) cached.told = true;
+    if (cached !== undefined) Object.assign(cached, { told: true, isLocal });
+  }
+
+  /**
+   * The daemon of these smbds was killed. What one of them sent to another may be lost with it here; real ones send it
+   * to each other's sockets.
+   */
+  daemonKilled(isOurs: (smbd: string) => boolean): void {
+    for (const { smbd, file, hasRead, told, isLocal } of this.cached.values()) {
+      if (hasRead && told && isLocal && isOurs(smbd)) this.lost.add(file);
+    }
   }
 
   /** The read lease is gone, and its client knows. */

@@ -277,7 +277,7 @@ export class CachingSmbd implements LeaseModule {
     const handle = this.shared.prng.pick(handles);
     this.smbd.say(`asks handle ${handle} of ${name} to go down to ${what.to}`);
     this.smbd.sendMessage(to.server.self, breakSrvid(to), Buffer.from(JSON.stringify({ ...what, handle })));
-    if (what.to === 'none') this.world.checker.told(name, what.file);
+    if (what.to === 'none') this.world.checker.told(name, what.file, to.server === this.smbd.server);
   }
 
   private *pause(micros: number): Steps<void> {

@@ -208,7 +208,11 @@ class Run {
     const options = { self, servers: members, incarnation, announcement, ...more };
     const server = new SimulatedServer(options, this.world, this.makeNode);
     server.onView = (view) => this.viewInstalled(view);
-    server.onKilled = () => this.watchChecker.serverDied(self);
+    server.onKilled = () => {
+      this.watchChecker.serverDied(self);
+      const ours = new Set([...this.smbds].filter((smbd) => smbd.server === server).map(({ name }) => name));
+      this.leaseChecker.daemonKilled((name) => ours.has(name));
+    };
     server.onSaved = (state) => void this.disks.set(self, state);
     server.onDeath = () => this.serverDied(server, members);
     server.successor = () => this.successorOf(server);

@@ -115,8 +115,13 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 210003202, modules: true, rough: true, membership: true,
     was: 'nobody joins any more after eight views in a row, although all members have them behind them',
   },
+  {
+    seed: 210005070, resumes: true, rough: true, modules: true, leases: true, membership: true, drains: true,
+    was: 'a record that its owner erases while claims come is forgotten with its backups',
+  },
   { seed: 140003570, protocol: 1, modules: true, was: 'a new run is to drop the backup of the run before' },
   { seed: 170002155, protocol: 2, was: 'a new run takes a random key for unknown that one it has not met yet made' },
+  { seed: 200009360, watches: true, was: 'a client connects before the notifyd that started with its smbd is heard' },
   { seed: 996555, protocol: 2, watches: true, was: 'a notifyd forgets another one that it has just asked' },
   { seed: 11169, resumes: true, was: 'a backup is thrown away although its keeper alone remembers the key' },
   { seed: 70003570, restarts: false, resumes: true, was: 'a backup stays of a key that ended when views changed' },

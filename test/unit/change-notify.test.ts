@@ -105,6 +105,13 @@ class Bench {
     return heard;
   }
 
+  /** What a client hears that connects to a share. */
+  connect(): { isConnected: boolean } {
+    const heard = { isConnected: false };
+    this.changeNotify.whenComplete(() => (heard.isConnected = true));
+    return heard;
+  }
+
   pass(micros: number): void {
     this.time += micros;
     this.timers.run(this.time);
@@ -166,6 +173,22 @@ test('our own notifyd that does not say who it is is not waited for longer', () 
   const third = bench.watch();
   bench.learn();
   assert.equal(third.everywhere, true, 'there is no other server');
+});
+
+test('clients connect when our notifyd is there, or does not come', () => {
+  const coming = new Bench();
+  const first = coming.connect();
+  assert.equal(first.isConnected, false, 'heard before the notifyd that started with it');
+  coming.start();
+  coming.learn();
+  assert.equal(first.isConnected, false, 'it does not know yet who watches elsewhere');
+  coming.changeNotify.onAnnounced(THERE, null);
+  assert.equal(first.isConnected, true);
+  const missing = new Bench();
+  const early = missing.connect();
+  missing.pass(NOTIFY_WAIT_MICROS_MAX);
+  assert.equal(early.isConnected, true);
+  assert.equal(missing.connect().isConnected, true, 'nor is it waited for again');
 });
 
 test('nobody waits for a server that fell silent, died or lost its notifyd', () => {

@@ -80,6 +80,33 @@ test('what was erased just before its home died does not come back from an older
   assert.equal(use(pool, 2, key, 'new'), '');
 });
 
+for (const order of [['2>1', '0>1'], ['0>1', '2>1']]) {
+  test(`what its owner erases while its home is told of copies ends: ${order.join(' before ')}`, () => {
+    const pool = new RecordsPool(3);
+    const key = keyWithHome(pool, 1);
+    use(pool, 2, key, 'v1');
+    use(pool, 0, key, 'v2');
+    empty(pool, 0, key);
+    // a copy over the backup, of a later turn than the one with which the owner owns the record
+    fetch(pool, 2, key);
+    pool.deliverAll();
+    pool.restart(1);
+    pool.installAll();
+    const others = (): string | undefined => pool.busyWires().find((wire) => wire !== '2>1');
+    for (let wire = others(); wire !== undefined; wire = others()) pool.deliver(wire);
+    // all claims of the owner have come, none of the reader
+    pool.passTime(1_100_000);
+    assert.equal(pool.find(0, LOCKING, key), undefined, 'erased');
+    for (const wire of order) while (pool.busyWires().includes(wire)) pool.deliver(wire);
+    installAll(pool);
+    pool.passTime(1_000_000);
+    pool.deliverAll();
+    assert.equal(pool.find(2, LOCKING, key), undefined, 'no copy and no backup stays');
+    assert.equal(use(pool, 2, key, 'on'), '');
+    assert.deepEqual(pool.errors, []);
+  });
+}
+
 test('a copy that was stored over the backup serves as backup when it is revoked', () => {
   const pool = new RecordsPool(3);
   const key = keyWithHome(pool, 1);

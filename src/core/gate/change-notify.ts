@@ -93,6 +93,8 @@ export class ChangeNotify {
   private readonly ownPings = new Map<bigint, NodeId>();
   private client: { id: ClientId; pid: number } | null = null;
   private own: ServerId | null = null;
+  /** Since when somebody waits for it to register; Infinity: nobody did. */
+  private missedFrom: Micros = Infinity;
   private learntAt: Micros = 0;
   private index = 0n;
   private lastSerial = 0n;
@@ -128,6 +130,7 @@ export class ChangeNotify {
     if (srvid !== SRVID.sambaNotifyProxy) return;
     if (this.client !== null && this.client.id !== client.id) this.lose();
     this.client = { id: client.id, pid: client.pid };
+    this.missedFrom = Infinity;
     this.pingOwn(0n);
   }
 
@@ -471,6 +474,7 @@ export class ChangeNotify {
   }
 
   whenComplete(done: () => void): void {
+    if (this.client === null && this.missedFrom === Infinity) this.missedFrom = this.context.now();
     if (this.isComplete()) return done();
     const { timers, now } = this.context;
     const once = (): void => {
@@ -486,7 +490,8 @@ export class ChangeNotify {
   }
 
   private isComplete(): boolean {
-    if (this.client === null) return true;
+    // it starts with the smbds, and they may be heard first
+    if (this.client === null) return this.context.now() >= this.missedFrom + NOTIFY_WAIT_MICROS_MAX;
     if (this.own === null) return false;
     // whoever watches on a server that comes later waits for us by himself
     if (this.context.now() >= this.learntAt + NOTIFY_WAIT_MICROS_MAX) return true;

@@ -65,6 +65,8 @@ interface Entry {
   isRebuilt: boolean;
   /** It is in `unrestored`, and to be restored. */
   isUnrestored: boolean;
+  /** Its owner erased it while claims were still to come: it is to end, whatever else is claimed. */
+  isErased: boolean;
   /** How many of the runs that left it has forgotten: see Directory.catchUp. */
   departures: number;
 }
@@ -234,6 +236,7 @@ export class Directory {
     entry.owner = owner;
     entry.ownerTurn = turn;
     entry.lost = false;
+    entry.isErased = false;
     entry.history.push({ owner, turn, at: this.context.now() });
   }
 
@@ -320,6 +323,10 @@ export class Directory {
 
   private complete(entry: Entry): void {
     entry.isRebuilt = false;
+    if (entry.isErased) {
+      entry.isErased = false;
+      this.ended(entry);
+    }
     if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
     this.dropBackups(entry, entry.owner === null ? 2 : 1);
     // what is decided may end it
@@ -351,6 +358,7 @@ export class Directory {
     this.setCurrent(entry, null);
     entry.isRebuilt = false;
     entry.isUnrestored = false;
+    entry.isErased = false;
     this.busy.delete(entry);
   }
 
@@ -403,8 +411,9 @@ export class Directory {
     const entry = this.find(database, key);
     if (entry?.isRebuilt === true || (entry === undefined && !this.isComplete(database, key))) {
       // somebody may still claim an older backup
-      if (entry?.owner === from) entry.owner = null;
-      return this.adoptGone(database, key, turn);
+      if (entry?.owner !== from || entry.ownerTurn !== turn) return this.adoptGone(database, key, turn);
+      entry.isErased = true;
+      return;
     }
     const isOwner = entry?.owner === from && entry.ownerTurn === turn;
     // it is to take the record back from an asker that died, or got it from an owner that died, and has not heard of it
@@ -413,13 +422,17 @@ export class Directory {
       this.context.count('record.release.stale');
       return;
     }
+    this.ended(entry);
+    if (entry.current?.mode === 'restore') this.setCurrent(entry, null);
+    this.ownerGone(entry);
+  }
+
+  /** Its owner erased it. What former owners kept is older than that: it must not come back. */
+  private ended(entry: Entry): void {
     entry.owner = null;
     entry.maybe = null;
     entry.lost = false;
-    if (entry.current?.mode === 'restore') this.setCurrent(entry, null);
-    // What the former owner kept is older than the empty record that was just deleted: it must not come back.
     this.dropBackups(entry, 0);
-    this.ownerGone(entry);
   }
 
   /** The owner (or backup) was asked to give, keep or reclaim the record and does not have it. */
@@ -522,6 +535,7 @@ export class Directory {
       history: [],
       isRebuilt: false,
       isUnrestored: false,
+      isErased: false,
       departures: this.departures,
     };
     entries.set(key, entry);

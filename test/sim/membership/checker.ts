@@ -153,9 +153,13 @@ export class MembershipChecker {
     this.checkLease(lease, 'lease renewed');
   }
 
-  /** The run serves no more, and said so. */
+  /** The run serves no more, and said so; nor does a server whose run it continues. */
   gaveBack(run: Run): void {
     this.leases.set(key(run), { ...run, until: this.now() });
+    for (const lease of this.leases.values()) {
+      const isBefore = lease.node === run.node && lease.incarnation < run.incarnation;
+      if (isBefore) lease.until = Math.min(lease.until, this.now());
+    }
   }
 
   private checkLease(lease: Lease, when: string): void {
