@@ -21,6 +21,8 @@ export type Micros = number;
  *
  * - take: store `data` with ourselves as dmaster, rsn = turn, no flags. With `copyOf`, store a read-only copy of the
  *   record owned by that node instead (dmaster = copyOf, flag HAVE_READONLY).
+ * - keep: store `data` as if we had given it to `owner` in this turn (dmaster = owner, rsn = turn - 1, no flags).
+ *   Refused if we own the record, or have something of it that is not older.
  * - give: if we are dmaster, write `to` as the new dmaster (the payload stays, as backup) and return the payload.
  * - share: if we are dmaster, set HAVE_DELEGATIONS, so that local writers must ask first, and return the payload.
  * - unshare: if we are dmaster, clear HAVE_DELEGATIONS and set rsn = turn.
@@ -33,6 +35,7 @@ export type Micros = number;
  */
 export type RecordOp =
   | { op: 'take'; turn: Turn; data: Uint8Array; copyOf: NodeId | null }
+  | { op: 'keep'; turn: Turn; owner: NodeId; data: Uint8Array }
   | { op: 'give'; turn: Turn; to: NodeId }
   | { op: 'share'; turn: Turn }
   | { op: 'unshare'; turn: Turn }

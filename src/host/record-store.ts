@@ -7,7 +7,7 @@ import { constants, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { briefCopy, DecodeError } from '../base/bytes.js';
 import { unreachable } from '../base/assert.js';
-import type { DatabaseId, NodeId, RecordKey } from '../base/ids.js';
+import type { DatabaseId, NodeId, RecordKey, Turn } from '../base/ids.js';
 import type { RecordOp, RecordOutcome } from '../core/effects.js';
 import type { OpenedDatabase, RecordStore } from '../ports/record-store.js';
 import {
@@ -159,7 +159,9 @@ export class TdbRecordStore implements RecordStore {
       return this.perform(database, key, op);
     }
     if (length < CHAIN_ABSENT) return { result: 'failed', why: loadNative().tdbErrorText(length) };
-    if (op.op !== 'take') return this.performOn(chain, length, op);
+    if (op.op !== 'take' && op.op !== 'keep') return this.performOn(chain, length, op);
+    const refused = op.op === 'keep' ? this.whyNotKept(this.found(length), op.turn) : null;
+    if (refused !== null) return refuse(chain, refused);
     length = RECORD_HEADER_BYTES + op.data.length;
     if (length > this.value.length) {
       chain.chains.finish(CHAIN_ACTION.leave, chain.keyLength, 0);
@@ -167,12 +169,21 @@ export class TdbRecordStore implements RecordStore {
       return this.perform(database, key, op);
     }
     this.value.set(op.data, RECORD_HEADER_BYTES);
-    const header =
-      op.copyOf === null
-        ? { rsn: op.turn, dmaster: this.self, flags: 0 }
-        : { rsn: op.turn, dmaster: op.copyOf, flags: FLAG_HAVE_READONLY };
-    writeRecordHeader(this.value, header);
+    writeRecordHeader(this.value, this.headerOf(op));
     return finish(chain, CHAIN_ACTION.store, length, DONE);
+  }
+
+  private headerOf(op: Extract<RecordOp, { op: 'take' | 'keep' }>): RecordHeader {
+    // what we had given away in that turn would have the turn before it
+    if (op.op === 'keep') return { rsn: op.turn - 1, dmaster: op.owner, flags: 0 };
+    if (op.copyOf !== null) return { rsn: op.turn, dmaster: op.copyOf, flags: FLAG_HAVE_READONLY };
+    return { rsn: op.turn, dmaster: this.self, flags: 0 };
+  }
+
+  private whyNotKept(found: Found, turn: Turn): 'ours' | 'other-turn' | null {
+    if (found === null) return null;
+    if (found.header.dmaster === this.self) return 'ours';
+    return found.header.rsn >= turn ? 'other-turn' : null;
   }
 
   /** Larger records than ever before: what was opened goes over to the new buffer. */
@@ -184,7 +195,7 @@ export class TdbRecordStore implements RecordStore {
   }
 
   /** `length` of the value that was read, or CHAIN_ABSENT. */
-  private performOn(chain: Chain, length: number, op: Exclude<RecordOp, { op: 'take' }>): RecordOutcome {
+  private performOn(chain: Chain, length: number, op: Exclude<RecordOp, { op: 'take' | 'keep' }>): RecordOutcome {
     const found = this.found(length);
     switch (op.op) {
       case 'discard':

@@ -67,6 +67,12 @@ export type RecordMessage =
   | { kind: 'missing'; database: DatabaseId; key: RecordKey; turn: Turn }
   /** Home to the holder of the backup: own the record again; answered by 'have' or 'missing'. */
   | { kind: 'reclaim'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Home to owner: whoever kept the backup is lost; send one to `to`, unless nobody else ever had the record. */
+  | { kind: 'mirror'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId }
+  /** Owner to another server: keep this of a record that the sender owns by this turn. */
+  | { kind: 'backup'; database: DatabaseId; key: RecordKey; turn: Turn; data: Uint8Array }
+  /** Keeper to home: the backup is stored; all three since protocol 2. */
+  | { kind: 'kept'; database: DatabaseId; key: RecordKey; turn: Turn }
   /** Creator to everybody: these random keys exist and the sender is their home. */
   | { kind: 'exists'; database: DatabaseId; keys: RecordKey[] }
   /** Home to everybody: these random keys are gone. */
@@ -141,6 +147,9 @@ const TYPES = {
   'claim-now': 25,
   'claimed-now': 26,
   'keys-unknown': 27,
+  mirror: 28,
+  backup: 29,
+  kept: 30,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -156,28 +165,13 @@ const CLAIMS: readonly Claim[] = ['backup', 'owner', 'gone', 'reader'];
 export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   const writer = new ByteWriter(capacityFor(message));
   writer.u8(TYPES[message.kind]);
+  if ('turn' in message) {
+    writeOrder(writeTurn(writer, message), message);
+    return writer.finish();
+  }
   switch (message.kind) {
     case 'ask':
       writeAsk(writer, message);
-      break;
-    case 'give':
-      writeTurn(writer, message).u16(message.to).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
-      break;
-    case 'record':
-      writeTurn(writer, message).u32(message.run).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
-      writeBytes(writer, message.data);
-      break;
-    case 'have':
-    case 'revoke':
-    case 'revoked':
-    case 'release':
-    case 'drop':
-    case 'missing':
-    case 'reclaim':
-      writeTurn(writer, message);
-      break;
-    case 'claim':
-      writeTurn(writer, message).u8(CLAIMS.indexOf(message.what));
       break;
     case 'many':
       writeMany(writer, message);
@@ -223,9 +217,32 @@ export function encodeRecordMessage(message: RecordMessage): Uint8Array {
   return writer.finish();
 }
 
+/** What follows record and turn. */
+function writeOrder(writer: ByteWriter, message: Extract<RecordMessage, { turn: Turn }>): void {
+  switch (message.kind) {
+    case 'give':
+      writer.u16(message.to).u32(message.run).u8(message.mode === 'write' ? 1 : 0);
+      break;
+    case 'record':
+      writer.u32(message.run).u8(RECORD_KINDS.indexOf(message.what)).u16(message.owner);
+      writeBytes(writer, message.data);
+      break;
+    case 'mirror':
+      writer.u16(message.to);
+      break;
+    case 'backup':
+      writeBytes(writer, message.data);
+      break;
+    case 'claim':
+      writer.u8(CLAIMS.indexOf(message.what));
+      break;
+    default:
+  }
+}
+
 /** About the bytes that it needs. */
 function capacityFor(message: RecordMessage): number {
-  if (message.kind === 'record') return 64 + message.data.length;
+  if (message.kind === 'record' || message.kind === 'backup') return 64 + message.data.length;
   return message.kind === 'many' ? 32 + message.records.length * (32 + message.records[0]!.key.length) : 64;
 }
 
@@ -235,6 +252,7 @@ export function serverNamed(message: RecordMessage): NodeId | null {
     case 'ask':
       return message.asker;
     case 'give':
+    case 'mirror':
       return message.to;
     case 'record':
       return message.owner;
@@ -245,7 +263,7 @@ export function serverNamed(message: RecordMessage): NodeId | null {
   }
 }
 
-/** Throws DecodeError. The payload of a 'record' is a copy; the source may be reused afterwards. */
+/** Throws DecodeError. The payload of a 'record' or 'backup' is a copy; the source may be reused afterwards. */
 export function decodeRecordMessage(bytes: Uint8Array): RecordMessage {
   return decodeTyped(bytes, KINDS, readBody);
 }
@@ -273,10 +291,14 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'release':
     case 'drop':
     case 'missing':
-    case 'reclaim': {
+    case 'reclaim':
+    case 'kept': {
       const { database, key, turn } = readTurn(reader);
       return { kind, database, key, turn };
     }
+    case 'mirror':
+    case 'backup':
+      return readMirroring(reader, kind);
     case 'claim':
       return { kind, ...readTurn(reader), what: readClaim(reader) };
     case 'many':
@@ -316,6 +338,12 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     default:
       return unreachable(kind);
   }
+}
+
+function readMirroring(reader: ByteReader, kind: 'mirror' | 'backup'): RecordMessage {
+  const of = readTurn(reader);
+  if (kind === 'mirror') return { kind, ...of, to: readNode(reader) };
+  return { kind, ...of, data: reader.copy(reader.u32()) };
 }
 
 type AskMessage = Extract<RecordMessage, { kind: 'ask' }>;

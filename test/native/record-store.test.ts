@@ -72,6 +72,20 @@ test('take makes us owner, give writes the new owner and keeps the payload as ba
   assert.deepEqual(f.header(), { rsn: 10, dmaster: SELF, flags: 0 });
 });
 
+test('keep stores a backup as if we had given the record away, and never over something newer', (t) => {
+  const f = new Fixture(t);
+  const keep = (at: number, text: string): RecordOutcome =>
+    f.perform({ op: 'keep', turn: turn(at), owner: OTHER, data: Buffer.from(text) });
+  assert.deepEqual(keep(8, 'kept'), DONE);
+  assert.deepEqual(f.header(), { rsn: 7, dmaster: OTHER, flags: 0 });
+  assert.deepEqual(f.perform({ op: 'peek', mode: 'read' }), refused('not-ours'), 'a backup is not for reading');
+  assert.deepEqual(keep(7, 'older'), refused('other-turn'));
+  assert.deepEqual(keep(9, 'newer'), DONE);
+  assert.deepEqual(f.perform({ op: 'reclaim', turn: turn(10) }), { result: 'done', isEmpty: false });
+  assert.equal(dataOf(f.perform({ op: 'peek', mode: 'read' })), 'newer');
+  assert.deepEqual(keep(11, 'of ours'), refused('ours'));
+});
+
 test('share tells local writers to ask first, unshare ends it', (t) => {
   const f = new Fixture(t);
   f.take(1);
@@ -144,6 +158,7 @@ test('a chain held by a smbd makes every operation busy, and nothing changes', a
   await holder.ask({ do: 'lock', key: 'plain' });
   const ops: RecordOp[] = [
     { op: 'take', turn: turn(2), data: DATA, copyOf: null },
+    { op: 'keep', turn: turn(2), owner: OTHER, data: DATA },
     { op: 'give', turn: turn(2), to: OTHER },
     { op: 'discard', turn: turn(2), keep: false },
     { op: 'reclaim', turn: turn(2) },

@@ -46,7 +46,7 @@ export interface Violation {
 const COPY_MICROS_MIN = 500;
 /**
  * Two of those who have a record's content dying within this time is more than it survives: what a third server still
- * has may be about to be dropped.
+ * has may be about to be dropped. Or within this time after a partition, in which no backup could be made anew.
  */
 const DEATHS_APART_MICROS = 2_000_000;
 
@@ -58,6 +58,7 @@ export class Checker {
   /** When each server last died. */
   private readonly deaths = new Map<NodeId, Micros>();
   private readonly histories = new Map<string, History>();
+  private healedAt: Micros = -Infinity;
 
   constructor(
     private readonly now: () => Micros,
@@ -98,6 +99,11 @@ export class Checker {
     return floor === null ? last : `${last}, and a survivor had "${versions[floor]!.text}"`;
   }
 
+  /** A partition ended. */
+  healed(): void {
+    this.healedAt = this.now();
+  }
+
   /** A server is lost with its store, which is still there to look at. */
   serverDied(dead: NodeId): void {
     for (const id of [...this.copies.keys()]) if (id.startsWith(`${dead}/`)) this.copies.delete(id);
@@ -124,7 +130,9 @@ export class Checker {
       const own = this.stores.get(dead)?.get(database, key)?.header ?? null;
       // what it gave to one that was dead is lost with it
       const givenTo = own === null ? -Infinity : (this.deaths.get(own.dmaster as NodeId) ?? -Infinity);
-      const isSecondDeath = this.now() - Math.max(history.diedAt, givenTo) <= DEATHS_APART_MICROS;
+      const firstDeath = Math.max(history.diedAt, givenTo);
+      const isSecondDeath = this.now() - (firstDeath > 0 ? Math.max(firstDeath, this.healedAt) : firstDeath)
+        <= DEATHS_APART_MICROS;
       if (hadIt || (own !== null && (own.flags & FLAG_HAVE_READONLY) === 0)) history.diedAt = this.now();
       if (owned) continue;
       if (isSecondDeath) newest = 0;
@@ -223,6 +231,39 @@ export class Checker {
         this.fail('fetch-not-stale', `${who} fetched "${text}" of ${record}, ${this.expectation(history)}`, record);
         return;
       }
+    }
+  }
+
+  /**
+   * Nothing has happened for a while: the next loss of one server may lose nothing that others wrote. `living`: servers
+   * of the pool.
+   */
+  backupsExist(living: readonly NodeId[]): void {
+    for (const [id, { versions, floor }] of this.histories) {
+      if (floor !== null) continue;
+      const slash = id.indexOf('/');
+      const [database, key] = [Number(id.slice(0, slash)) as DatabaseId, id.slice(slash + 1) as RecordKey];
+      const placeOf = (node: NodeId): number => {
+        const data = this.stores.get(node)?.get(database, key)?.data;
+        const text = data === undefined ? null : Buffer.from(data).toString('latin1');
+        return text === null ? -1 : versions.findLastIndex((version) => version.text === text);
+      };
+      const owner = living.find((node) => this.stores.get(node)?.get(database, key)?.header.dmaster === node);
+      if (owner === undefined) continue;
+      const isOfOther = ({ text }: Version): boolean => {
+        const writer = /^v\d+ smbd(\d+)\./.exec(text);
+        const server = Number(writer?.[1] ?? owner) as NodeId;
+        // one that comes back is there twice
+        const written = versions.find((version) => version.text === text)!.since;
+        return server !== owner && living.includes(server) && written > (this.deaths.get(server) ?? -Infinity);
+      };
+      const ofOthers = versions.findLastIndex(isOfOther);
+      const isEmptied = versions.findLastIndex(({ text }) => text === '') > ofOthers;
+      const kept = Math.max(...living.filter((node) => node !== owner).map(placeOf));
+      if (isEmptied || ofOthers <= kept) continue;
+      const record = this.label(database, key);
+      const text = `${record} is on server ${owner} alone, with "${versions[ofOthers]!.text}"`;
+      this.fail('backups-exist', text, record);
     }
   }
 

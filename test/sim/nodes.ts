@@ -47,6 +47,7 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
   const recovery = partOf(records, 'recovery');
   if (sabotage === 'claim-nothing') Reflect.set(recovery, 'claim', () => undefined);
   if (sabotage === 'claim-at-once') Reflect.set(recovery, 'awaited', () => []);
+  if (sabotage === 'no-mirrors') Reflect.set(partOf(records, 'directory'), 'mirrorSome', () => false);
   plantInResuming(node, records, sabotage);
   plantInDraining(node, sabotage);
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);

@@ -42,6 +42,8 @@ import { deleteAll, live, look } from './workload.js';
 const SETTLE_MICROS_MAX = 20_000_000;
 /** A daemon that was stuck runs again, links that went down are up again, and all that waited has been sent. */
 const ANNOUNCE_MICROS = 2_000_000;
+/** For backups that were lost to be made anew. */
+const MIRROR_MICROS = 500_000;
 /** After the last deletion nothing may be left after this time (core/records/deletions lingers up to 5 s per look). */
 const EMPTY_MICROS_MAX = 30_000_000;
 /** Steps of virtual time after which it is looked whether all is done. */
@@ -100,6 +102,7 @@ class Run {
   /** Runs that were members of a view, and those that are out. */
   private newestEpoch = 0;
   private protocol = 0;
+  private protocolMin = Infinity;
   /** Servers that have the next release; each new run of a server that had not gets it. */
   private readonly upgraded = new Set<NodeId>();
   private readonly releasePrng: Prng;
@@ -265,6 +268,7 @@ class Run {
   private checkProtocol(protocol: number): void {
     if (protocol < this.protocol) this.checker.fail('protocol-never-falls', `${this.protocol}, then ${protocol}`);
     this.protocol = protocol;
+    this.protocolMin = Math.min(this.protocolMin, protocol);
     if (!this.settings.membership || protocol === 1 || this.upgraded.size === this.settings.servers) return;
     this.checker.fail('rises-when-all-can', `${protocol}, and only ${this.upgraded.size} servers speak it`);
   }
@@ -440,7 +444,10 @@ class Run {
         if (prng.chance(0.7)) this.wire.isolate(victim, members);
         else for (const other of members) if (other !== victim) this.wire.cut(victim, other);
         const length = this.longFault() ?? (prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000));
-        time.after(length, () => this.wire.heal());
+        time.after(length, () => {
+          this.wire.heal();
+          this.checker.healed();
+        });
       });
     }
     for (let i = 0; i < settings.restarts; i++) {
@@ -531,6 +538,8 @@ class Run {
     this.stopFaults();
     if (!this.until(SETTLE_MICROS_MAX, () => this.idle())) this.failStuck('after the faults stopped');
     if (this.broken()) return;
+    this.checkBackups();
+    if (this.broken()) return;
     for (const server of this.living()) server.pins?.finish();
     this.leaseChecker.finish();
     this.watchChecker.finish();
@@ -546,6 +555,15 @@ class Run {
     if (this.broken()) return;
     this.checker.storesEmpty(this.totals.restarts > 0);
     this.checkQuiet();
+  }
+
+  /** What losses took from the records' safety is made up for. */
+  private checkBackups(): void {
+    const { restarts, resumes } = this.settings;
+    const living = this.living();
+    if (restarts + resumes === 0 || living.length < 2) return;
+    this.advance(MIRROR_MICROS);
+    if (this.protocolMin >= 2) this.checker.backupsExist(living.map(({ self }) => self));
   }
 
   /** False: something broke. */

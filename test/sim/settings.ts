@@ -32,6 +32,8 @@ export const SABOTAGES = [
   'claim-nothing',
   'claim-at-once',
   'ignore-lease',
+  // backups that are lost with their keepers are not made anew
+  'no-mirrors',
   // a run that continues another one takes the records for none, forgets what was erased, or does not tell of the
   // processes; the others lose what is sent to them meanwhile, or keep their entries that name the run before
   'resume-without-records',

@@ -119,6 +119,12 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 210005070, resumes: true, rough: true, modules: true, leases: true, membership: true, drains: true,
     was: 'a record that its owner erases while claims come is forgotten with its backups',
   },
+  { seed: 260001165, restarts: false, resumes: true, was: 'a backup made anew stays when its random key is gone' },
+  {
+    seed: 270001064, resumes: true, rough: true, modules: true, membership: true,
+    was: 'a backup made anew is dropped because its owner has taken back the copies meanwhile',
+  },
+  { seed: 240001341, was: 'no backup is made anew of a record that is busy when it came back' },
   { seed: 140003570, protocol: 1, modules: true, was: 'a new run is to drop the backup of the run before' },
   { seed: 170002155, protocol: 2, was: 'a new run takes a random key for unknown that one it has not met yet made' },
   { seed: 200009360, watches: true, was: 'a client connects before the notifyd that started with its smbd is heard' },
@@ -201,6 +207,7 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   {
     sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease', runs: 200,
   },
+  { sabotage: 'no-mirrors', extras: { restarts: true }, rule: 'backups-exist' },
   { sabotage: 'resume-without-records', extras: { resumes: true }, rule: null },
   // one run in twenty
   { sabotage: 'resume-without-erasures', extras: { resumes: true }, rule: null, runs: 400 },

@@ -162,6 +162,11 @@ export class SimulatedStore {
     }
     if (this.sabotage?.(op) === true) return this.performWrongly(database, key, op, record);
     switch (op.op) {
+      case 'keep':
+        if (record?.header.dmaster === this.self) return { result: 'refused', why: 'ours' };
+        if (record !== null && record.header.rsn >= op.turn) return { result: 'refused', why: 'other-turn' };
+        this.put(database, key, { rsn: op.turn - 1, dmaster: op.owner, flags: 0 }, op.data, describeOp(op));
+        return { result: 'done' };
       case 'take': {
         const header =
           op.copyOf === null
@@ -247,6 +252,8 @@ export function describeOp(op: RecordOp): string {
   switch (op.op) {
     case 'take':
       return op.copyOf === null ? `take turn ${op.turn}` : `take copy of ${op.copyOf} turn ${op.turn}`;
+    case 'keep':
+      return `keep of ${op.owner} turn ${op.turn}`;
     case 'give':
       return `give to ${op.to} turn ${op.turn}`;
     case 'discard':

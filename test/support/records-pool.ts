@@ -96,6 +96,13 @@ export class TestServer {
       this.store.set(name, { rsn: op.turn, dmaster: op.copyOf ?? this.id, flags, data: text });
       return { result: 'done' };
     }
+    if (op.op === 'keep') {
+      if (ours) return { result: 'refused', why: 'ours' };
+      if (record !== undefined && record.rsn >= op.turn) return { result: 'refused', why: 'other-turn' };
+      const text = Buffer.from(op.data).toString('latin1');
+      this.store.set(name, { rsn: op.turn - 1, dmaster: op.owner, flags: 0, data: text });
+      return { result: 'done' };
+    }
     if (op.op === 'discard') {
       if (record !== undefined && ours) return { result: 'refused', why: 'ours' };
       if (record !== undefined && record.rsn > op.turn) return { result: 'refused', why: 'other-turn' };

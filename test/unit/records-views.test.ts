@@ -121,6 +121,43 @@ test('a copy that was stored over the backup serves as backup when it is revoked
   assert.equal(use(pool, 1, key, 'on'), 'v2');
 });
 
+test('a backup that was lost with its keeper is made anew, and brings the record back when its owner is lost', () => {
+  for (const [home, restored] of [[1, false], [0, false], [3, false], [1, true], [2, true]] as const) {
+    const pool = new RecordsPool(4);
+    const key = keyWithHome(pool, home);
+    use(pool, 1, key, 'v1');
+    use(pool, 3, key, 'v2');
+    use(pool, 0, key, 'v3');
+    // the only backup is lost; or the owner, and the backup becomes the record
+    lose(pool, restored ? 0 : 3);
+    write(pool, restored ? 3 : 0, key, 'v4');
+    pool.passTime(100_000);
+    pool.deliverAll();
+    lose(pool, restored ? 3 : 0);
+    const why = `home ${home}, ${restored ? 'restored before' : 'the keeper was lost'}`;
+    assert.match(use(pool, 2, key, 'on'), restored ? /v[24]/ : /v[34]/, why);
+    assert.deepEqual(pool.errors, []);
+  }
+});
+
+test('a record that nobody else ever had is not mirrored, and a backup made anew goes with its record', () => {
+  const pool = new RecordsPool(3);
+  const [own, moved] = [keyWithHome(pool, 1), keysWithHome(pool, 1, 2)[1]!];
+  use(pool, 0, own, 'mine');
+  use(pool, 2, moved, 'v1');
+  use(pool, 0, moved, 'v2');
+  lose(pool, 2);
+  pool.passTime(100_000);
+  pool.deliverAll();
+  assert.equal(pool.find(1, LOCKING, moved)?.data, 'v2');
+  assert.equal(pool.find(1, LOCKING, own), undefined, 'what only its owner ever had is not worth a copy');
+  empty(pool, 0, moved);
+  pool.passTime(1_100_000);
+  pool.deliverAll();
+  assert.equal(pool.find(1, LOCKING, moved), undefined, 'the backup goes, too');
+  assert.deepEqual(pool.errors, []);
+});
+
 test('when the asker dies during a move and then the giver, the older backup is still known', () => {
   const pool = new RecordsPool(4);
   const key = keyWithHome(pool, 1);

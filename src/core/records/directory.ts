@@ -13,9 +13,12 @@ import { Fifo } from '../../base/fifo.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
+import { rendezvousHome } from './rendezvous.js';
 
 /** Whoever brings records back to their keepers does not give them work for more than some milliseconds ahead. */
 export const RESTORES_UNDER_WAY_MAX = 256;
+/** Since this protocol backups that were lost are made anew. */
+const MIRROR_PROTOCOL = 2;
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;
 
@@ -45,6 +48,8 @@ interface Entry {
   owner: NodeId | null;
   /** The turn with which the owner owns it. */
   ownerTurn: Turn;
+  /** The turn in which it became the owner: it may have been given later ones. */
+  ownedSince: Turn;
   /** The highest turn used for this key. */
   turn: Turn;
   /**
@@ -67,6 +72,8 @@ interface Entry {
   isUnrestored: boolean;
   /** Its owner erased it while claims were still to come: it is to end, whatever else is claimed. */
   isErased: boolean;
+  /** Perhaps its owner alone has it, because others were lost: it is in `bare`, or will be when it is not busy. */
+  bare: 'no' | 'queued' | 'busy';
   /** How many of the runs that left it has forgotten: see Directory.catchUp. */
   departures: number;
 }
@@ -108,6 +115,8 @@ export class Directory {
   private behind: Iterator<Entry> | null = null;
   /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
   private readonly gone = new Set<NodeId>();
+  /** Entries of records that perhaps only their owner has. */
+  private readonly bare = new Fifo<Entry>();
   /** Records erased before all claims came. */
   private erased: { database: DatabaseId; key: RecordKey; turn: Turn }[] = [];
 
@@ -223,6 +232,56 @@ export class Directory {
     return !this.unrestored.isEmpty;
   }
 
+  private looksBare(entry: Entry): void {
+    if (entry.owner === null || entry.backups.length > 0 || entry.bare !== 'no') return;
+    if (!this.context.speaks(MIRROR_PROTOCOL)) return;
+    entry.bare = 'queued';
+    this.bare.put(entry);
+  }
+
+  get hasBare(): boolean {
+    return !this.bare.isEmpty;
+  }
+
+  /**
+   * Has so many of the records that only their owners have kept by another server, too; false: there are no more. The
+   * next loss may hit the owner, and others may have entries in them.
+   */
+  mirrorSome(count: number): boolean {
+    for (let left = count; left > 0; left--) {
+      const entry = this.bare.take();
+      if (entry === undefined) return false;
+      if (entry.bare === 'no') continue;
+      this.catchUp(entry);
+      const isBusy = entry.current !== null && entry.backups.length === 0;
+      entry.bare = isBusy ? 'busy' : 'no';
+      if (!isBusy) this.mirror(entry);
+    }
+    return !this.bare.isEmpty;
+  }
+
+  private mirror({ database, key, owner, ownerTurn: turn, backups, isRebuilt }: Entry): void {
+    if (owner === null || backups.length > 0 || isRebuilt) return;
+    const { self, members } = this.context;
+    const others = members.filter((member) => member !== owner);
+    if (others.length === 0 || this.gone.has(owner)) return;
+    const to = owner === self ? rendezvousHome(database, key, others) : self;
+    if (!this.gone.has(to)) this.send(owner, { kind: 'mirror', database, key, turn, to });
+  }
+
+  /** A server that the owner sent a backup has it. */
+  onKept(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    if (!this.isComplete(database, key)) return this.adoptBackup(keeper, database, key, turn);
+    const entry = this.find(database, key);
+    const isWanted = entry !== undefined && entry.owner !== null && entry.owner !== keeper
+      && entry.backups.length === 0 && turn >= entry.ownedSince;
+    if (isWanted) entry.backups.push({ keeper, turn });
+    else if (entry?.backups.some((backup) => backup.keeper === keeper && backup.turn === turn) !== true) {
+      this.context.count('record.kept.stale');
+      this.send(keeper, { kind: 'drop', database, key, turn });
+    }
+  }
+
   /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
   adopt(owner: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     const entry = this.rebuiltEntry(database, key, turn);
@@ -234,7 +293,7 @@ export class Directory {
       if (entry.ownerTurn > turn) return;
     }
     entry.owner = owner;
-    entry.ownerTurn = turn;
+    entry.ownerTurn = entry.ownedSince = turn;
     entry.lost = false;
     entry.isErased = false;
     entry.history.push({ owner, turn, at: this.context.now() });
@@ -329,6 +388,8 @@ export class Directory {
     }
     if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
     this.dropBackups(entry, entry.owner === null ? 2 : 1);
+    // who kept the backup may have been lost with the home
+    this.looksBare(entry);
     // what is decided may end it
     this.onComplete(entry.database, entry.key);
     this.advance(entry);
@@ -359,6 +420,7 @@ export class Directory {
     entry.isRebuilt = false;
     entry.isUnrestored = false;
     entry.isErased = false;
+    entry.bare = 'no';
     this.busy.delete(entry);
   }
 
@@ -387,9 +449,12 @@ export class Directory {
       this.context.count('record.have.stale');
       return;
     }
-    if (current.mode === 'restore') this.context.count('record.restored');
     if (current.mode === 'read') entry.readers = withNode(entry.readers, from);
     else this.becomeOwner(entry, from, turn);
+    if (current.mode === 'restore') {
+      this.context.count('record.restored');
+      this.looksBare(entry);
+    }
     this.setCurrent(entry, null);
     this.advance(entry);
   }
@@ -475,7 +540,7 @@ export class Directory {
   private forgetPeer(entry: Entry, peer: NodeId): void {
     entry.readers = withoutNode(entry.readers, peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
-    forgetBackup(entry, peer);
+    if (forgetBackup(entry, peer)) this.looksBare(entry);
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
     const isOver = current?.node === peer;
@@ -525,6 +590,7 @@ export class Directory {
       key,
       owner: null,
       ownerTurn: toTurn(0),
+      ownedSince: toTurn(0),
       turn: toTurn(0),
       backups: [],
       lost: false,
@@ -536,6 +602,7 @@ export class Directory {
       isRebuilt: false,
       isUnrestored: false,
       isErased: false,
+      bare: 'no',
       departures: this.departures,
     };
     entries.set(key, entry);
@@ -599,6 +666,9 @@ export class Directory {
     if (entry.current?.mode === 'restore') this.restoresUnderWay--;
     if (operation?.mode === 'restore') this.restoresUnderWay++;
     entry.current = operation;
+    if (operation !== null || entry.bare !== 'busy') return;
+    entry.bare = 'queued';
+    this.bare.put(entry);
   }
 
   private begin(entry: Entry, operation: Operation): void {
@@ -680,6 +750,7 @@ export class Directory {
     entry.maybe = null;
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
+    entry.ownedSince = turn;
     forgetBackup(entry, owner);
     if (entry.owner === null) {
       this.dropBackups(entry, 1);
@@ -726,9 +797,11 @@ function withoutNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] 
   return nodes.includes(node) ? nodes.filter((other) => other !== node) : nodes;
 }
 
-function forgetBackup(entry: Entry, keeper: NodeId): void {
-  if (!entry.backups.some((backup) => backup.keeper === keeper)) return;
+/** Returns whether it kept one. */
+function forgetBackup(entry: Entry, keeper: NodeId): boolean {
+  if (!entry.backups.some((backup) => backup.keeper === keeper)) return false;
   entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);
+  return true;
 }
 
 function isFor(operation: Operation, node: NodeId, turn: Turn): boolean {

@@ -64,6 +64,12 @@ export interface Holding {
   /** A copy that was stored over the backup, and is a newer one. */
   isBackupToo: boolean;
   reclaim: Turn | null;
+  /** It came here as one that existed nowhere, and never left: others have nothing in it. */
+  isFresh: boolean;
+  /** Who shall get a backup of what we own. */
+  mirrorTo: NodeId | null;
+  /** A backup of what another server owns, to be stored. */
+  toKeep: Extract<RecordOp, { op: 'keep' }> | null;
   erase: boolean;
   /** The store operation under way. */
   operation: RecordOp | null;
@@ -101,6 +107,9 @@ export function newHolding(database: DatabaseId, key: RecordKey, serial: number)
     discard: [],
     isBackupToo: false,
     reclaim: null,
+    isFresh: false,
+    mirrorTo: null,
+    toKeep: null,
     erase: false,
     operation: null,
     busySince: null,
@@ -127,9 +136,9 @@ export function isOwner({ state, arrived }: Holding): boolean {
 }
 
 /** Whether something of it is under way that a change of the view may concern. */
-export function isActive({ asked, waiters, arrived, give, discard, reclaim }: Holding): boolean {
+export function isActive({ asked, waiters, arrived, give, discard, reclaim, mirrorTo, toKeep }: Holding): boolean {
   return asked !== null || waiters.length > 0 || arrived !== null || give !== null || discard.length > 0
-    || reclaim !== null;
+    || reclaim !== null || mirrorTo !== null || toKeep !== null;
 }
 
 /** Whether a process that wants it so could use the record as it is here. */

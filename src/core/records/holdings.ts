@@ -248,6 +248,31 @@ export class Holdings {
     this.settle(holding);
   }
 
+  /** Our home wants another server to have a backup of what we own. */
+  onMirror({ database, key, turn, to }: Extract<RecordMessage, { kind: 'mirror' }>): void {
+    const holding = this.get(database, key);
+    const isMeant = holding?.state === 'owned' && holding.turn === turn && !holding.isFresh;
+    if (!isMeant) return this.context.count('record.mirror.needless');
+    holding.mirrorTo = to;
+    this.settle(holding);
+  }
+
+  onBackup(owner: NodeId, { database, key, turn, data }: Extract<RecordMessage, { kind: 'backup' }>): void {
+    const holding = this.holdingOf(database, key);
+    if (holding.state === 'copy' && holding.turn > turn) return this.copyIsBackup(holding, turn);
+    if (holding.state === 'owned' || turn <= holding.turn) this.context.count('record.backup.stale');
+    else holding.toKeep = { op: 'keep', turn, owner, data };
+    this.settle(holding);
+  }
+
+  /** The record exists nowhere any more. */
+  endBackup(database: DatabaseId, key: RecordKey): void {
+    const holding = this.get(database, key);
+    if (holding === undefined) return;
+    holding.toKeep = null;
+    if (holding.state === 'backup') this.onDrop(database, key, holding.turn);
+  }
+
   /**
    * A local process emptied the record: its last user here is done with it, and whoever waits may have it at once.
    */
@@ -273,6 +298,7 @@ export class Holdings {
     holding.give = null;
     holding.discard = [];
     holding.reclaim = null;
+    holding.mirrorTo = null;
     if (!isActive(holding) && holding.operation === null) this.active.delete(holding);
   }
 
@@ -410,6 +436,8 @@ export class Holdings {
       if (!this.stays.isOver(holding)) return null;
       return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
     }
+    if (holding.toKeep !== null) return holding.toKeep;
+    if (holding.mirrorTo !== null && holding.state === 'owned') return { op: 'peek', mode: 'read' };
     if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
     return null;
   }
@@ -426,6 +454,8 @@ export class Holdings {
     switch (operation.op) {
       case 'take':
         return this.taken(holding, operation);
+      case 'keep':
+        return this.backupStored(holding, operation, outcome);
       case 'unshare':
         return this.unshared(holding, operation.turn, outcome);
       case 'discard':
@@ -449,7 +479,9 @@ export class Holdings {
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     this.setState(holding, isCopy ? 'copy' : 'owned');
     holding.shared = false;
+    if (holding.toKeep !== null) this.copyIsBackup(holding, isCopy ? holding.toKeep.turn : null);
     const arrived = this.arrivedIn(holding, turn);
+    holding.isFresh = arrived?.what === 'fresh';
     if (arrived === null) return;
     holding.mark = markOf(data);
     const now = this.context.now();
@@ -464,6 +496,30 @@ export class Holdings {
     const waited = first === undefined ? null : now - first.since;
     if (arrived.what === 'move') this.events.moved(database, key, arrived.from, waited);
     this.answer(holding, data, isCopy ? 'read' : 'write');
+  }
+
+  /** A copy of what we are to keep becomes the backup when it has to go; null: we own the record now. */
+  private copyIsBackup(holding: Holding, turn: Turn | null): void {
+    const { database, key } = holding;
+    holding.toKeep = null;
+    if (turn === null) return this.context.count('record.backup.stale');
+    holding.isBackupToo = true;
+    this.context.count('record.backup.stored');
+    this.postHome(database, key, { kind: 'kept', database, key, turn });
+  }
+
+  private backupStored(
+    holding: Holding,
+    { turn }: Extract<RecordOp, { op: 'keep' }>,
+    { result }: RecordOutcome,
+  ): void {
+    const { database, key } = holding;
+    holding.toKeep = null;
+    if (result !== 'done') return this.context.count('record.backup.stale');
+    this.setState(holding, 'backup');
+    holding.turn = turn;
+    this.context.count('record.backup.stored');
+    this.postHome(database, key, { kind: 'kept', database, key, turn });
   }
 
   /** The answer to our ask that came in this turn, now done with; null if a later one has taken its place. */
@@ -512,6 +568,7 @@ export class Holdings {
     holding.reclaim = null;
     if (outcome.result === 'done') {
       this.setState(holding, 'owned');
+      holding.isFresh = false;
       holding.shared = false;
       holding.turn = turn;
       this.context.count('record.reclaimed');
@@ -528,6 +585,7 @@ export class Holdings {
   private peeked(holding: Holding, mode: AccessMode, outcome: RecordOutcome): void {
     if (outcome.result === 'done') {
       this.answer(holding, outcome.data ?? EMPTY, mode);
+      this.mirror(holding, outcome.data ?? EMPTY);
       return;
     }
     if (holding.state !== 'owned' && holding.state !== 'copy') {
@@ -544,6 +602,15 @@ export class Holdings {
     this.context.count('record.lost-locally');
     this.events.leaving(holding.database, holding.key);
     this.setState(holding, 'none');
+  }
+
+  /** Whoever asked for it, this is what we own. */
+  private mirror(holding: Holding, data: Uint8Array): void {
+    const { database, key, turn, state, mirrorTo } = holding;
+    if (mirrorTo === null || state !== 'owned') return;
+    holding.mirrorTo = null;
+    this.context.count('record.mirrored');
+    this.post(mirrorTo, { kind: 'backup', database, key, turn, data });
   }
 
   private given(holding: Holding, outcome: RecordOutcome): void {
@@ -566,6 +633,7 @@ export class Holdings {
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
       this.setState(holding, 'backup');
+      holding.mirrorTo = null;
       holding.leftUnused = markOf(data) === holding.mark;
       holding.shared = false;
       holding.turn = turn;
@@ -637,7 +705,7 @@ export class Holdings {
   private forgetIfIdle(holding: Holding): void {
     if (holding.state !== 'none' || holding.asked !== null || holding.waiters.length > 0) return;
     if (holding.operation !== null || holding.retrying || holding.holdTimer || holding.arrived !== null) return;
-    if (holding.discard.length > 0 || holding.reclaim !== null) return;
+    if (holding.discard.length > 0 || holding.reclaim !== null || holding.toKeep !== null) return;
     this.active.delete(holding);
     this.databases.get(holding.database)?.delete(holding.key);
   }

@@ -213,7 +213,9 @@ export class Records {
   private makeRestoring(sliceSize: number): Slices {
     return new Slices(this.context, sliceSize, UNHURRIED, (pieces) => {
       if (this.recovery.isTelling) return true;
-      const isMore = this.directory.catchUpSome(pieces * LOOKS_PER_RESTORE) || this.directory.restoreSome(pieces);
+      const { directory } = this;
+      const isMore = directory.catchUpSome(pieces * LOOKS_PER_RESTORE) || directory.restoreSome(pieces)
+        || directory.mirrorSome(pieces);
       this.mail.drain();
       return isMore;
     });
@@ -620,18 +622,18 @@ export class Records {
 
   private handle(from: NodeId, message: RecordMessage): void {
     switch (message.kind) {
-      case 'ask':
-        for (const { database, key } of message.keys) {
-          this.asked({ asker: message.asker, run: message.run, mode: message.mode, database, key });
-        }
-        return;
+      case 'ask': {
+        const { asker, run, mode } = message;
+        return message.keys.forEach(({ database, key }) => this.asked({ asker, run, mode, database, key }));
+      }
       case 'give':
         if (this.isOrder(from, message)) this.holdings.onGive(message);
         return;
       case 'record':
         return this.holdings.onRecord(from, message);
       case 'have':
-        return this.directory.onHave(from, message.database, message.key, message.turn);
+        this.directory.onHave(from, message.database, message.key, message.turn);
+        return this.mirrorBare();
       case 'revoke':
         if (this.isOrder(from, message)) this.holdings.onRevoke(message.database, message.key, message.turn);
         return;
@@ -648,12 +650,14 @@ export class Records {
       case 'reclaim':
         if (this.isOrder(from, message)) this.holdings.onReclaim(message.database, message.key, message.turn);
         return;
+      case 'mirror':
+      case 'backup':
+      case 'kept':
+        return this.mirroring(from, message);
       case 'exists':
-        for (const key of message.keys) this.existsElsewhere(from, message.database, key);
-        return;
+        return message.keys.forEach((key) => this.existsElsewhere(from, message.database, key));
       case 'gone':
-        for (const key of message.keys) this.randomKeys.goneAt(from, message.database, key);
-        return;
+        return message.keys.forEach((key) => this.goneElsewhere(from, message.database, key));
       case 'orphans-done':
         return this.randomKeys.onOrphansDone(from, message.database, message.epoch);
       case 'orphans':
@@ -694,6 +698,12 @@ export class Records {
       if (of === 'have') this.directory.onHave(from, database, key, turn);
       else this.handle(from, single(message, record));
     }
+    this.mirrorBare();
+  }
+
+  /** A record that was brought back has no backup but itself. */
+  private mirrorBare(): void {
+    if (this.directory.hasBare) this.restoring.begin();
   }
 
   /** Whether it comes from the key's home, and from the time since which that has been its home. */
@@ -712,6 +722,28 @@ export class Records {
     else if (what === 'owner') this.directory.adopt(from, database, key, turn);
     else if (what === 'reader') this.directory.adoptReader(from, database, key, turn);
     else this.directory.adoptBackup(from, database, key, turn);
+  }
+
+  private goneElsewhere(home: NodeId, database: DatabaseId, key: RecordKey): void {
+    this.randomKeys.goneAt(home, database, key);
+    // the home knows of no backup that came too late, and could not have it dropped any more
+    if (this.isUnknownKey(database, key)) this.holdings.endBackup(database, key);
+  }
+
+  private mirroring(from: NodeId, message: Extract<RecordMessage, { kind: 'mirror' | 'backup' | 'kept' }>): void {
+    const { kind, database, key, turn } = message;
+    if (kind === 'backup') {
+      // it may be longer under way than the word that the record is gone
+      if (this.isUnknownKey(database, key)) return this.context.count('record.backup.stale');
+      return this.holdings.onBackup(from, message);
+    }
+    if (kind === 'mirror') {
+      if (this.isOrder(from, message)) this.holdings.onMirror(message);
+      return;
+    }
+    // what it keeps it has claimed, or will
+    if (!this.recovery.hasSeen(from, this.homeSince(database, key))) return this.context.count('record.kept.stale');
+    this.directory.onKept(from, database, key, turn);
   }
 
   private asked(ask: Ask): void {
