@@ -48,7 +48,7 @@ interface Entry {
   owner: NodeId | null;
   /** The turn with which the owner owns it. */
   ownerTurn: Turn;
-  /** The turn in which it became the owner: it may have been given later ones. */
+  /** The turn in which it became the owner, as far as we know: it may have been given later ones. */
   ownedSince: Turn;
   /** The highest turn used for this key. */
   turn: Turn;
@@ -233,7 +233,7 @@ export class Directory {
   }
 
   private looksBare(entry: Entry): void {
-    if (entry.owner === null || entry.backups.length > 0 || entry.bare !== 'no') return;
+    if (entry.owner === null || hasBackup(entry) || entry.bare !== 'no') return;
     if (!this.context.speaks(MIRROR_PROTOCOL)) return;
     entry.bare = 'queued';
     this.bare.put(entry);
@@ -253,15 +253,16 @@ export class Directory {
       if (entry === undefined) return false;
       if (entry.bare === 'no') continue;
       this.catchUp(entry);
-      const isBusy = entry.current !== null && entry.backups.length === 0;
+      const isBusy = entry.current !== null && !hasBackup(entry);
       entry.bare = isBusy ? 'busy' : 'no';
       if (!isBusy) this.mirror(entry);
     }
     return !this.bare.isEmpty;
   }
 
-  private mirror({ database, key, owner, ownerTurn: turn, backups, isRebuilt }: Entry): void {
-    if (owner === null || backups.length > 0 || isRebuilt) return;
+  private mirror(entry: Entry): void {
+    const { database, key, owner, ownerTurn: turn, isRebuilt } = entry;
+    if (owner === null || hasBackup(entry) || isRebuilt) return;
     const { self, members } = this.context;
     const others = members.filter((member) => member !== owner);
     if (others.length === 0 || this.gone.has(owner)) return;
@@ -274,9 +275,12 @@ export class Directory {
     if (!this.isComplete(database, key)) return this.adoptBackup(keeper, database, key, turn);
     const entry = this.find(database, key);
     const isWanted = entry !== undefined && entry.owner !== null && entry.owner !== keeper
-      && entry.backups.length === 0 && turn >= entry.ownedSince;
-    if (isWanted) entry.backups.push({ keeper, turn });
-    else if (entry?.backups.some((backup) => backup.keeper === keeper && backup.turn === turn) !== true) {
+      && !hasBackup(entry) && turn >= entry.ownedSince;
+    if (isWanted) {
+      forgetBackup(entry, keeper);
+      this.dropBackups(entry, 0);
+      entry.backups.push({ keeper, turn });
+    } else if (entry?.backups.some((backup) => backup.keeper === keeper && backup.turn === turn) !== true) {
       this.context.count('record.kept.stale');
       this.send(keeper, { kind: 'drop', database, key, turn });
     }
@@ -795,6 +799,11 @@ function withNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
 
 function withoutNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
   return nodes.includes(node) ? nodes.filter((other) => other !== node) : nodes;
+}
+
+/** Whether somebody keeps what others had in it when its owner became the owner; of older ones nobody knows. */
+function hasBackup({ backups, ownedSince }: Entry): boolean {
+  return backups.some(({ turn }) => turn >= ownedSince);
 }
 
 /** Returns whether it kept one. */
