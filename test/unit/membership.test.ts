@@ -344,6 +344,14 @@ test('who would be taken out by a view that is not agreed yet is not told that i
   assert.equal(stage.last(C, 'outside')!.view.epoch, next.epoch);
 });
 
+test('a new witness that heard all, and that nobody leads, asks again: it may have been taken out meanwhile', () => {
+  const stage = new Stage({ self: C, roles: ['server', 'server', 'witness'] });
+  for (const peer of [A, B]) stage.frame(peer, { kind: 'hello', accepted: epochOf(1, 1), answerWanted: false });
+  stage.sent.length = 0;
+  stage.pass(8 * L);
+  for (const peer of [A, B]) assert.ok(stage.last(peer, 'hello') !== undefined, `server ${peer} is asked`);
+});
+
 test('a run that a newer view leaves out is over; one that never was a member is not', () => {
   const stage = new Stage();
   const first = view(epochOf(1, 1), B, [[A, 5], [B, 7]]);

@@ -305,8 +305,10 @@ export class Membership implements MembershipEngine {
     this.tickAt(now + heartbeatMicros);
     if (this.leading !== null) this.leading.tick();
     else if (this.candidacy !== null) this.ask();
-    else if (this.isFresh && !this.hasLeader) this.greet();
-    else this.greetAgain(now);
+    else {
+      if (this.isFresh && !this.hasLeader) this.greet();
+      this.greetAgain(now);
+    }
     this.wish.pursue(this.own.installed === null ? null : this.lists.of(this.own.installed.configuration));
   }
 
