@@ -128,6 +128,10 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 310002188, resumes: true, rough: true, modules: true, leases: true, membership: true, drains: true,
     was: 'an old backup that somebody has left is taken for one of what others had in the record last',
   },
+  {
+    seed: 330006079, restarts: false, resumes: true,
+    was: 'who waits for a copy is told to drop its old backup with the turn of that copy',
+  },
   { seed: 240001341, was: 'no backup is made anew of a record that is busy when it came back' },
   { seed: 140003570, protocol: 1, modules: true, was: 'a new run is to drop the backup of the run before' },
   { seed: 170002155, protocol: 2, was: 'a new run takes a random key for unknown that one it has not met yet made' },

@@ -278,7 +278,8 @@ export class Directory {
       && !hasBackup(entry) && turn >= entry.ownedSince;
     if (isWanted) {
       forgetBackup(entry, keeper);
-      this.dropBackups(entry, 0);
+      // not with the last turn: a keeper may wait for what it gets in that
+      this.dropBackups(entry, 0, turn);
       entry.backups.push({ keeper, turn });
     } else if (entry?.backups.some((backup) => backup.keeper === keeper && backup.turn === turn) !== true) {
       this.context.count('record.kept.stale');
@@ -767,10 +768,10 @@ export class Directory {
     if (entry.history.length > OWNER_HISTORY_MAX) entry.history.shift();
   }
 
-  /** Keeps so many of the newest backups. */
-  private dropBackups(entry: Entry, kept: number): void {
+  /** Keeps so many of the newest backups; the others are of `turn` at most. */
+  private dropBackups(entry: Entry, kept: number, turn = entry.turn): void {
     if (entry.backups.length <= kept) return;
-    const { database, key, turn } = entry;
+    const { database, key } = entry;
     for (const { keeper } of entry.backups.splice(kept)) {
       // a later run of its server has nothing of it
       if (!this.gone.has(keeper)) this.send(keeper, { kind: 'drop', database, key, turn });
