@@ -84,6 +84,29 @@ async function killedAgainAndAgain(lab: Lab, seed: number): Promise<void> {
   }
 }
 
+/**
+ * The records of what the holder holds went from the first victim to the second: the first one's death takes their
+ * backups, the second one's the records. In between the pool was whole.
+ */
+async function oneAfterTheOther(lab: Lab): Promise<void> {
+  const [stays, first, second] = lab.servers() as [ServerPlace, ServerPlace, ServerPlace];
+  await withClients([stays, first, second], async ([holder, before, last]) => {
+    const files = await HeldFiles.hold('succession', FILES, holder!, before!);
+    for (const name of files.shared) await last!.mustOpen(name, { access: ['read'], share: 'rwd' });
+    const { gone } = await killServer(first);
+    await gone();
+    await startAgain(lab, first);
+    const { at, gone: secondGone } = await killServer(second);
+    await withClients([first], async ([other]) => {
+      await firstOpen(other!, 'succession-new', at, MINE);
+      await files.assertHeld(other!, at);
+    });
+    await secondGone();
+    await startAgain(lab, second);
+    await files.release();
+  });
+}
+
 /** What became of a request: its status, or 'lost' when the connection ended first. */
 const outcome = (asked: Promise<Answer>): Promise<string> => asked.then(({ status }) => status, () => 'lost');
 
@@ -304,6 +327,7 @@ test('servers that are lost', { skip: WITHOUT_MODULE }, async (t) => {
   };
   await withLab({ servers: 3 }, async (lab) => {
     await step(`${FAILOVERS} servers killed, one after the other`, () => killedAgainAndAgain(lab, seed));
+    await step('one killed, back, and then another one', () => oneAfterTheOther(lab));
     for (const leads of [false, true]) {
       const who = leads ? 'the leader' : 'not the leader';
       for (const isolation of [LINK_DOWN, HEARS_NOBODY, daemonStopped(lab)]) {
