@@ -46,7 +46,7 @@ export interface Violation {
 const COPY_MICROS_MIN = 500;
 /**
  * Two of those who have a record's content dying within this time is more than it survives: what a third server still
- * has may be about to be dropped. Or within this time after a partition, in which no backup could be made anew.
+ * has may be about to be dropped. The time of a partition that kept servers from making up for the first death does not count.
  */
 const DEATHS_APART_MICROS = 2_000_000;
 
@@ -58,7 +58,8 @@ export class Checker {
   /** When each server last died. */
   private readonly deaths = new Map<NodeId, Micros>();
   private readonly histories = new Map<string, History>();
-  private healedAt: Micros = -Infinity;
+  /** The last partition; `to` is Infinity while it lasts. */
+  private partition = { from: -Infinity, to: -Infinity };
 
   constructor(
     private readonly now: () => Micros,
@@ -99,9 +100,21 @@ export class Checker {
     return floor === null ? last : `${last}, and a survivor had "${versions[floor]!.text}"`;
   }
 
-  /** A partition ended. */
+  /** A link is cut; more may be. */
+  cut(): void {
+    if (this.partition.to !== Infinity) this.partition = { from: this.now(), to: Infinity };
+  }
+
+  /** All links are whole again. */
   healed(): void {
-    this.healedAt = this.now();
+    this.partition.to = this.now();
+  }
+
+  /** When others could begin to make up for a death: it, or the end of a partition that kept them from it. */
+  private endOf(death: Micros): Micros {
+    const { from, to } = this.partition;
+    if (death === -Infinity || to < death || from > death + DEATHS_APART_MICROS) return death;
+    return Math.min(to, this.now());
   }
 
   /** A server is lost with its store, which is still there to look at. */
@@ -130,9 +143,7 @@ export class Checker {
       const own = this.stores.get(dead)?.get(database, key)?.header ?? null;
       // what it gave to one that was dead is lost with it
       const givenTo = own === null ? -Infinity : (this.deaths.get(own.dmaster as NodeId) ?? -Infinity);
-      const firstDeath = Math.max(history.diedAt, givenTo);
-      const isSecondDeath = this.now() - (firstDeath > 0 ? Math.max(firstDeath, this.healedAt) : firstDeath)
-        <= DEATHS_APART_MICROS;
+      const isSecondDeath = this.now() - this.endOf(Math.max(history.diedAt, givenTo)) <= DEATHS_APART_MICROS;
       if (hadIt || (own !== null && (own.flags & FLAG_HAVE_READONLY) === 0)) history.diedAt = this.now();
       if (owned) continue;
       if (isSecondDeath) newest = 0;

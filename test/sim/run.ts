@@ -441,6 +441,7 @@ class Run {
       time.after(prng.below(settings.activeMicros), () => {
         const victim = prng.pick(members);
         this.trace.add(time.now, () => `server ${victim} is cut off`);
+        this.checker.cut();
         if (prng.chance(0.7)) this.wire.isolate(victim, members);
         else for (const other of members) if (other !== victim) this.wire.cut(victim, other);
         const length = this.longFault() ?? (prng.chance(0.3) ? 1_000_000 + prng.below(500_000) : prng.below(100_000));

@@ -140,6 +140,28 @@ test('a backup that was lost with its keeper is made anew, and brings the record
   }
 });
 
+test('who is lost before it has the backup made anew is replaced by another server', () => {
+  const pool = new RecordsPool(4);
+  const key = keyWithHome(pool, 0);
+  use(pool, 1, key, 'v1');
+  use(pool, 3, key, 'v2');
+  use(pool, 0, key, 'v3');
+  pool.lose(3);
+  pool.installAll();
+  const isBackup = (bytes: Uint8Array): boolean => decodeRecordMessage(bytes).kind === 'backup';
+  const keeper = (): number | undefined => [1, 2].find((id) => pool.underWay(0, id).some(isBackup));
+  for (let wire = pool.busyWires()[0]; keeper() === undefined; wire = pool.busyWires()[0]) {
+    if (wire === undefined) pool.advance(1_000);
+    else pool.deliver(wire);
+  }
+  const lost = keeper()!;
+  lose(pool, lost);
+  pool.passTime(100_000);
+  pool.deliverAll();
+  assert.equal(pool.find(3 - lost, LOCKING, key)?.data, 'v3');
+  assert.deepEqual(pool.errors, []);
+});
+
 test('a record that nobody else ever had is not mirrored, and a backup made anew goes with its record', () => {
   const pool = new RecordsPool(3);
   const [own, moved] = [keyWithHome(pool, 1), keysWithHome(pool, 1, 2)[1]!];

@@ -74,6 +74,8 @@ interface Entry {
   isErased: boolean;
   /** Perhaps its owner alone has it, because others were lost: it is in `bare`, or will be when it is not busy. */
   bare: 'no' | 'queued' | 'busy';
+  /** Who shall get a backup from its owner, and has not said that it has it. */
+  mirroredTo: NodeId | null;
   /** How many of the runs that left it has forgotten: see Directory.catchUp. */
   departures: number;
 }
@@ -232,13 +234,15 @@ export class Directory {
     return !this.unrestored.isEmpty;
   }
 
-  private looksBare(entry: Entry): void {
+  /** Its owner may be the only one to have it: that is looked into when nothing else is left to do. */
+  private queueIfBare(entry: Entry): void {
     if (entry.owner === null || hasBackup(entry) || entry.bare !== 'no') return;
     if (!this.context.speaks(MIRROR_PROTOCOL)) return;
     entry.bare = 'queued';
     this.bare.put(entry);
   }
 
+  /** Whether mirrorSome has anything to do. */
   get hasBare(): boolean {
     return !this.bare.isEmpty;
   }
@@ -260,6 +264,7 @@ export class Directory {
     return !this.bare.isEmpty;
   }
 
+  /** The owner is told; it tells the keeper, and the keeper us: onKept. Nothing here waits for that. */
   private mirror(entry: Entry): void {
     const { database, key, owner, ownerTurn: turn, isRebuilt } = entry;
     if (owner === null || hasBackup(entry) || isRebuilt) return;
@@ -267,7 +272,9 @@ export class Directory {
     const others = members.filter((member) => member !== owner);
     if (others.length === 0 || this.gone.has(owner)) return;
     const to = owner === self ? rendezvousHome(database, key, others) : self;
-    if (!this.gone.has(to)) this.send(owner, { kind: 'mirror', database, key, turn, to });
+    if (this.gone.has(to)) return;
+    entry.mirroredTo = to;
+    this.send(owner, { kind: 'mirror', database, key, turn, to });
   }
 
   /** A server that the owner sent a backup has it. */
@@ -277,6 +284,7 @@ export class Directory {
     const isWanted = entry !== undefined && entry.owner !== null && entry.owner !== keeper
       && !hasBackup(entry) && turn >= entry.ownedSince;
     if (isWanted) {
+      entry.mirroredTo = null;
       forgetBackup(entry, keeper);
       // not with the last turn: a keeper may wait for what it gets in that
       this.dropBackups(entry, 0, turn);
@@ -394,7 +402,7 @@ export class Directory {
     if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
     this.dropBackups(entry, entry.owner === null ? 2 : 1);
     // who kept the backup may have been lost with the home
-    this.looksBare(entry);
+    this.queueIfBare(entry);
     // what is decided may end it
     this.onComplete(entry.database, entry.key);
     this.advance(entry);
@@ -426,6 +434,7 @@ export class Directory {
     entry.isUnrestored = false;
     entry.isErased = false;
     entry.bare = 'no';
+    entry.mirroredTo = null;
     this.busy.delete(entry);
   }
 
@@ -458,7 +467,7 @@ export class Directory {
     else this.becomeOwner(entry, from, turn);
     if (current.mode === 'restore') {
       this.context.count('record.restored');
-      this.looksBare(entry);
+      this.queueIfBare(entry);
     }
     this.setCurrent(entry, null);
     this.advance(entry);
@@ -545,7 +554,9 @@ export class Directory {
   private forgetPeer(entry: Entry, peer: NodeId): void {
     entry.readers = withoutNode(entry.readers, peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
-    if (forgetBackup(entry, peer)) this.looksBare(entry);
+    const wasToKeep = entry.mirroredTo === peer;
+    if (wasToKeep) entry.mirroredTo = null;
+    if (forgetBackup(entry, peer) || wasToKeep) this.queueIfBare(entry);
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
     const isOver = current?.node === peer;
@@ -608,6 +619,7 @@ export class Directory {
       isUnrestored: false,
       isErased: false,
       bare: 'no',
+      mirroredTo: null,
       departures: this.departures,
     };
     entries.set(key, entry);
@@ -756,6 +768,7 @@ export class Directory {
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
     entry.ownedSince = turn;
+    entry.mirroredTo = null;
     forgetBackup(entry, owner);
     if (entry.owner === null) {
       this.dropBackups(entry, 1);
@@ -787,8 +800,9 @@ const EMPTY = new Uint8Array(0);
 const NO_NODES: readonly NodeId[] = [];
 
 /** Whether the entry names the server in any way: most name only one of many. */
-function isNamed({ owner, backups, maybe, readers, current, queue }: Entry, node: NodeId): boolean {
-  if (owner === node || maybe === node || readers.includes(node)) return true;
+function isNamed(entry: Entry, node: NodeId): boolean {
+  const { owner, backups, maybe, mirroredTo, readers, current, queue } = entry;
+  if (owner === node || maybe === node || mirroredTo === node || readers.includes(node)) return true;
   if (backups.some(({ keeper }) => keeper === node)) return true;
   if (current !== null && (current.node === node || current.awaiting.includes(node))) return true;
   return queue.some((ask) => ask.node === node);

@@ -257,6 +257,7 @@ export class Holdings {
     this.settle(holding);
   }
 
+  /** An owner sends us a backup of its record. */
   onBackup(owner: NodeId, { database, key, turn, data }: Extract<RecordMessage, { kind: 'backup' }>): void {
     const holding = this.holdingOf(database, key);
     if (holding.state === 'copy' && holding.turn > turn) return this.copyIsBackup(holding, turn);
@@ -265,7 +266,7 @@ export class Holdings {
     this.settle(holding);
   }
 
-  /** The record exists nowhere any more. */
+  /** The record exists nowhere any more: nothing of it is kept. */
   endBackup(database: DatabaseId, key: RecordKey): void {
     const holding = this.get(database, key);
     if (holding === undefined) return;
@@ -479,7 +480,11 @@ export class Holdings {
     holding.isBackupToo = isCopy && (holding.state === 'backup' || holding.isBackupToo);
     this.setState(holding, isCopy ? 'copy' : 'owned');
     holding.shared = false;
-    if (holding.toKeep !== null) this.copyIsBackup(holding, isCopy ? holding.toKeep.turn : null);
+    const { toKeep } = holding;
+    if (toKeep !== null && !isCopy) {
+      holding.toKeep = null;
+      this.context.count('record.backup.stale');
+    } else if (toKeep !== null && turn > toKeep.turn) this.copyIsBackup(holding, toKeep.turn);
     const arrived = this.arrivedIn(holding, turn);
     holding.isFresh = arrived?.what === 'fresh';
     if (arrived === null) return;
@@ -498,11 +503,10 @@ export class Holdings {
     this.answer(holding, data, isCopy ? 'read' : 'write');
   }
 
-  /** A copy of what we are to keep becomes the backup when it has to go; null: we own the record now. */
-  private copyIsBackup(holding: Holding, turn: Turn | null): void {
+  /** A copy of what we are to keep becomes the backup when it has to go. */
+  private copyIsBackup(holding: Holding, turn: Turn): void {
     const { database, key } = holding;
     holding.toKeep = null;
-    if (turn === null) return this.context.count('record.backup.stale');
     holding.isBackupToo = true;
     this.context.count('record.backup.stored');
     this.postHome(database, key, { kind: 'kept', database, key, turn });
