@@ -46,7 +46,8 @@ export interface Violation {
 const COPY_MICROS_MIN = 500;
 /**
  * Two of those who have a record's content dying within this time is more than it survives: what a third server still
- * has may be about to be dropped. The time of a partition that kept servers from making up for the first death does not count.
+ * has may be about to be dropped. The time of a partition that kept servers from making up for the first death does not
+ * count.
  */
 const DEATHS_APART_MICROS = 2_000_000;
 
