@@ -45,6 +45,8 @@ const BACK_MILLIS_MAX = 60_000;
 const LOOK_MILLIS = 50;
 /** Between the answer to one ask and the next. */
 const ASK_MILLIS = 2;
+/** No backup was made anew for so long: all are. */
+const QUIET_SECONDS = 1;
 const FILES = 20;
 /** Opens that take longer are listed. */
 const SLOW_SECONDS = 0.05;
@@ -251,14 +253,27 @@ interface Round {
   millisToClaims: number;
   /** Until all are in the files of their new owners. */
   millisToAll: number;
+  /** Until another server keeps a backup of each. */
+  millisToBackups: number;
   restored: number;
   lost: number;
-  opens: { name: string; before: number[]; after: number[]; slow: string }[];
+  opens: { name: string; before: number[]; after: number[]; then: number[]; slow: string }[];
 }
 
 async function counters(places: readonly ServerPlace[], name: string): Promise<number> {
   const all = await Promise.all(places.map(({ adminSocket }) => daemonStatus(adminSocket)));
   return all.reduce((sum, status) => sum + (status?.counters[name] ?? 0), 0);
+}
+
+/** Waits until no more backups are made anew, and returns when the last one was: in seconds. */
+async function backupsStored(places: readonly ServerPlace[]): Promise<number> {
+  let [stored, since] = [-1, seconds()];
+  while (seconds() - since < QUIET_SECONDS) {
+    await pause(LOOK_MILLIS);
+    const now = await counters(places, 'record.backup.stored');
+    if (now > stored) [stored, since] = [now, seconds()];
+  }
+  return since;
 }
 
 /** Every key once, none near the one before. */
@@ -312,16 +327,17 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
     await waitUntil(async () => (await restored()) >= records, BACK_MILLIS_MAX, LOOK_MILLIS);
     const backAt = seconds();
     const usedThen = await processor();
+    const safeAt = await backupsStored(rest);
     const steps = await Promise.all(rest.map((place) => stepsOf(place, victim.id!, faultAt)));
     const ordinary = (backAt - at) / (at - usedAt);
-    await pause(1000);
     await Promise.all([...used, ...fresh, ...asked].map((one) => one.stop()));
     const millisToFirst = 1000 * (Math.max(...asked.map((one) => one.firstAt())) - at);
     const about = (name: string, some: readonly Samples[]): Round['opens'][number] => ({
       name,
       before: some.flatMap((one) => one.between(began + 1, at)),
       after: some.flatMap((one) => one.between(at, backAt)),
-      slow: some.flatMap((one) => one.slow(at - 0.5, backAt + 1)).map(([sent, took]) =>
+      then: some.flatMap((one) => one.between(backAt, safeAt)),
+      slow: some.flatMap((one) => one.slow(at - 0.5, safeAt)).map(([sent, took]) =>
         `${((sent - at) * 1000).toFixed(0)}+${(took * 1000).toFixed(0)}`).join(' '),
     });
     return {
@@ -331,6 +347,7 @@ async function loseOwner(lab: Lab, round: number, records: number): Promise<Roun
       asked: asked.flatMap((one) => one.begunSince(at + millisToFirst / 1000, backAt)),
       millisToClaims: Math.max(...steps.map((one) => one.get('recovered') ?? NaN)),
       millisToAll: 1000 * (backAt - at),
+      millisToBackups: 1000 * (safeAt - at),
       restored: await restored(),
       lost: (await counters(rest, 'record.lost.for-good')) - was.lost,
       opens: [about('in use', used), about('new', fresh)],
@@ -361,8 +378,8 @@ async function main(): Promise<void> {
   }
   const load = loadavg()[0]!.toFixed(1);
   const head = [
-    'round', 'first had (ms)', 'asked for then', 'all claimed (ms)', 'all back (ms)', 'back', 'lost', 'processor (ms)',
-    'opens elsewhere', 'before', 'meanwhile',
+    'round', 'first had (ms)', 'asked for then', 'all claimed (ms)', 'all back (ms)', 'with backups (ms)', 'back', 'lost', 'processor (ms)',
+    'opens elsewhere', 'before', 'until all back', 'until all have backups',
   ];
   const steps: string[] = [];
   const table = new Table({ head, style: { head: [], border: [] } });
@@ -372,11 +389,12 @@ async function main(): Promise<void> {
         const lab = await Lab.up(labOptions({ root: ROOT, fresh: true }));
         try {
           const { opens: elsewhere, ...told } = await loseOwner(lab, round, records);
-          const [first, claims, all] = [told.millisToFirst, told.millisToClaims, told.millisToAll].map(whole);
-          const times = [first, tails(told.asked), claims, all];
+          const { millisToFirst, millisToClaims, millisToAll, millisToBackups } = told;
+          const [first, ...others] = [millisToFirst, millisToClaims, millisToAll, millisToBackups].map(whole);
+          const times = [first, tails(told.asked), ...others];
           const processor = told.processorMillis.map((millis) => millis.toFixed(0)).join(' + ');
-          for (const { name, before, after, slow } of elsewhere) {
-            table.push([round, ...times, told.restored, told.lost, processor, name, tails(before), tails(after)]);
+          for (const { name, before, after, then, slow } of elsewhere) {
+            table.push([round, ...times, told.restored, told.lost, processor, name, tails(before), tails(after), tails(then)]);
             steps.push(`round ${round}, opens of files ${name}, of more than ${1000 * SLOW_SECONDS} ms: ${slow}`);
           }
           steps.push(...told.steps.map((one) => `round ${round}, a survivor, ms since the fault: ${words(one)}`));

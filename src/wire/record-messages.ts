@@ -26,6 +26,9 @@ export type RecordKind =
 
 export type Claim = 'backup' | 'owner' | 'gone' | 'reader';
 
+/** What making backups anew says. */
+export type MirrorMessage = Extract<RecordMessage, { kind: 'mirror' | 'backup' | 'kept' | 'not-kept' }>;
+
 /** Messages of which a view change sends one for each record. */
 export type MassMessage = Extract<RecordMessage, { kind: 'claim' | 'reclaim' | 'have' }>;
 
@@ -71,8 +74,10 @@ export type RecordMessage =
   | { kind: 'mirror'; database: DatabaseId; key: RecordKey; turn: Turn; to: NodeId }
   /** Owner to another server: keep this of a record that the sender owns by this turn. */
   | { kind: 'backup'; database: DatabaseId; key: RecordKey; turn: Turn; data: Uint8Array }
-  /** Keeper to home: the backup is stored; all three since protocol 2. */
+  /** Keeper to home: the backup is stored. */
   | { kind: 'kept'; database: DatabaseId; key: RecordKey; turn: Turn }
+  /** Owner or keeper to home: nothing comes of that backup; all four since protocol 2. */
+  | { kind: 'not-kept'; database: DatabaseId; key: RecordKey; turn: Turn }
   /** Creator to everybody: these random keys exist and the sender is their home. */
   | { kind: 'exists'; database: DatabaseId; keys: RecordKey[] }
   /** Home to everybody: these random keys are gone. */
@@ -150,6 +155,7 @@ const TYPES = {
   mirror: 28,
   backup: 29,
   kept: 30,
+  'not-kept': 31,
 } as const satisfies Record<RecordMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -291,14 +297,10 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'release':
     case 'drop':
     case 'missing':
-    case 'reclaim':
-    case 'kept': {
+    case 'reclaim': {
       const { database, key, turn } = readTurn(reader);
       return { kind, database, key, turn };
     }
-    case 'mirror':
-    case 'backup':
-      return readMirroring(reader, kind);
     case 'claim':
       return { kind, ...readTurn(reader), what: readClaim(reader) };
     case 'many':
@@ -336,14 +338,14 @@ function readBody(reader: ByteReader, kind: RecordMessage['kind']): RecordMessag
     case 'description':
       return { kind, number: reader.u53(), text: readText(reader) };
     default:
-      return unreachable(kind);
+      return readMirroring(reader, kind);
   }
 }
 
-function readMirroring(reader: ByteReader, kind: 'mirror' | 'backup'): RecordMessage {
+function readMirroring(reader: ByteReader, kind: MirrorMessage['kind']): MirrorMessage {
   const of = readTurn(reader);
   if (kind === 'mirror') return { kind, ...of, to: readNode(reader) };
-  return { kind, ...of, data: reader.copy(reader.u32()) };
+  return kind === 'backup' ? { kind, ...of, data: reader.copy(reader.u32()) } : { kind, ...of };
 }
 
 type AskMessage = Extract<RecordMessage, { kind: 'ask' }>;

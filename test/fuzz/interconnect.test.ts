@@ -103,6 +103,7 @@ function randomRecordMessage(prng: Prng): RecordMessage {
     { kind: 'mirror', ...head, to: node },
     { kind: 'backup', ...head, data: prng.bytes(prng.below(9)) },
     { kind: 'kept', ...head },
+    { kind: 'not-kept', ...head },
     { kind: prng.pick(['exists', 'gone'] as const), database, keys: [key] },
     { kind: prng.pick(['barrier', 'barrier-passed'] as const), number },
     { kind: 'claim', ...head, what: prng.pick(['owner', 'backup'] as const) },

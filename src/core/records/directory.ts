@@ -13,72 +13,13 @@ import { Fifo } from '../../base/fifo.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
-import { rendezvousHome } from './rendezvous.js';
+import type { Entry, Operation } from './entry.js';
+import { NO_NODES, forgetBackup, hasBackup, isNamed, newEntry, withNode, withoutNode } from './entry.js';
+import { Mirrors } from './mirrors.js';
+import { RESTORES_UNDER_WAY_MAX } from './slices.js';
 
-/** Whoever brings records back to their keepers does not give them work for more than some milliseconds ahead. */
-export const RESTORES_UNDER_WAY_MAX = 256;
-/** Since this protocol backups that were lost are made anew. */
-const MIRROR_PROTOCOL = 2;
 /** Former owners remembered per record, for people who look for a ping-pong. */
 const OWNER_HISTORY_MAX = 16;
-
-/** What the home is doing for the asker at the head of the queue. */
-interface Operation {
-  /** Who gets the record; with 'restore' and 'forget' nobody new does. */
-  node: NodeId;
-  /** The asker's run, for its answer; 0 where nobody asked. */
-  run: number;
-  mode: AccessMode | 'restore' | 'forget';
-  /** revoking: readers are asked to drop their copies; moving: the asker's 'have' is awaited. */
-  phase: 'revoking' | 'moving' | 'restoring';
-  awaiting: readonly NodeId[];
-  /** The turn of the messages sent in this phase; answers of another turn are stale. */
-  turn: Turn;
-}
-
-/** A former owner, and the turn in which it gave the record away. */
-interface Backup {
-  keeper: NodeId;
-  turn: Turn;
-}
-
-interface Entry {
-  database: DatabaseId;
-  key: RecordKey;
-  owner: NodeId | null;
-  /** The turn with which the owner owns it. */
-  ownerTurn: Turn;
-  /** The turn in which it became the owner, as far as we know: it may have been given later ones. */
-  ownedSince: Turn;
-  /** The highest turn used for this key. */
-  turn: Turn;
-  /**
-   * Former owners whose tdbs keep the payload as they handed it over, the newest first: one; two while the newest is
-   * being restored, so that its keeper is never the only one to have the record; all, unsorted, while claims come.
-   */
-  backups: Backup[];
-  /** The owner died with the record: it is restored from a reader's copy or the backup before anything else. */
-  lost: boolean;
-  /** Gave or was given the record when the other died: may have the newest content, or may get it still. */
-  maybe: NodeId | null;
-  /** In the order in which they came. */
-  readers: readonly NodeId[];
-  current: Operation | null;
-  queue: { node: NodeId; run: number; mode: AccessMode }[];
-  history: { owner: NodeId; turn: number; at: Micros }[];
-  /** Claims are still to come, or have come and nothing was decided yet. */
-  isRebuilt: boolean;
-  /** It is in `unrestored`, and to be restored. */
-  isUnrestored: boolean;
-  /** Its owner erased it while claims were still to come: it is to end, whatever else is claimed. */
-  isErased: boolean;
-  /** Perhaps its owner alone has it, because others were lost: it is in `bare`, or will be when it is not busy. */
-  bare: 'no' | 'queued' | 'busy';
-  /** Who shall get a backup from its owner, and has not said that it has it. */
-  mirroredTo: NodeId | null;
-  /** How many of the runs that left it has forgotten: see Directory.catchUp. */
-  departures: number;
-}
 
 /** One database's directory. */
 type Entries = Map<RecordKey, Entry>;
@@ -117,8 +58,7 @@ export class Directory {
   private behind: Iterator<Entry> | null = null;
   /** Servers whose run is out, while entries still name it: nothing is asked of them, nor of a later run. */
   private readonly gone = new Set<NodeId>();
-  /** Entries of records that perhaps only their owner has. */
-  private readonly bare = new Fifo<Entry>();
+  private readonly mirrors: Mirrors;
   /** Records erased before all claims came. */
   private erased: { database: DatabaseId; key: RecordKey; turn: Turn }[] = [];
 
@@ -136,7 +76,10 @@ export class Directory {
     private readonly onForgotten: (database: DatabaseId, key: RecordKey) => void,
     private readonly isComplete: (database: DatabaseId, key: RecordKey) => boolean,
     private readonly onComplete: (database: DatabaseId, key: RecordKey) => void,
-  ) {}
+  ) {
+    const isGone = (server: NodeId): boolean => this.gone.has(server);
+    this.mirrors = new Mirrors(context, post, isGone, (entry) => this.catchUp(entry));
+  }
 
   /** The entry as it is after all that has happened. */
   private find(database: DatabaseId, key: RecordKey): Entry | undefined {
@@ -234,47 +177,14 @@ export class Directory {
     return !this.unrestored.isEmpty;
   }
 
-  /** Its owner may be the only one to have it: that is looked into when nothing else is left to do. */
-  private queueIfBare(entry: Entry): void {
-    if (entry.owner === null || hasBackup(entry) || entry.bare !== 'no') return;
-    if (!this.context.speaks(MIRROR_PROTOCOL)) return;
-    entry.bare = 'queued';
-    this.bare.put(entry);
+  /** Of records that only their owners have, has so many kept by another server, too; false: there are no more. */
+  mirrorSome(count: number): boolean {
+    return this.mirrors.some(count);
   }
 
   /** Whether mirrorSome has anything to do. */
   get hasBare(): boolean {
-    return !this.bare.isEmpty;
-  }
-
-  /**
-   * Has so many of the records that only their owners have kept by another server, too; false: there are no more. The
-   * next loss may hit the owner, and others may have entries in them.
-   */
-  mirrorSome(count: number): boolean {
-    for (let left = count; left > 0; left--) {
-      const entry = this.bare.take();
-      if (entry === undefined) return false;
-      if (entry.bare === 'no') continue;
-      this.catchUp(entry);
-      const isBusy = entry.current !== null && !hasBackup(entry);
-      entry.bare = isBusy ? 'busy' : 'no';
-      if (!isBusy) this.mirror(entry);
-    }
-    return !this.bare.isEmpty;
-  }
-
-  /** The owner is told; it tells the keeper, and the keeper us: onKept. Nothing here waits for that. */
-  private mirror(entry: Entry): void {
-    const { database, key, owner, ownerTurn: turn, isRebuilt } = entry;
-    if (owner === null || hasBackup(entry) || isRebuilt) return;
-    const { self, members } = this.context;
-    const others = members.filter((member) => member !== owner);
-    if (others.length === 0 || this.gone.has(owner)) return;
-    const to = owner === self ? rendezvousHome(database, key, others) : self;
-    if (this.gone.has(to)) return;
-    entry.mirroredTo = to;
-    this.send(owner, { kind: 'mirror', database, key, turn, to });
+    return this.mirrors.hasBare;
   }
 
   /** A server that the owner sent a backup has it. */
@@ -284,7 +194,6 @@ export class Directory {
     const isWanted = entry !== undefined && entry.owner !== null && entry.owner !== keeper
       && !hasBackup(entry) && turn >= entry.ownedSince;
     if (isWanted) {
-      entry.mirroredTo = null;
       forgetBackup(entry, keeper);
       // not with the last turn: a keeper may wait for what it gets in that
       this.dropBackups(entry, 0, turn);
@@ -293,6 +202,13 @@ export class Directory {
       this.context.count('record.kept.stale');
       this.send(keeper, { kind: 'drop', database, key, turn });
     }
+    if (entry !== undefined) this.mirrors.answered(entry, turn);
+  }
+
+  /** Nothing comes of a backup that we ordered: its owner or its keeper says so. */
+  onNotKept(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    const entry = this.find(database, key);
+    if (entry !== undefined) this.mirrors.answered(entry, turn);
   }
 
   /** An owner tells us, who became the home, what it owns. Comes before any ask is answered (core/records). */
@@ -402,7 +318,7 @@ export class Directory {
     if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
     this.dropBackups(entry, entry.owner === null ? 2 : 1);
     // who kept the backup may have been lost with the home
-    this.queueIfBare(entry);
+    this.mirrors.queueIfBare(entry);
     // what is decided may end it
     this.onComplete(entry.database, entry.key);
     this.advance(entry);
@@ -434,7 +350,7 @@ export class Directory {
     entry.isUnrestored = false;
     entry.isErased = false;
     entry.bare = 'no';
-    entry.mirroredTo = null;
+    this.mirrors.end(entry);
     this.busy.delete(entry);
   }
 
@@ -467,7 +383,7 @@ export class Directory {
     else this.becomeOwner(entry, from, turn);
     if (current.mode === 'restore') {
       this.context.count('record.restored');
-      this.queueIfBare(entry);
+      this.mirrors.queueIfBare(entry);
     }
     this.setCurrent(entry, null);
     this.advance(entry);
@@ -511,6 +427,7 @@ export class Directory {
     entry.owner = null;
     entry.maybe = null;
     entry.lost = false;
+    this.mirrors.end(entry);
     this.dropBackups(entry, 0);
   }
 
@@ -554,9 +471,8 @@ export class Directory {
   private forgetPeer(entry: Entry, peer: NodeId): void {
     entry.readers = withoutNode(entry.readers, peer);
     entry.queue = entry.queue.filter((ask) => ask.node !== peer);
-    const wasToKeep = entry.mirroredTo === peer;
-    if (wasToKeep) entry.mirroredTo = null;
-    if (forgetBackup(entry, peer) || wasToKeep) this.queueIfBare(entry);
+    const wasToKeep = this.mirrors.keeperLost(entry, peer);
+    if (forgetBackup(entry, peer) || wasToKeep) this.mirrors.queueIfBare(entry);
     if (entry.maybe === peer) entry.maybe = null;
     const current = entry.current;
     const isOver = current?.node === peer;
@@ -586,6 +502,7 @@ export class Directory {
   private lose(entry: Entry): void {
     entry.owner = null;
     entry.lost = true;
+    this.mirrors.end(entry);
     this.context.count('record.lost');
   }
 
@@ -601,27 +518,7 @@ export class Directory {
     if (entries === undefined) this.databases.set(database, (entries = new Map<RecordKey, Entry>()));
     const known = this.find(database, key);
     if (known !== undefined) return known;
-    const entry: Entry = {
-      database,
-      key,
-      owner: null,
-      ownerTurn: toTurn(0),
-      ownedSince: toTurn(0),
-      turn: toTurn(0),
-      backups: [],
-      lost: false,
-      maybe: null,
-      readers: NO_NODES,
-      current: null,
-      queue: [],
-      history: [],
-      isRebuilt: false,
-      isUnrestored: false,
-      isErased: false,
-      bare: 'no',
-      mirroredTo: null,
-      departures: this.departures,
-    };
+    const entry = newEntry(database, key, this.departures);
     entries.set(key, entry);
     return entry;
   }
@@ -683,9 +580,7 @@ export class Directory {
     if (entry.current?.mode === 'restore') this.restoresUnderWay--;
     if (operation?.mode === 'restore') this.restoresUnderWay++;
     entry.current = operation;
-    if (operation !== null || entry.bare !== 'busy') return;
-    entry.bare = 'queued';
-    this.bare.put(entry);
+    if (operation === null) this.mirrors.idle(entry);
   }
 
   private begin(entry: Entry, operation: Operation): void {
@@ -768,7 +663,7 @@ export class Directory {
     entry.ownerTurn = turn;
     if (entry.owner === owner) return;
     entry.ownedSince = turn;
-    entry.mirroredTo = null;
+    this.mirrors.end(entry);
     forgetBackup(entry, owner);
     if (entry.owner === null) {
       this.dropBackups(entry, 1);
@@ -797,36 +692,6 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
-const NO_NODES: readonly NodeId[] = [];
-
-/** Whether the entry names the server in any way: most name only one of many. */
-function isNamed(entry: Entry, node: NodeId): boolean {
-  const { owner, backups, maybe, mirroredTo, readers, current, queue } = entry;
-  if (owner === node || maybe === node || mirroredTo === node || readers.includes(node)) return true;
-  if (backups.some(({ keeper }) => keeper === node)) return true;
-  if (current !== null && (current.node === node || current.awaiting.includes(node))) return true;
-  return queue.some((ask) => ask.node === node);
-}
-
-function withNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
-  return nodes.includes(node) ? nodes : [...nodes, node];
-}
-
-function withoutNode(nodes: readonly NodeId[], node: NodeId): readonly NodeId[] {
-  return nodes.includes(node) ? nodes.filter((other) => other !== node) : nodes;
-}
-
-/** Whether somebody keeps what others had in it when its owner became the owner; of older ones nobody knows. */
-function hasBackup({ backups, ownedSince }: Entry): boolean {
-  return backups.some(({ turn }) => turn >= ownedSince);
-}
-
-/** Returns whether it kept one. */
-function forgetBackup(entry: Entry, keeper: NodeId): boolean {
-  if (!entry.backups.some((backup) => backup.keeper === keeper)) return false;
-  entry.backups = entry.backups.filter((backup) => backup.keeper !== keeper);
-  return true;
-}
 
 function isFor(operation: Operation, node: NodeId, turn: Turn): boolean {
   return operation.node === node && operation.turn === turn;

@@ -252,18 +252,31 @@ export class Holdings {
   onMirror({ database, key, turn, to }: Extract<RecordMessage, { kind: 'mirror' }>): void {
     const holding = this.get(database, key);
     const isMeant = holding?.state === 'owned' && holding.turn === turn && !holding.isFresh;
-    if (!isMeant) return this.context.count('record.mirror.needless');
+    if (!isMeant) {
+      this.context.count('record.mirror.needless');
+      return this.notKept(database, key, turn);
+    }
     holding.mirrorTo = to;
     this.settle(holding);
+  }
+
+  /** The home waits for an answer, whatever comes of the backup that it ordered. */
+  private notKept(database: DatabaseId, key: RecordKey, turn: Turn): void {
+    this.postHome(database, key, { kind: 'not-kept', database, key, turn });
   }
 
   /** An owner sends us a backup of its record. */
   onBackup(owner: NodeId, { database, key, turn, data }: Extract<RecordMessage, { kind: 'backup' }>): void {
     const holding = this.holdingOf(database, key);
     if (holding.state === 'copy' && holding.turn > turn) return this.copyIsBackup(holding, turn);
-    if (holding.state === 'owned' || turn <= holding.turn) this.context.count('record.backup.stale');
+    if (holding.state === 'owned' || turn <= holding.turn) this.backupIsStale(holding, turn);
     else holding.toKeep = { op: 'keep', turn, owner, data };
     this.settle(holding);
+  }
+
+  private backupIsStale({ database, key }: Holding, turn: Turn): void {
+    this.context.count('record.backup.stale');
+    this.notKept(database, key, turn);
   }
 
   /** The record exists nowhere any more: nothing of it is kept. */
@@ -483,7 +496,7 @@ export class Holdings {
     const { toKeep } = holding;
     if (toKeep !== null && !isCopy) {
       holding.toKeep = null;
-      this.context.count('record.backup.stale');
+      this.backupIsStale(holding, toKeep.turn);
     } else if (toKeep !== null && turn > toKeep.turn) this.copyIsBackup(holding, toKeep.turn);
     const arrived = this.arrivedIn(holding, turn);
     holding.isFresh = arrived?.what === 'fresh';
@@ -519,7 +532,7 @@ export class Holdings {
   ): void {
     const { database, key } = holding;
     holding.toKeep = null;
-    if (result !== 'done') return this.context.count('record.backup.stale');
+    if (result !== 'done') return this.backupIsStale(holding, turn);
     this.setState(holding, 'backup');
     holding.turn = turn;
     this.context.count('record.backup.stored');
@@ -606,6 +619,9 @@ export class Holdings {
     this.context.count('record.lost-locally');
     this.events.leaving(holding.database, holding.key);
     this.setState(holding, 'none');
+    if (holding.mirrorTo === null) return;
+    holding.mirrorTo = null;
+    this.notKept(holding.database, holding.key, holding.turn);
   }
 
   /** Whoever asked for it, this is what we own. */
@@ -659,6 +675,7 @@ export class Holdings {
       return;
     }
     this.setState(holding, 'none');
+    holding.mirrorTo = null;
     this.context.count('record.erased');
     this.erasures.erased(database, key, lastTurnOf(holding), this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });

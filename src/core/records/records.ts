@@ -12,7 +12,7 @@ import { epoch as toEpoch } from '../../base/ids.js';
 import type { HistogramSummary } from '../../base/histogram.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros, RecordOp, RecordOutcome } from '../effects.js';
-import type { RecordMessage } from '../../wire/record-messages.js';
+import type { MirrorMessage, RecordMessage } from '../../wire/record-messages.js';
 import { decodeRecordMessage, serverNamed } from '../../wire/record-messages.js';
 import { RESUMING_PROTOCOL } from '../../wire/protocol-version.js';
 import { Descriptions } from './descriptions.js';
@@ -30,7 +30,7 @@ import { RandomKeys } from './random-keys.js';
 import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
-import { SLICE, Slices, UNHURRIED } from './slices.js';
+import { RESTORE_SLICE, SLICE, SPARING, Slices, UNHURRIED } from './slices.js';
 import type { Changes, View } from '../views.js';
 
 /** How long a record stays before another server may have it (without the module's pins). Adapts upwards. */
@@ -38,7 +38,7 @@ export const HOLD_MICROS = 1_000;
 /** Turns of a home's later runs are higher than those of earlier ones: incarnations count milliseconds. */
 const TURNS_PER_INCARNATION = 4096;
 /** Looking at an entry costs so much less than bringing its record back. */
-const LOOKS_PER_RESTORE = 8;
+const LOOKS_PER_RESTORE = 32;
 
 /**
  * A logon comes before everything that can name an open made elsewhere; its record waits until all announcements of
@@ -211,7 +211,7 @@ export class Records {
 
   /** Of records that nobody waits for; others wait for claims. */
   private makeRestoring(sliceSize: number): Slices {
-    return new Slices(this.context, sliceSize, UNHURRIED, (pieces) => {
+    return new Slices(this.context, Math.min(sliceSize, RESTORE_SLICE), SPARING, (pieces) => {
       if (this.recovery.isTelling) return true;
       const { directory } = this;
       const isMore = directory.catchUpSome(pieces * LOOKS_PER_RESTORE) || directory.restoreSome(pieces)
@@ -650,10 +650,6 @@ export class Records {
       case 'reclaim':
         if (this.isOrder(from, message)) this.holdings.onReclaim(message.database, message.key, message.turn);
         return;
-      case 'mirror':
-      case 'backup':
-      case 'kept':
-        return this.mirroring(from, message);
       case 'exists':
         return message.keys.forEach((key) => this.existsElsewhere(from, message.database, key));
       case 'gone':
@@ -688,6 +684,8 @@ export class Records {
         return this.descriptions.onDescribe(from, message);
       case 'description':
         return this.descriptions.onDescription(message);
+      default:
+        return this.mirroring(from, message);
     }
   }
 
@@ -730,7 +728,7 @@ export class Records {
     if (this.isUnknownKey(database, key)) this.holdings.endBackup(database, key);
   }
 
-  private mirroring(from: NodeId, message: Extract<RecordMessage, { kind: 'mirror' | 'backup' | 'kept' }>): void {
+  private mirroring(from: NodeId, message: MirrorMessage): void {
     const { kind, database, key, turn } = message;
     if (kind === 'backup') {
       // it may be longer under way than the word that the record is gone
@@ -743,7 +741,9 @@ export class Records {
     }
     // what it keeps it has claimed, or will
     if (!this.recovery.hasSeen(from, this.homeSince(database, key))) return this.context.count('record.kept.stale');
-    this.directory.onKept(from, database, key, turn);
+    if (kind === 'kept') this.directory.onKept(from, database, key, turn);
+    else this.directory.onNotKept(database, key, turn);
+    this.mirrorBare();
   }
 
   private asked(ask: Ask): void {
