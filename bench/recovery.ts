@@ -378,8 +378,8 @@ async function main(): Promise<void> {
   }
   const load = loadavg()[0]!.toFixed(1);
   const head = [
-    'round', 'first had (ms)', 'asked for then', 'all claimed (ms)', 'all back (ms)', 'with backups (ms)', 'back', 'lost', 'processor (ms)',
-    'opens elsewhere', 'before', 'until all back', 'until all have backups',
+    'round', 'first had (ms)', 'asked for then', 'all claimed (ms)', 'all back (ms)', 'with backups (ms)', 'back',
+    'lost', 'processor (ms)', 'opens elsewhere', 'before', 'until all back', 'until all have backups',
   ];
   const steps: string[] = [];
   const table = new Table({ head, style: { head: [], border: [] } });
@@ -394,7 +394,8 @@ async function main(): Promise<void> {
           const times = [first, tails(told.asked), ...others];
           const processor = told.processorMillis.map((millis) => millis.toFixed(0)).join(' + ');
           for (const { name, before, after, then, slow } of elsewhere) {
-            table.push([round, ...times, told.restored, told.lost, processor, name, tails(before), tails(after), tails(then)]);
+            const numbers = [told.restored, told.lost, processor];
+            table.push([round, ...times, ...numbers, name, ...[before, after, then].map(tails)]);
             steps.push(`round ${round}, opens of files ${name}, of more than ${1000 * SLOW_SECONDS} ms: ${slow}`);
           }
           steps.push(...told.steps.map((one) => `round ${round}, a survivor, ms since the fault: ${words(one)}`));

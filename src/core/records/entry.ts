@@ -57,7 +57,7 @@ export interface Entry {
   isErased: boolean;
   /** Perhaps its owner alone has it, because others were lost: it is in `bare`, or will be when it is not busy. */
   bare: 'no' | 'queued' | 'busy';
-  /** The backup that its owner was told to send, and that is not answered for: to whom, and by which turn it owned it. */
+  /** The backup that its owner was told to send, not answered for yet: to whom, by which turn it owned it. */
   mirror: { to: NodeId; turn: Turn } | null;
   /** How many of the runs that left it has forgotten: see Directory.catchUp. */
   departures: number;

@@ -53,7 +53,7 @@ export class Mirrors {
     return !this.bare.isEmpty;
   }
 
-  /** Has so many of them kept by another server, too; false: there are no more. Does nothing while many are on order. */
+  /** Has so many of them kept by another server, too; false: there are no more. Nothing while many are on order. */
   some(count: number): boolean {
     for (let left = count; left > 0 && this.underWay < RESTORES_UNDER_WAY_MAX; left--) {
       const entry = this.bare.take();
