@@ -11,6 +11,7 @@ import { daemonStatus } from '../src/lab/admin.js';
 import { LabError } from '../src/lab/errors.js';
 import type { ServerPlace } from '../src/lab/layout.js';
 import { tryRun, waitUntil } from '../src/lab/run.js';
+import { DAEMON_NODE_FLAGS } from '../src/base/node-flags.js';
 import { startIn } from './network.js';
 import type { System } from './places.js';
 import { SERVERS, places } from './places.js';
@@ -73,7 +74,7 @@ export async function startCtdb(options: PoolOptions): Promise<void> {
 
 /** Starts the daemon of one server; answers its pid. Its files are there. */
 export function startSmbpoold(place: ServerPlace, { processors, nodeOptions, nice }: PoolOptions): number {
-  const args = [...nodeOptions, SMBPOOLD, '--config', place.daemonConfig];
+  const args = [...DAEMON_NODE_FLAGS, ...nodeOptions, SMBPOOLD, '--config', place.daemonConfig];
   const { namespace, daemonLog: outputFile } = place;
   const how = nice === undefined ? {} : { nice };
   return startIn({ namespace, processors, command: process.execPath, args, outputFile, ...how });

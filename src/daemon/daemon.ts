@@ -14,6 +14,7 @@ import { PoolHost } from '../host/pool-host.js';
 import type { HostOptions } from '../host/pool-host.js';
 import type { StandbyReport } from '../ports/status.js';
 import { version } from '../ports/version.js';
+import { missingNodeFlags } from '../base/node-flags.js';
 import type { ServersReport } from '../ports/status.js';
 import type { ServersChange } from '../wire/membership-messages.js';
 import { rangeText } from '../wire/protocol-version.js';
@@ -234,6 +235,13 @@ class PoolServers {
 
 function warnOfConfiguration(config: Config, log: DaemonLog): void {
   const { directories, faults, file } = config;
+  const missing = missingNodeFlags(process.execArgv);
+  if (missing.length > 0) {
+    log.log('warn', 'Node.js was not told what this daemon needs: on a busy machine this server may lose its lease', {
+      missing,
+      remedy: 'start it as "smbpoold", or with the command line of packaging/smbpoold.service',
+    });
+  }
   if (!isInMemory(directories.volatile)) {
     log.log('warn', 'the volatile databases are not in memory', {
       directory: directories.volatile,

@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --single-threaded-gc --max-semi-space-size=2
 /**
  * `smbpoold`: reads the command line, starts the daemon, and stops it on SIGTERM or SIGINT. Everything that keeps it
  * from starting is one sentence on standard error and exit status 1. smbd's processes end when this one does and no

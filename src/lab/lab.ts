@@ -26,6 +26,7 @@ import { clientConfig, sambaConfig, sambaFolders } from './samba-config.js';
 import type { LabProcess, LabState } from './state.js';
 import { forgetState, loadState, pointedRoot, saveState } from './state.js';
 import { createUnixUser, removeUnixUser, setSmbUser, unixUserExists } from './users.js';
+import { DAEMON_NODE_FLAGS } from '../base/node-flags.js';
 
 /** From start to an answering admin socket; half a second when the machine is idle. */
 const DAEMON_START_MILLIS_MAX = 30_000;
@@ -375,7 +376,7 @@ export class Lab {
         server: place.id,
         namespace: place.namespace,
         command: process.execPath,
-        args: [DAEMON_MAIN, '--config', place.daemonConfig],
+        args: [...DAEMON_NODE_FLAGS, DAEMON_MAIN, '--config', place.daemonConfig],
         outputFile: place.daemonLog,
         nice: DAEMON_NICE,
         ended: (pid, how) => this.ends.set(pid, how),
