@@ -1,11 +1,11 @@
 /**
  * What the loss of a server with many records costs: some server owns RECORDS records whose backups the two others
  * keep, and everything on it is killed. From when on does whoever asks for one of them get it at once, when are all of
- * them in the files of their new owners, and how long do opens of other files on the survivors take meanwhile, beside
- * what they took before: of files that are in use there, and of new files, of which a third has its home at the lost
- * server, and is made when there is a view without it. `node dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on a
- * lab of three. The records are made and asked for by clients that speak to smbpoold as smbd does; opens are real ones.
- * Leaves nothing behind.
+ * them in the files of their new owners, when has another server a backup of each again, and how long do opens of other
+ * files on the survivors take meanwhile, beside what they took before: of files that are in use there, and of new
+ * files, of which a third has its home at the lost server, and is made when there is a view without it. `node
+ * dist/bench/recovery.js [RECORDS] [ROUNDS]`, as root, on a lab of three. The records are made and asked for by clients
+ * that speak to smbpoold as smbd does; opens are real ones. Leaves nothing behind.
  */
 import { chmodSync, constants, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -268,11 +268,12 @@ async function counters(places: readonly ServerPlace[], name: string): Promise<n
 /** Waits until no more backups are made anew, and returns when the last one was: in seconds. */
 async function backupsStored(places: readonly ServerPlace[]): Promise<number> {
   let [stored, since] = [-1, seconds()];
-  while (seconds() - since < QUIET_SECONDS) {
-    await pause(LOOK_MILLIS);
+  const isOver = async (): Promise<boolean> => {
     const now = await counters(places, 'record.backup.stored');
     if (now > stored) [stored, since] = [now, seconds()];
-  }
+    return seconds() - since >= QUIET_SECONDS;
+  };
+  await waitUntil(isOver, BACK_MILLIS_MAX, LOOK_MILLIS);
   return since;
 }
 

@@ -82,7 +82,7 @@ export class Daemon {
     for (const path of new Set([volatile, persistent, ...files.map((file) => dirname(file))])) makeDirectory(path);
     const locks = succession?.locks.map(inheritLock) ?? [...new Set([volatile, persistent])].map(lockDirectory);
     const log = openLog({ ...config.log, server: config.self.name });
-    if (succession === undefined) warnOfConfiguration(config, log);
+    if (succession === undefined) warnOfStart(config, log);
     else sayTakeover(succession, log);
     const priority = await LoopPriority.start(config.realtime, thisProcess(loadNative()), log);
     const health = new Health(config, log);
@@ -233,15 +233,23 @@ class PoolServers {
   }
 }
 
+/** What works, and not as well as it could. */
+function warnOfStart(config: Config, log: DaemonLog): void {
+  warnOfNodeFlags(log);
+  warnOfConfiguration(config, log);
+}
+
+function warnOfNodeFlags(log: DaemonLog): void {
+  const missing = missingNodeFlags(process.execArgv);
+  if (missing.length === 0) return;
+  log.log('warn', 'Node.js was not told what this daemon needs: on a busy machine this server may lose its lease', {
+    missing,
+    remedy: 'start it as "smbpoold", or with the command line of packaging/smbpoold.service',
+  });
+}
+
 function warnOfConfiguration(config: Config, log: DaemonLog): void {
   const { directories, faults, file } = config;
-  const missing = missingNodeFlags(process.execArgv);
-  if (missing.length > 0) {
-    log.log('warn', 'Node.js was not told what this daemon needs: on a busy machine this server may lose its lease', {
-      missing,
-      remedy: 'start it as "smbpoold", or with the command line of packaging/smbpoold.service',
-    });
-  }
   if (!isInMemory(directories.volatile)) {
     log.log('warn', 'the volatile databases are not in memory', {
       directory: directories.volatile,

@@ -170,7 +170,10 @@ test('it starts, tells systemd, serves, opens its log again, refuses a second da
   daemon.child.kill('SIGTERM');
   assert.deepEqual(await daemon.ended, { status: 0, out: '', err: '' });
   assert.equal(readFileSync(told, 'utf8'), '--ready\n--stopping\n');
-  assert.ok(linesOf(`${paths.log}.1`).some(({ msg }) => msg === 'serving'));
+  const before = linesOf(`${paths.log}.1`);
+  assert.ok(before.some(({ msg }) => msg === 'serving'));
+  const warned = before.some(({ level, msg }) => level === 'warn' && msg.startsWith('Node.js was not told'));
+  assert.ok(warned, 'started here without the flags of base/node-flags.ts');
   assert.deepEqual(
     linesOf(paths.log).map(({ msg }) => msg),
     ['log opened again', 'stopping', 'stopped'],

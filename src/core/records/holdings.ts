@@ -619,9 +619,6 @@ export class Holdings {
     this.context.count('record.lost-locally');
     this.events.leaving(holding.database, holding.key);
     this.setState(holding, 'none');
-    if (holding.mirrorTo === null) return;
-    holding.mirrorTo = null;
-    this.notKept(holding.database, holding.key, holding.turn);
   }
 
   /** Whoever asked for it, this is what we own. */
@@ -653,7 +650,6 @@ export class Holdings {
     const what = mode === 'write' ? 'move' : 'copy';
     if (mode === 'write') {
       this.setState(holding, 'backup');
-      holding.mirrorTo = null;
       holding.leftUnused = markOf(data) === holding.mark;
       holding.shared = false;
       holding.turn = turn;
@@ -675,7 +671,6 @@ export class Holdings {
       return;
     }
     this.setState(holding, 'none');
-    holding.mirrorTo = null;
     this.context.count('record.erased');
     this.erasures.erased(database, key, lastTurnOf(holding), this.context.now());
     this.postHome(database, key, { kind: 'release', database, key, turn });
@@ -706,6 +701,10 @@ export class Holdings {
     counts[holding.state]--;
     counts[state]++;
     holding.state = state;
+    if (state === 'owned' || holding.mirrorTo === null) return;
+    // we were to send a backup of what we owned
+    holding.mirrorTo = null;
+    this.notKept(holding.database, holding.key, holding.turn);
   }
 
   private holdingOf(database: DatabaseId, key: RecordKey): Holding {

@@ -18,6 +18,7 @@ const MIRROR_PROTOCOL = 2;
 export class Mirrors {
   /** Entries of records that perhaps only their owner has; only those that say so themselves count. */
   private readonly bare = new Fifo<Entry>();
+  /** Entries with an order that is not answered. */
   private underWay = 0;
 
   /**
@@ -25,7 +26,7 @@ export class Mirrors {
    * @param catchUp brings the entry to what it is after all that has happened
    */
   constructor(
-    private readonly context: Pick<CoreContext, 'self' | 'members' | 'speaks' | 'count'>,
+    private readonly context: Pick<CoreContext, 'self' | 'members' | 'speaks'>,
     private readonly post: (to: NodeId, message: RecordMessage) => void,
     private readonly isGone: (server: NodeId) => boolean,
     private readonly catchUp: (entry: Entry) => void,
@@ -70,12 +71,12 @@ export class Mirrors {
   /** The owner is told; it tells the keeper, and the keeper us. Nothing here waits for that. */
   private order(entry: Entry): void {
     const { database, key, owner, ownerTurn: turn, isRebuilt } = entry;
-    if (owner === null || hasBackup(entry) || isRebuilt) return;
+    if (owner === null || hasBackup(entry) || isRebuilt || this.isGone(owner)) return;
     const { self, members } = this.context;
-    const others = members.filter((member) => member !== owner);
-    if (others.length === 0 || this.isGone(owner)) return;
+    // who is gone is back as another run at best, to which nothing is said before all have forgotten the former one
+    const others = members.filter((member) => member !== owner && !this.isGone(member));
+    if (others.length === 0) return;
     const to = owner === self ? rendezvousHome(database, key, others) : self;
-    if (this.isGone(to)) return;
     this.set(entry, { to, turn });
     this.post(owner, { kind: 'mirror', database, key, turn, to });
   }
@@ -93,8 +94,8 @@ export class Mirrors {
   }
 
   /**
-   * The keeper has it, or it or the owner, which is another one by then or owns it in a later turn, says that nothing
-   * comes of it. In the last case it is ordered anew.
+   * The keeper has the backup by which the owner owned the record in that turn, or keeper or owner says that nothing
+   * comes of it. It is ordered anew if the owner has got a later turn since and there is still no backup.
    */
   answered(entry: Entry, turn: Turn): void {
     const { mirror } = entry;

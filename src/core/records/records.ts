@@ -731,9 +731,10 @@ export class Records {
   private mirroring(from: NodeId, message: MirrorMessage): void {
     const { kind, database, key, turn } = message;
     if (kind === 'backup') {
-      // it may be longer under way than the word that the record is gone
-      if (this.isUnknownKey(database, key)) return this.context.count('record.backup.stale');
-      return this.holdings.onBackup(from, message);
+      if (!this.isUnknownKey(database, key)) return this.holdings.onBackup(from, message);
+      // it may be longer under way than the word that the record is gone; whoever is not the home has it from the home
+      this.context.count('record.backup.stale');
+      return this.mail.post(from, { kind: 'not-kept', database, key, turn });
     }
     if (kind === 'mirror') {
       if (this.isOrder(from, message)) this.holdings.onMirror(message);

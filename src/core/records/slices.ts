@@ -22,13 +22,17 @@ export interface Rest {
 export const UNHURRIED: Rest = { min: 2_000, times: 8 };
 
 /**
- * For what moves records or copies of them: how long a slice took here says little, since most of its work is in the
- * files of others, with messages to and fro. With all of them at once, opens on the survivors took five times as long.
+ * For what moves records, or copies of them: so many at a time, and as long a rest as there is. How long a slice took
+ * here says little, since most of its work is in the files of others, with messages to and fro.
  */
 export const RESTORE_SLICE = 32;
-/** Ordered and not answered: streams are in order, and what somebody waits for stands behind these. */
-export const RESTORES_UNDER_WAY_MAX = 64;
 export const SPARING: Rest = { min: 10_000, times: 8 };
+
+/**
+ * Restores, and as many backups made anew, that are ordered and not answered: streams are in order, and what somebody
+ * waits for stands behind these.
+ */
+export const RESTORES_UNDER_WAY_MAX = 64;
 
 /** Whatever a slice took: the loop may have waited for its processor. */
 const REST_MICROS_MAX = 10_000;
