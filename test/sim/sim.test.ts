@@ -148,6 +148,14 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 6, restarts: false, modules: true, leases: true, resumes: true, drains: true,
     was: 'a run that continues another one drains before modules are back',
   },
+  {
+    seed: 600006100, resumes: true, rough: true, modules: true,
+    was: 'a key is granted although another run that has forgotten it keeps its record',
+  },
+  {
+    seed: 600006018, resumes: true, rough: true, modules: true,
+    was: 'a backup stays that is younger than its home knows',
+  },
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /**
@@ -209,13 +217,13 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'watch-late', extras: { watches: true }, rule: 'watchers-are-told' },
   { sabotage: 'answer-watches-early', extras: { watches: true }, rule: 'watchers-are-told', runs: 400 },
   { sabotage: 'claim-nothing', extras: { restarts: true }, rule: null },
-  // one run in thirty
-  { sabotage: 'claim-at-once', extras: { restarts: true }, rule: null, runs: 600 },
+  { sabotage: 'claim-at-once', extras: { resumes: true }, rule: null },
   // one run in ten has a server that is left out while its smbds go on
   {
     sabotage: 'ignore-lease', extras: { restarts: true, membership: true }, rule: 'no-server-without-lease', runs: 200,
   },
-  { sabotage: 'no-mirrors', extras: { restarts: true }, rule: 'backups-exist' },
+  // one run in thirty
+  { sabotage: 'no-mirrors', extras: { restarts: true, rough: true }, rule: 'backups-exist', runs: 400 },
   { sabotage: 'resume-without-records', extras: { resumes: true }, rule: null },
   // one run in twenty
   { sabotage: 'resume-without-erasures', extras: { resumes: true }, rule: null, runs: 400 },

@@ -7,7 +7,7 @@
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect, RecordEffect, RecordOutcome } from '../../src/core/effects.js';
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
-import { databaseId, epoch, incarnation, nodeId } from '../../src/base/ids.js';
+import { databaseId, epoch, incarnation, nodeId, turn } from '../../src/base/ids.js';
 import type { FormerView, Member, View } from '../../src/core/views.js';
 import { changes, runOf } from '../../src/core/views.js';
 import { EPOCHS_PER_TERM } from '../../src/wire/membership-messages.js';
@@ -45,8 +45,10 @@ export class TestServer {
     readonly id: NodeId,
     private readonly pool: RecordsPool,
     readonly run: Incarnation,
+    /** The run that this one continues. */
+    readonly former: TestServer | null = null,
   ) {
-    this.records = new Records(this.context(), run, HOLD_MICROS, false, pool.sliceSize);
+    this.records = new Records(this.context(), run, HOLD_MICROS, former !== null, pool.sliceSize);
     this.records.listen({
       migrated: (token) => this.answers.set(token, { what: 'migrated', data: '' }),
       fetched: (token, data) =>
@@ -56,6 +58,16 @@ export class TestServer {
       recovered: (of) => (this.recovered = of),
     });
     for (const [database, name] of pool.databases) this.records.addDatabase(database, name);
+    for (const [name, record] of former?.store ?? []) this.keep(name, record);
+  }
+
+  private keep(name: string, record: StoredRecord): void {
+    const [database, key] = name.split('/') as [string, RecordKey];
+    this.store.set(name, record);
+    this.records.keepRecord({
+      kind: 'record-kept', database: databaseId(Number(database)), key, dmaster: nodeId(record.dmaster),
+      turn: turn(record.rsn), flags: record.flags, isEmpty: record.data === '',
+    });
   }
 
   install(view: View): void {
@@ -254,14 +266,22 @@ export class RecordsPool {
     this.agree();
   }
 
+  /** Another run takes the place of the server's, with all that its databases hold. */
+  resume(id: number): void {
+    const former = this.server(id);
+    this.kill(id);
+    this.start(id, former);
+    this.agree();
+  }
+
   /** A server that is not there starts. */
   join(id: number): void {
     this.start(id);
     this.agree();
   }
 
-  private start(id: number): void {
-    this.alive.set(nodeId(id), new TestServer(nodeId(id), this, incarnation(++this.runs)));
+  private start(id: number, former: TestServer | null = null): void {
+    this.alive.set(nodeId(id), new TestServer(nodeId(id), this, incarnation(++this.runs), former));
     this.listLiving();
   }
 
@@ -284,12 +304,13 @@ export class RecordsPool {
 
   private nextView(before: View | null): View {
     const next = epoch((before?.epoch ?? EPOCHS_PER_TERM) + 1);
-    const members = this.servers.map(({ id, run }): Member => {
+    const members = this.servers.map(({ id, run, former }): Member => {
       const known = before?.members.find((member) => member.node === id && member.incarnation === run);
-      return { node: id, incarnation: run, since: known?.since ?? next };
+      const plain = { node: id, incarnation: run, since: known?.since ?? next };
+      return former === null ? plain : { ...plain, resumes: former.run };
     });
     const behind = Math.min(...members.map(({ node, since }) => Math.max(since, this.server(node).recovered)));
-    const former: FormerView[] = before === null ? [] : [...before.former, before];
+    const former: FormerView[] = before === null ? [] : [...before.former, formerOf(before)];
     const needed = former.filter((view) => view.epoch >= behind);
     const { protocol } = this;
     return { epoch: next, leader: members[0]!.node, members, protocol, former: needed, holders: [], past: [] };
@@ -393,4 +414,9 @@ export function keysWithHome({ members }: RecordsPool, home: number, count: numb
 
 export function keyWithHome(pool: RecordsPool, home: number): RecordKey {
   return keysWithHome(pool, home, 1)[0]!;
+}
+
+function formerOf({ epoch, members }: View): FormerView {
+  const isRenewed = members.some(({ since, resumes }) => since === epoch && resumes !== undefined);
+  return isRenewed ? { epoch, members, isRenewed } : { epoch, members };
 }

@@ -55,6 +55,25 @@ test('a random key comes back from the backup when its creator dies as its owner
   assert.equal(use(pool, 2, key, 'on', OPENS), 'v2');
 });
 
+test('two runs that have both forgotten which keys exist wait for what the other one has', () => {
+  const pool = new RecordsPool(2, DATABASES);
+  const key = 'abcd' as RecordKey;
+  use(pool, 0, key, 'v1', OPENS);
+  pool.resume(0);
+  pool.resume(1);
+  pool.installAll();
+  // 1 has heard 0, which has not heard 1 yet
+  while (pool.busyWires().includes('0>1')) pool.deliver('0>1');
+  const token = migrate(pool, 1, key, OPENS);
+  assert.equal(answered(pool, 1, token), undefined);
+  pool.advance(10_000);
+  assert.equal(answered(pool, 1, token), 'migrated');
+  assert.equal(pool.find(1, OPENS, key)!.data, 'v1');
+  // when all is told, a key that nobody has is known not to exist
+  assert.equal(answered(pool, 1, fetch(pool, 1, 'none' as RecordKey, OPENS)), 'fetched');
+  assert.deepEqual(pool.busyWires(), []);
+});
+
 test('random keys that died with all who had them are forgotten', () => {
   const pool = new RecordsPool(3, DATABASES);
   const key = 'abcd' as RecordKey;
@@ -229,6 +248,61 @@ test('a backup of a record that is gone is answered, too', () => {
   pool.server(2).act((records) => records.onMessage(nodeId(0), backup));
   assert.deepEqual(kindsUnderWay(pool, 2, 0), ['not-kept']);
   assert.equal(pool.find(2, database, key), undefined);
+});
+
+/** Its owner reads and writes, so that its turn is later than that of the backup; all homes begin anew after that. */
+function outrunBackup(pool: RecordsPool, key: RecordKey): void {
+  fetch(pool, 2, key);
+  pool.deliverAll();
+  pool.advance(2_000);
+  use(pool, 0, key, 'v3');
+}
+
+test('what takes the place of a backup has it dropped, also where it has become a younger one meanwhile', () => {
+  const pool = new RecordsPool(3);
+  const [key] = keptBySecond(pool, 1) as [RecordKey];
+  outrunBackup(pool, key);
+  pool.restart(1);
+  pool.installAll();
+  // the order is given, the backup not here yet
+  for (let i = 0; i < 100 && !kindsUnderWay(pool, 0, 1).includes('backup'); i++) {
+    const [wire] = pool.busyWires();
+    if (wire === undefined) pool.passTime(1_000);
+    else pool.deliver(wire);
+  }
+  fetch(pool, 2, key);
+  for (const wire of ['2>1', '1>0', '0>2', '2>1']) while (pool.busyWires().includes(wire)) pool.deliver(wire);
+  assert.notEqual(pool.find(2, LOCKING, key)?.flags, 0, 'a copy over the backup');
+  pool.passTime(3_000);
+  migrate(pool, 1, key);
+  while (pool.busyWires().includes('1>2')) pool.deliver('1>2');
+  assert.equal(pool.find(2, LOCKING, key)?.flags, 0, 'the copy has become the backup');
+  while (pool.busyWires().includes('0>1')) pool.deliver('0>1');
+  pool.deliverAll();
+  pool.advance(10_000);
+  assert.equal(pool.find(2, LOCKING, key), undefined);
+  empty(pool, 1, key);
+  pool.passTime(1_100_000);
+  pool.deliverAll();
+  assert.deepEqual(pool.servers.map(({ store }) => store.size), [0, 0, 0]);
+});
+
+test('a backup of which its home hears when the owner is lost is not thrown away', () => {
+  const pool = new RecordsPool(3);
+  const keys = keptBySecond(pool, 2 * RESTORES_UNDER_WAY_MAX);
+  pool.lose(0);
+  pool.installAll();
+  // as many as may are under way, the last one is not
+  for (const key of keys) pool.server(2).heldChains.add(`${LOCKING}/${key}`);
+  pool.advance(100_000);
+  const key = keys.at(-1)!;
+  const record = pool.find(2, LOCKING, key)!;
+  Object.assign(record, { rsn: record.rsn + 1000, data: 'newer' });
+  const kept = encodeRecordMessage({ kind: 'kept', database: LOCKING, key, turn: turn(record.rsn + 1) });
+  pool.server(1).act((records) => records.onMessage(nodeId(2), kept));
+  pool.server(2).heldChains.clear();
+  pool.advance(1_000_000);
+  assert.equal(use(pool, 1, key, 'on'), 'newer');
 });
 
 test('a record that nobody else ever had is not mirrored, and a backup made anew goes with its record', () => {

@@ -13,7 +13,7 @@ import { Fifo } from '../../base/fifo.js';
 import type { CoreContext } from '../context.js';
 import type { AccessMode, Micros } from '../effects.js';
 import type { RecordMessage } from '../../wire/record-messages.js';
-import type { Entry, Operation } from './entry.js';
+import type { Backup, Entry, Operation } from './entry.js';
 import { NO_NODES, forgetBackup, hasBackup, isNamed, newEntry, withNode, withoutNode } from './entry.js';
 import { Mirrors } from './mirrors.js';
 import { RESTORES_UNDER_WAY_MAX } from './slices.js';
@@ -191,18 +191,31 @@ export class Directory {
   onKept(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
     if (!this.isComplete(database, key)) return this.adoptBackup(keeper, database, key, turn);
     const entry = this.find(database, key);
-    const isWanted = entry !== undefined && entry.owner !== null && entry.owner !== keeper
-      && !hasBackup(entry) && turn >= entry.ownedSince;
-    if (isWanted) {
-      forgetBackup(entry, keeper);
-      // not with the last turn: a keeper may wait for what it gets in that
-      this.dropBackups(entry, 0, turn);
-      entry.backups.push({ keeper, turn });
-    } else if (entry?.backups.some((backup) => backup.keeper === keeper && backup.turn === turn) !== true) {
-      this.context.count('record.kept.stale');
-      this.send(keeper, { kind: 'drop', database, key, turn });
+    if (entry === undefined) this.dropKept(keeper, database, key, turn);
+    else if (!entry.backups.some((backup) => backup.keeper === keeper && backup.turn >= turn)) {
+      this.keptBy(entry, keeper, turn);
     }
     if (entry !== undefined) this.mirrors.answered(entry, turn);
+  }
+
+  private keptBy(entry: Entry, keeper: NodeId, turn: Turn): void {
+    const isKnownKeeper = forgetBackup(entry, keeper);
+    if (entry.owner === null && entry.lost) {
+      // it may be all that is left; what is being restored goes on
+      entry.backups.push({ keeper, turn });
+      entry.backups.sort(newestFirst);
+    } else if (entry.owner !== null && entry.owner !== keeper && turn >= entry.ownedSince && !hasBackup(entry)) {
+      this.dropBackups(entry, 0);
+      entry.backups.push({ keeper, turn });
+    } else {
+      this.dropKept(keeper, entry.database, entry.key, this.dropTurn(entry, keeper));
+      if (isKnownKeeper) this.mirrors.queueIfBare(entry);
+    }
+  }
+
+  private dropKept(keeper: NodeId, database: DatabaseId, key: RecordKey, turn: Turn): void {
+    this.context.count('record.kept.stale');
+    this.send(keeper, { kind: 'drop', database, key, turn });
   }
 
   /** Nothing comes of a backup that we ordered: its owner or its keeper says so. */
@@ -315,7 +328,7 @@ export class Directory {
       entry.isErased = false;
       this.ended(entry);
     }
-    if (entry.backups.length > 1) entry.backups.sort((a, b) => b.turn - a.turn);
+    if (entry.backups.length > 1) entry.backups.sort(newestFirst);
     this.dropBackups(entry, entry.owner === null ? 2 : 1);
     // who kept the backup may have been lost with the home
     this.mirrors.queueIfBare(entry);
@@ -676,14 +689,28 @@ export class Directory {
     if (entry.history.length > OWNER_HISTORY_MAX) entry.history.shift();
   }
 
-  /** Keeps so many of the newest backups; the others are of `turn` at most. */
-  private dropBackups(entry: Entry, kept: number, turn = entry.turn): void {
+  /** Keeps so many of the newest backups. */
+  private dropBackups(entry: Entry, kept: number): void {
     if (entry.backups.length <= kept) return;
     const { database, key } = entry;
     for (const { keeper } of entry.backups.splice(kept)) {
       // a later run of its server has nothing of it
-      if (!this.gone.has(keeper)) this.send(keeper, { kind: 'drop', database, key, turn });
+      if (this.gone.has(keeper)) continue;
+      this.send(keeper, { kind: 'drop', database, key, turn: this.dropTurn(entry, keeper) });
     }
+  }
+
+  /**
+   * Up to which turn a keeper is to drop what it has: its backup may be younger than we know, a copy that took its
+   * place and became one when it was revoked. Not what it is being given, and not a copy that it still reads, which is
+   * younger than the owner's turn.
+   */
+  private dropTurn({ current, readers, ownerTurn, turn }: Entry, keeper: NodeId): Turn {
+    if (current?.phase === 'revoking') {
+      return readers.includes(keeper) && !current.awaiting.includes(keeper) ? ownerTurn : turn;
+    }
+    if (readers.includes(keeper)) return ownerTurn;
+    return current?.node === keeper ? toTurn(current.turn - 1) : turn;
   }
 
   private send(to: NodeId, message: RecordMessage): void {
@@ -692,6 +719,10 @@ export class Directory {
 }
 
 const EMPTY = new Uint8Array(0);
+
+function newestFirst(a: Backup, b: Backup): number {
+  return b.turn - a.turn;
+}
 
 function isFor(operation: Operation, node: NodeId, turn: Turn): boolean {
   return operation.node === node && operation.turn === turn;

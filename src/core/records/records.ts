@@ -434,14 +434,20 @@ export class Records {
     for (const node of this.gone) this.directory.runGone(node);
     this.gone.clear();
     if (this.resumes && !this.knowsRandomKeys) this.sortKeptKeys();
-    this.knowsRandomKeys = true;
+    this.keysMayBeTold();
     this.recoveryWatcher?.settled();
     this.answerHeld();
   }
 
+  /** Everybody's `view` is here, and with it the keys that its sender knew by then. */
+  private keysMayBeTold(): void {
+    const isSettled = this.homes.isInstalled && this.recovery.awaited().length === 0;
+    if (isSettled && this.recovery.areKeysTold) this.knowsRandomKeys = true;
+  }
+
   /**
-   * All have told us which random keys there are. Of those that we kept and nobody knows, what we own was made last by
-   * the run that we continue; the rest is of keys that have ended.
+   * All who know have told us which random keys there are. Of those that we kept and nobody knows, what we own was made
+   * last by the run that we continue; the rest is of keys that have ended.
    */
   private sortKeptKeys(): void {
     const others = this.context.members.filter((node) => node !== this.context.self);
@@ -475,6 +481,7 @@ export class Records {
   private claimsDone(from: NodeId, epoch: Epoch): void {
     this.recovery.onClaimsDone(from, epoch);
     this.haveClaimsCome = true;
+    this.keysMayBeTold();
     this.answerHeld();
     this.tellRecovered();
   }

@@ -192,6 +192,16 @@ export class Recovery {
     return members.filter(isNew).map(({ node }) => node);
   }
 
+  /**
+   * Whether all members that continue former runs and did not know all keys either have told which ones they have: they
+   * do so when they are settled, before their claims are done.
+   */
+  get areKeysTold(): boolean {
+    const isTold = ({ node, resumes }: Member): boolean => resumes === undefined || node === this.context.self
+      || this.keysUnknown.get(node) !== this.installed || (this.claims.get(node) ?? 0) >= this.installed;
+    return this.members.every(isTold);
+  }
+
   /** A run is out of the view. */
   runGone(node: NodeId): void {
     this.seen.delete(node);
