@@ -233,6 +233,24 @@ describe('a server that missed something', () => {
     assertSame(pool, [0, 1, 2]);
   });
 
+  test('that was silent while it was to get everything gets it all the same', () => {
+    const pool = new GatePool(3, [0, 1]);
+    const client = attach(pool, 0);
+    commit(pool, 0, client, 'user', 'x');
+    pool.settle();
+    pool.server(0).holdDisk = true;
+    pool.start(2);
+    const [other, request] = ask(pool, 2);
+    pool.advance(100_000);
+    pool.cut(0, 2);
+    pool.server(0).holdDisk = false;
+    pool.advance(100_000);
+    pool.heal(0, 2);
+    pool.advance(5_000_000);
+    assert.equal(other.answer(request).status, 0);
+    assertSame(pool, [0, 1, 2]);
+  });
+
   test('whose disk failed is brought up to date when it works again', () => {
     const pool = new GatePool(3);
     const client = attach(pool, 0);
@@ -757,6 +775,10 @@ test('two servers that come and go with a witness never lose a promised commit',
   for (let seed = first; seed < first + 50; seed++) randomPair(seed);
   // a leader that began anew never asked again whom it did not need
   randomPair(4049);
+  // what was read for a run that was gone went to the next one, behind a later commit, which it took away
+  for (const seed of [338476, 339292, 342314]) randomPair(seed);
+  // a member that began anew without its disk counted as one that holds the commit under way
+  randomPair(336014);
 });
 
 test('versions are ordered by term, then number, and rows carry them', () => {

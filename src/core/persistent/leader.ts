@@ -86,8 +86,8 @@ export class LeaderOfDatabase {
   private takenFrom: NodeId | null = null;
   private stampBase: Version = VERSION_ZERO;
   private deferred: Deferred[] = [];
-  /** Members being sent everything, since when. */
-  private readonly syncing = new Map<NodeId, number>();
+  /** Members being sent everything. */
+  private readonly syncing = new Map<NodeId, { since: number }>();
   private waitTimer: Timer | null = null;
   private retryTimer: Timer | null = null;
   /** Each time that the truth is found out anew needs a term of its own. */
@@ -182,6 +182,7 @@ export class LeaderOfDatabase {
 
   private memberIsCurrent(node: NodeId): void {
     this.sent.set(node, this.current);
+    this.syncing.delete(node);
     if (this.active === null) this.send(node, { kind: 'in-sync', database: this.database, version: this.current });
     const ready = this.deferred.filter((answer) => answer.origin === node);
     if (ready.length === 0 || this.active !== null) return;
@@ -196,7 +197,8 @@ export class LeaderOfDatabase {
 
   /** Silent: it is not waited for. What was sent to it still arrives when it returns. */
   peerDown(node: NodeId): void {
-    this.syncing.delete(node);
+    // what is being read for it is not sent any more
+    if (this.syncing.delete(node)) this.retryLater();
     this.active?.awaited.delete(node);
     this.checkActive();
     this.next();
@@ -211,6 +213,8 @@ export class LeaderOfDatabase {
     for (let i = this.queue.length - 1; i >= 0; i--) if (this.queue[i]?.origin === node) this.queue.splice(i, 1);
     if (this.active !== null) {
       this.active.awaited.delete(node);
+      // it says so again if it still does
+      this.active.holders.delete(node);
       // its numbers may begin again: an answer could be taken for another commit's
       if (this.active.origin === node) this.active.number = 0;
     }
@@ -337,10 +341,12 @@ export class LeaderOfDatabase {
     if (version === undefined || this.syncing.has(node) || sameVersion(version, this.current)) return;
     // what was sent already will bring it there, or it reports a failure
     if (sameVersion(this.sent.get(node), this.current)) return;
-    this.syncing.set(node, this.context.now());
+    const sync = { since: this.context.now() };
+    this.syncing.set(node, sync);
     this.context.log('info', 'persistent.sync', { database: this.name, server: node, has: version });
     this.readOwn((rows) => {
-      if (this.isClosed || !this.syncing.has(node)) return;
+      // for a run of the member that is gone, or it is current by now: it may have got a commit that is not in here
+      if (this.isClosed || this.syncing.get(node) !== sync) return;
       const own = typeof rows === 'string' ? null : versionOf(rows);
       if (typeof rows === 'string' || own === null) {
         this.syncing.delete(node);
@@ -386,7 +392,8 @@ export class LeaderOfDatabase {
   }
 
   private mustWaitForSync(): boolean {
-    const until = Math.max(0, ...this.syncing.values()) + SYNC_WAIT_MICROS_MAX;
+    const since = [...this.syncing.values()].map((sync) => sync.since);
+    const until = Math.max(0, ...since) + SYNC_WAIT_MICROS_MAX;
     if (this.syncing.size === 0 || until <= this.context.now()) return false;
     this.waitTimer ??= this.context.timers.at(until, () => {
       this.waitTimer = null;
