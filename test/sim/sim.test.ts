@@ -156,6 +156,10 @@ const REGRESSIONS: ({ seed: number; was: string } & Extras)[] = [
     seed: 600006018, resumes: true, rough: true, modules: true,
     was: 'a backup stays that is younger than its home knows',
   },
+  {
+    seed: 191000080, restarts: false, resumes: true, watches: true, leases: true, modules: true,
+    was: 'a notifyd waits for a database that the run before asked for, and hears of no watch there any more',
+  },
   { seed: 1006246, restarts: false, rough: true, leases: true, was: 'a listing waits for a server that forgot it' },
 ];
 /**

@@ -159,7 +159,9 @@ export class ChangeNotify {
     this.learntAt = this.context.now();
     this.index = 0n;
     this.context.count('gate.notify.notifyd');
-    for (const peer of this.peers.keys()) {
+    for (const [peer, { notifyd }] of this.peers) {
+      // it may wait for a database that the run before ours asked for
+      if (notifyd) this.forget(notifyd);
       this.announce(peer);
       this.renew(peer);
     }
@@ -327,7 +329,7 @@ export class ChangeNotify {
     if (peer.notifyd && (id === null || !sameServerId(peer.notifyd, id))) this.forget(peer.notifyd);
     // ours may wait for a database that was lost with a daemon that died: then it heeds no log. Only before the logs
     // that make it ask, which come behind the first word of a run
-    if (id !== null && (peer.notifyd === undefined || peer.isResumed)) this.forget(id);
+    if (id !== null && (!peer.notifyd || peer.isResumed)) this.forget(id);
     peer.isResumed = false;
     peer.notifyd = id;
     peer.isServed = peer.isKnown = peer.isSlow = false;
