@@ -149,6 +149,23 @@ test('ours forgets another notifyd at the first word of a run, and not when it h
   assert.deepEqual([announced(), announced()], [[THEIRS], []]);
 });
 
+test('ours forgets another notifyd also when its daemon says first that it has none, or told of it before ours', () => {
+  const told = new Bench();
+  told.start();
+  told.learn();
+  told.changeNotify.peerResumed(THERE, 2 as Incarnation);
+  told.changeNotify.onAnnounced(THERE, null);
+  assert.deepEqual(told.forgotten(), []);
+  told.changeNotify.onAnnounced(THERE, THEIRS);
+  assert.deepEqual(told.forgotten(), [THEIRS]);
+  const early = new Bench();
+  early.start();
+  early.changeNotify.peerUp(THERE, 1 as Incarnation);
+  early.changeNotify.onAnnounced(THERE, THEIRS);
+  early.learn();
+  assert.deepEqual(early.forgotten(), [THEIRS]);
+});
+
 test('one that hangs is waited for once, until it answers again', () => {
   const bench = ready();
   const first = bench.watch();

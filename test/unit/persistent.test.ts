@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { keyOf, nodeId } from '../../src/base/ids.js';
 import { databaseIdOf } from '../../src/base/jenkins.js';
 import { Prng } from '../../src/base/prng.js';
-import { ATTACH_WAIT_MICROS_MAX, COMMIT_WAIT_MICROS_MAX } from '../../src/core/persistent/limits.js';
+import { ATTACH_WAIT_MICROS_MAX, COMMIT_WAIT_MICROS_MAX, RETRY_MICROS } from '../../src/core/persistent/limits.js';
 import { CONTROL } from '../../src/wire/ctdb-controls.js';
 import { encodeMarshalled } from '../../src/wire/ctdb-records.js';
 import { nameBytes } from '../../src/wire/ctdb.js';
@@ -233,22 +233,39 @@ describe('a server that missed something', () => {
     assertSame(pool, [0, 1, 2]);
   });
 
-  test('that was silent while it was to get everything gets it all the same', () => {
-    const pool = new GatePool(3, [0, 1]);
-    const client = attach(pool, 0);
-    commit(pool, 0, client, 'user', 'x');
-    pool.settle();
-    pool.server(0).holdDisk = true;
-    pool.start(2);
-    const [other, request] = ask(pool, 2);
-    pool.advance(100_000);
-    pool.cut(0, 2);
-    pool.server(0).holdDisk = false;
-    pool.advance(100_000);
-    pool.heal(0, 2);
-    pool.advance(5_000_000);
-    assert.equal(other.answer(request).status, 0);
-    assertSame(pool, [0, 1, 2]);
+  describe('and fell silent while it was to get everything', () => {
+    const silent = (): { pool: GatePool; client: TestClient; asked: ReturnType<typeof ask> } => {
+      const pool = new GatePool(3, [0, 1]);
+      const client = attach(pool, 0);
+      commit(pool, 0, client, 'user', 'x');
+      pool.settle();
+      pool.server(0).holdDisk = true;
+      pool.start(2);
+      const asked = ask(pool, 2);
+      pool.advance(100_000);
+      pool.cut(0, 2);
+      pool.server(0).holdDisk = false;
+      pool.advance(RETRY_MICROS);
+      return { pool, client, asked };
+    };
+
+    test('gets it when it is heard again', () => {
+      const { pool, asked: [client, request] } = silent();
+      pool.heal(0, 2);
+      pool.advance(1_000_000);
+      assert.equal(client.answer(request).status, 0);
+      assertSame(pool, [0, 1, 2]);
+    });
+
+    test('is not waited for', () => {
+      const { pool, client } = silent();
+      const request = commit(pool, 0, client, 'user', 'y');
+      pool.advance(100_000);
+      assert.equal(client.answer(request).status, 0);
+      pool.heal(0, 2);
+      pool.advance(5_000_000);
+      assertSame(pool, [0, 1, 2]);
+    });
   });
 
   test('whose disk failed is brought up to date when it works again', () => {

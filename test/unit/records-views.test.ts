@@ -17,6 +17,11 @@ function keyThatMoves(pool: RecordsPool, home: number, next: number): RecordKey 
   return keysWithHome(pool, home, 200).find((key) => rendezvousHome(LOCKING, key, others) === next)!;
 }
 
+/** Delivers what is under way on these wires, one after the other. */
+function deliverOn(pool: RecordsPool, ...wires: string[]): void {
+  for (const wire of wires) while (pool.busyWires().includes(wire)) pool.deliver(wire);
+}
+
 /** Delivers what is under way to one server. */
 function deliverTo(pool: RecordsPool, id: number): void {
   const wires = (): string[] => pool.busyWires().filter((name) => name.endsWith(`>${id}`));
@@ -63,7 +68,7 @@ test('two runs that have both forgotten which keys exist wait for what the other
   pool.resume(1);
   pool.installAll();
   // 1 has heard 0, which has not heard 1 yet
-  while (pool.busyWires().includes('0>1')) pool.deliver('0>1');
+  deliverOn(pool, '0>1');
   const token = migrate(pool, 1, key, OPENS);
   assert.equal(answered(pool, 1, token), undefined);
   pool.advance(10_000);
@@ -115,7 +120,7 @@ for (const order of [['2>1', '0>1'], ['0>1', '2>1']]) {
     // all claims of the owner have come, none of the reader
     pool.passTime(1_100_000);
     assert.equal(pool.find(0, LOCKING, key), undefined, 'erased');
-    for (const wire of order) while (pool.busyWires().includes(wire)) pool.deliver(wire);
+    deliverOn(pool, ...order);
     installAll(pool);
     pool.passTime(1_000_000);
     pool.deliverAll();
@@ -198,7 +203,7 @@ test('no more backups are made anew at a time than stand in the way of others fo
   const backups = (): number =>
     pool.underWay(0, 1).filter((bytes) => decodeRecordMessage(bytes).kind === 'backup').length;
   for (let i = 0; i < 100; i++) {
-    while (pool.busyWires().includes('1>0')) pool.deliver('1>0');
+    deliverOn(pool, '1>0');
     while (pool.busyWires().includes('0>1') && decodeRecordMessage(pool.underWay(0, 1)[0]!).kind !== 'backup') {
       pool.deliver('0>1');
     }
@@ -250,34 +255,34 @@ test('a backup of a record that is gone is answered, too', () => {
   assert.equal(pool.find(2, database, key), undefined);
 });
 
-/** Its owner reads and writes, so that its turn is later than that of the backup; all homes begin anew after that. */
-function outrunBackup(pool: RecordsPool, key: RecordKey): void {
+/** 2 keeps a backup older than the turn of its owner 0; the new one is ordered, and on its way to its home, 1. */
+function replacedBackup(pool: RecordsPool): RecordKey {
+  const [key] = keptBySecond(pool, 1) as [RecordKey];
   fetch(pool, 2, key);
   pool.deliverAll();
   pool.advance(2_000);
   use(pool, 0, key, 'v3');
-}
-
-test('what takes the place of a backup has it dropped, also where it has become a younger one meanwhile', () => {
-  const pool = new RecordsPool(3);
-  const [key] = keptBySecond(pool, 1) as [RecordKey];
-  outrunBackup(pool, key);
   pool.restart(1);
   pool.installAll();
-  // the order is given, the backup not here yet
   for (let i = 0; i < 100 && !kindsUnderWay(pool, 0, 1).includes('backup'); i++) {
     const [wire] = pool.busyWires();
     if (wire === undefined) pool.passTime(1_000);
     else pool.deliver(wire);
   }
+  return key;
+}
+
+test('what takes the place of a backup has it dropped, also where it has become a younger one meanwhile', () => {
+  const pool = new RecordsPool(3);
+  const key = replacedBackup(pool);
   fetch(pool, 2, key);
-  for (const wire of ['2>1', '1>0', '0>2', '2>1']) while (pool.busyWires().includes(wire)) pool.deliver(wire);
+  deliverOn(pool, '2>1', '1>0', '0>2', '2>1');
   assert.notEqual(pool.find(2, LOCKING, key)?.flags, 0, 'a copy over the backup');
   pool.passTime(3_000);
   migrate(pool, 1, key);
-  while (pool.busyWires().includes('1>2')) pool.deliver('1>2');
+  deliverOn(pool, '1>2');
   assert.equal(pool.find(2, LOCKING, key)?.flags, 0, 'the copy has become the backup');
-  while (pool.busyWires().includes('0>1')) pool.deliver('0>1');
+  deliverOn(pool, '0>1');
   pool.deliverAll();
   pool.advance(10_000);
   assert.equal(pool.find(2, LOCKING, key), undefined);
@@ -286,6 +291,24 @@ test('what takes the place of a backup has it dropped, also where it has become 
   pool.deliverAll();
   assert.deepEqual(pool.servers.map(({ store }) => store.size), [0, 0, 0]);
 });
+
+for (const isKnown of [true, false]) {
+  test(`a copy stays when its backup is dropped, ${isKnown ? 'known to' : 'and not known yet to'} its home`, () => {
+    const pool = new RecordsPool(3);
+    const key = replacedBackup(pool);
+    const read = fetch(pool, 2, key);
+    deliverOn(pool, '2>1', '1>0', '0>2');
+    if (isKnown) deliverOn(pool, '2>1');
+    deliverOn(pool, '0>1', '1>2');
+    pool.deliverAll();
+    // no copy goes before it has been here for a moment
+    pool.passTime(3_000);
+    assert.equal(answered(pool, 2, read), 'fetched v3');
+    assert.notEqual(pool.find(2, LOCKING, key)?.flags ?? 0, 0);
+    use(pool, 0, key, 'v4');
+    assert.equal(pool.find(2, LOCKING, key), undefined, 'and it is a copy only');
+  });
+}
 
 test('a backup of which its home hears when the owner is lost is not thrown away', () => {
   const pool = new RecordsPool(3);

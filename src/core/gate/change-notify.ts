@@ -160,7 +160,7 @@ export class ChangeNotify {
     this.index = 0n;
     this.context.count('gate.notify.notifyd');
     for (const [peer, { notifyd }] of this.peers) {
-      // it may wait for a database that the run before ours asked for
+      // it may wait for theirs, which the daemon's run before this one asked for
       if (notifyd) this.forget(notifyd);
       this.announce(peer);
       this.renew(peer);

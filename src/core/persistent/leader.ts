@@ -182,7 +182,6 @@ export class LeaderOfDatabase {
 
   private memberIsCurrent(node: NodeId): void {
     this.sent.set(node, this.current);
-    this.syncing.delete(node);
     if (this.active === null) this.send(node, { kind: 'in-sync', database: this.database, version: this.current });
     const ready = this.deferred.filter((answer) => answer.origin === node);
     if (ready.length === 0 || this.active !== null) return;
@@ -197,7 +196,7 @@ export class LeaderOfDatabase {
 
   /** Silent: it is not waited for. What was sent to it still arrives when it returns. */
   peerDown(node: NodeId): void {
-    // what is being read for it is not sent any more
+    // what is being read for it is not sent: it is read again later
     if (this.syncing.delete(node)) this.retryLater();
     this.active?.awaited.delete(node);
     this.checkActive();
@@ -345,7 +344,7 @@ export class LeaderOfDatabase {
     this.syncing.set(node, sync);
     this.context.log('info', 'persistent.sync', { database: this.name, server: node, has: version });
     this.readOwn((rows) => {
-      // for a run of the member that is gone, or it is current by now: it may have got a commit that is not in here
+      // read for a run of the member that is gone: the next one may have got a later commit
       if (this.isClosed || this.syncing.get(node) !== sync) return;
       const own = typeof rows === 'string' ? null : versionOf(rows);
       if (typeof rows === 'string' || own === null) {
@@ -392,9 +391,9 @@ export class LeaderOfDatabase {
   }
 
   private mustWaitForSync(): boolean {
-    const since = [...this.syncing.values()].map((sync) => sync.since);
-    const until = Math.max(0, ...since) + SYNC_WAIT_MICROS_MAX;
-    if (this.syncing.size === 0 || until <= this.context.now()) return false;
+    const awaited = [...this.syncing].filter(([node]) => this.context.isUp(node));
+    const until = Math.max(0, ...awaited.map(([, { since }]) => since)) + SYNC_WAIT_MICROS_MAX;
+    if (awaited.length === 0 || until <= this.context.now()) return false;
     this.waitTimer ??= this.context.timers.at(until, () => {
       this.waitTimer = null;
       this.next();

@@ -199,7 +199,7 @@ export class Directory {
   }
 
   private keptBy(entry: Entry, keeper: NodeId, turn: Turn): void {
-    const isKnownKeeper = forgetBackup(entry, keeper);
+    forgetBackup(entry, keeper);
     if (entry.owner === null && entry.lost) {
       // it may be all that is left; what is being restored goes on
       entry.backups.push({ keeper, turn });
@@ -209,7 +209,6 @@ export class Directory {
       entry.backups.push({ keeper, turn });
     } else {
       this.dropKept(keeper, entry.database, entry.key, this.dropTurn(entry, keeper));
-      if (isKnownKeeper) this.mirrors.queueIfBare(entry);
     }
   }
 

@@ -434,13 +434,13 @@ export class Records {
     for (const node of this.gone) this.directory.runGone(node);
     this.gone.clear();
     if (this.resumes && !this.knowsRandomKeys) this.sortKeptKeys();
-    this.keysMayBeTold();
+    this.lookWhetherKeysAreKnown();
     this.recoveryWatcher?.settled();
     this.answerHeld();
   }
 
   /** Everybody's `view` is here, and with it the keys that its sender knew by then. */
-  private keysMayBeTold(): void {
+  private lookWhetherKeysAreKnown(): void {
     const isSettled = this.homes.isInstalled && this.recovery.awaited().length === 0;
     if (isSettled && this.recovery.areKeysTold) this.knowsRandomKeys = true;
   }
@@ -481,7 +481,7 @@ export class Records {
   private claimsDone(from: NodeId, epoch: Epoch): void {
     this.recovery.onClaimsDone(from, epoch);
     this.haveClaimsCome = true;
-    this.keysMayBeTold();
+    this.lookWhetherKeysAreKnown();
     this.answerHeld();
     this.tellRecovered();
   }
