@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Prng } from '../../src/base/prng.js';
 import type { Change, Session, Written } from '../../src/lab/chaos/history.js';
-import { judge, judgeCounter, judgeEnd, judgeValues } from '../../src/lab/chaos/history.js';
+import { judge, judgeCounter, judgeEnd, judgeValues, writeOutcome } from '../../src/lab/chaos/history.js';
 import { Outages } from '../../src/lab/chaos/outages.js';
 import type { Fault } from '../../src/lab/chaos/plan.js';
 import { faultWords, nextRound } from '../../src/lab/chaos/plan.js';
@@ -39,6 +39,12 @@ test('a history that one server could have made is no violation', () => {
   const { problems, possible } = judge('0', sessions.reverse());
   assert.deepEqual(problems, []);
   assert.deepEqual([...possible].sort(), ['4', '5']);
+});
+
+test('a write that a server without a lease does not answer as done may be done, and what is refused is not', () => {
+  assert.equal(writeOutcome('OK'), 'done');
+  assert.equal(writeOutcome('0xC000020C'), 'unknown');
+  assert.equal(writeOutcome('SHARING_VIOLATION'), null);
 });
 
 test('two that exclude each other and held a file at one time are found', () => {

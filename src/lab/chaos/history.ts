@@ -10,6 +10,18 @@ export interface Written {
   outcome: 'done' | 'unknown';
 }
 
+/**
+ * What a server without a lease answers (docs/shared-memory.md): also to a write that was done, when the lease ended
+ * before it could be answered. NT_STATUS_CONNECTION_DISCONNECTED, which the client has no name for.
+ */
+const FENCED = '0xC000020C';
+
+/** What became of a write that was answered so; null: it was refused, and so not done. */
+export function writeOutcome(status: string): Written['outcome'] | null {
+  if (status === 'OK') return 'done';
+  return status === FENCED ? 'unknown' : null;
+}
+
 /** A time for which a client held a file, by a share mode or by a lock. */
 export interface Session {
   file: string;

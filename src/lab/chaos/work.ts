@@ -8,6 +8,7 @@ import type { Answer, OpenRequest } from '../smb-client.js';
 import type { Connection, World } from './connection.js';
 import { ConnectionLost, STUCK_SECONDS } from './connection.js';
 import type { Change, Session } from './history.js';
+import { writeOutcome } from './history.js';
 import { machineSeconds } from './outages.js';
 import type { Service } from './report.js';
 
@@ -73,7 +74,7 @@ function begin(connection: Connection, file: string, exclusive: boolean, granted
   return { file, client, exclusive, from: granted.at, heldUntil: granted.at, read: null, written: null };
 }
 
-/** Reads and writes what it holds, and notes what was answered. What was refused was not written. */
+/** Reads and writes what it holds, and notes what was answered. */
 async function change(
   { prng, service }: Work,
   connection: Connection,
@@ -88,12 +89,10 @@ async function change(
   const content = next(read.data ?? '');
   session.written = { content, outcome: 'unknown' };
   const write = await connection.ask(`a write of ${session.file}`, (client) => client.write(handle, content));
-  if (write.status !== 'OK') {
-    session.written = null;
-    return;
-  }
+  const outcome = writeOutcome(write.status);
+  session.written = outcome && { content, outcome };
+  if (outcome !== 'done') return;
   // only who still holds it is answered so: then what was read before counts, too
-  session.written.outcome = 'done';
   session.read = read.data ?? '';
   session.heldUntil = write.sent;
   service.done(write.at - began);
