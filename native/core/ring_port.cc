@@ -69,7 +69,7 @@ bool RingPort::Perform(const OutRecord& record, double now) noexcept {
     default: return false;
   }
   const auto kind = static_cast<smbpool_home_kind>(record.detail);
-  if (kind != SMBPOOL_HOME_FILE && kind != SMBPOOL_HOME_LEASE) return false;
+  if (kind < SMBPOOL_HOME_FILE || kind > SMBPOOL_HOME_FOLDER) return false;
   if (static_cast<OutKind>(record.kind) == OutKind::kHomeAdd) {
     server_->HomeAdd(kind, record.payload, record.length);
   } else {

@@ -154,6 +154,7 @@ Napi::Function PumpObject::Define(Napi::Env env) {
                          InstanceMethod<&PumpObject::RecordError>("recordError"),
                          InstanceMethod<&PumpObject::SetLease>("setLease"),
                          InstanceMethod<&PumpObject::SetDraining>("setDraining"),
+                         InstanceMethod<&PumpObject::SetSharesFolders>("setSharesFolders"),
                          InstanceMethod<&PumpObject::RingCounters>("ringCounters"),
                          InstanceMethod<&PumpObject::Describe>("describe"),
                          InstanceMethod<&PumpObject::Kept>("kept"),
@@ -430,6 +431,13 @@ Napi::Value PumpObject::SetServing(const Napi::CallbackInfo& info) {
 Napi::Value PumpObject::SetDraining(const Napi::CallbackInfo& info) {
   RingPort* ring = Checked(info).ring();
   if (ring != nullptr) ring->server().SetFlag(SMBPOOL_NODE_DRAINING, info[0].ToBoolean());
+  return info.Env().Undefined();
+}
+
+// setSharesFolders(shares): the node page says whether opens that exclude others from a folder have to ask.
+Napi::Value PumpObject::SetSharesFolders(const Napi::CallbackInfo& info) {
+  RingPort* ring = Checked(info).ring();
+  if (ring != nullptr) ring->server().SetFlag(SMBPOOL_NODE_SHARES_FOLDERS, info[0].ToBoolean());
   return info.Env().Undefined();
 }
 

@@ -39,6 +39,7 @@ class PumpObject : public Napi::ObjectWrap<PumpObject> {
   Napi::Value RecordError(const Napi::CallbackInfo& info);
   Napi::Value SetLease(const Napi::CallbackInfo& info);
   Napi::Value SetDraining(const Napi::CallbackInfo& info);
+  Napi::Value SetSharesFolders(const Napi::CallbackInfo& info);
   Napi::Value RingCounters(const Napi::CallbackInfo& info);
   Napi::Value Describe(const Napi::CallbackInfo& info);
   Napi::Value Kept(const Napi::CallbackInfo& info);

@@ -22,7 +22,7 @@ extern "C" {
  * Raised with every change in this file or in smbpool_ops.h that the other side could notice; module and daemon must
  * carry the same. A word of the page taken from a reserved part is no such change: it is 0 for who does not know it.
  */
-#define SMBPOOL_LAYOUT_VERSION 3u
+#define SMBPOOL_LAYOUT_VERSION 4u
 #define SMBPOOL_RING_MAGIC 0x524c4f50u /* "POLR" */
 #define SMBPOOL_PAGE_MAGIC 0x474c4f50u /* "POLG" */
 
@@ -187,6 +187,7 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_error) == 256);
 /* Node page flags. */
 #define SMBPOOL_NODE_SERVING 1u /* the daemon takes part in its pool */
 #define SMBPOOL_NODE_DRAINING 2u /* clients are to be sent away: smbds let them cache no writes */
+#define SMBPOOL_NODE_SHARES_FOLDERS 4u /* the pool's servers may have delegations of folders: who excludes must ask */
 
 /* One per node. The daemon has it writable; smbd and the CLI get a descriptor that can only be mapped for reading. */
 struct smbpool_node_page {

@@ -33,6 +33,7 @@ enum smbpool_op {
   SMBPOOL_OP_NOTIFY_BEGIN = 16, /* struct smbpool_msg_notify; answered by NOTIFY_READY if it says so */
   SMBPOOL_OP_NOTIFY_END = 17,   /* struct smbpool_msg_notify_end */
   SMBPOOL_OP_BREAKS_SENT = 18,  /* struct smbpool_msg_breaks_sent: answers BREAK_ALL, behind all reports before it */
+  SMBPOOL_OP_RECALLED = 19,     /* struct smbpool_msg_recalled: answers RECALL */
   /* smbpoold to smbd */
   SMBPOOL_OP_OPEN_READY = 33, /* struct smbpool_msg_open_ready */
   SMBPOOL_OP_TREE_READY = 34, /* struct smbpool_msg_tree_ready */
@@ -40,6 +41,7 @@ enum smbpool_op {
   SMBPOOL_OP_RESYNC = 36,     /* no payload: send RESYNC_BEGIN and all opens */
   SMBPOOL_OP_NOTIFY_READY = 37, /* struct smbpool_msg_notify_ready */
   SMBPOOL_OP_BREAK_ALL = 38, /* struct smbpool_msg_break_all; answered by BREAKS_SENT */
+  SMBPOOL_OP_RECALL = 39,    /* struct smbpool_msg_recall; answered by RECALLED */
 };
 
 /* struct file_id of smbd, and the key of locking.tdb and brlock.tdb. */
@@ -49,6 +51,12 @@ struct smbpool_file_id {
   uint64_t snapshot; /* extid: 0 = the live file system */
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_file_id) == 24);
+
+/*
+ * A server's slice of a folder: the folder's id with this and the server's number in place of snapshot 0. Its record in
+ * locking.tdb holds opens that exclude nobody; see docs/decisions/shared-folders.md.
+ */
+#define SMBPOOL_SLICE_SNAPSHOT 0x736c696300000000ull
 
 /* struct server_id of smbd. */
 struct smbpool_server_id {
@@ -97,6 +105,7 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_msg_tree) == 48);
 #define SMBPOOL_OPEN_DURABLE 256u   /* in REPLAY_OPEN and OPEN_END of a reconnect: durable handle */
 #define SMBPOOL_OPEN_RECONNECT 512u
 #define SMBPOOL_OPEN_LOCKS_PARTIAL 1024u /* in REPLAY_OPEN: more locks than the module remembers */
+#define SMBPOOL_OPEN_EXCLUDES 2048u /* in OPEN_BEGIN: of a folder that exists, may conflict with other opens of it */
 
 /* Texts: path relative to the share, with the stream name. */
 struct smbpool_msg_open_begin {
@@ -210,6 +219,7 @@ SMBPOOL_ASSERT(sizeof(struct smbpool_msg_claim) == 40);
 /* Result of a wait. */
 #define SMBPOOL_READY_HOME 0u    /* all records home and pinned for pin_us */
 #define SMBPOOL_READY_GAVE_UP 1u /* not all: go on the slow way */
+#define SMBPOOL_READY_REFUSED 2u /* of one that excludes: some smbd does not answer a recall; a sharing violation */
 struct smbpool_msg_open_ready {
   uint64_t operation;
   uint32_t result; /* SMBPOOL_READY_* */
@@ -279,10 +289,25 @@ struct smbpool_msg_breaks_sent {
 };
 SMBPOOL_ASSERT(sizeof(struct smbpool_msg_breaks_sent) == 8);
 
+/* The folder is not delegated any more: all of it that is in the slice goes to the one record. */
+struct smbpool_msg_recall {
+  struct smbpool_file_id file; /* the one id */
+  uint64_t number; /* another one for each time */
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_recall) == 32);
+
+struct smbpool_msg_recalled {
+  uint64_t number; /* of RECALL */
+  uint32_t moved; /* share mode entries */
+  uint32_t reserved0;
+};
+SMBPOOL_ASSERT(sizeof(struct smbpool_msg_recalled) == 16);
+
 /* Kinds of keys in the home table; first byte of what is hashed. */
 enum smbpool_home_kind {
   SMBPOOL_HOME_FILE = 1,  /* 24 bytes of file id: locking, brlock and the leases of all holders are home */
   SMBPOOL_HOME_LEASE = 2, /* client GUID 16 + lease key 16 */
+  SMBPOOL_HOME_FOLDER = 3, /* 24 bytes of a folder's one id: this server has a delegation, opens go to its slice */
 };
 
 #ifdef __cplusplus

@@ -64,10 +64,18 @@ uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link) {
   return link->lease_page == NULL ? 0 : smbpool_lease_deadline(link->lease_page);
 }
 
-bool smbpool_link_draining(const struct smbpool_link *link) {
+static bool page_has(const struct smbpool_link *link, uint32_t flag) {
   if (link->lease_page == NULL) return false;
-  return (__atomic_load_n(&link->lease_page->flags, __ATOMIC_ACQUIRE) & SMBPOOL_NODE_DRAINING) != 0;
+  return (__atomic_load_n(&link->lease_page->flags, __ATOMIC_ACQUIRE) & flag) != 0;
 }
+
+bool smbpool_link_draining(const struct smbpool_link *link) { return page_has(link, SMBPOOL_NODE_DRAINING); }
+
+bool smbpool_link_shares_folders(const struct smbpool_link *link) {
+  return page_has(link, SMBPOOL_NODE_SHARES_FOLDERS);
+}
+
+uint32_t smbpool_link_node(const struct smbpool_link *link) { return link->page->node; }
 
 int smbpool_link_start(struct smbpool_link *link, const char *socket_path, const char *module_version) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};

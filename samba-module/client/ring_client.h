@@ -66,6 +66,12 @@ uint64_t smbpool_link_lease_deadline(const struct smbpool_link *link);
 /* The server drains, by the page mapped last: clients are to cache no writes. */
 bool smbpool_link_draining(const struct smbpool_link *link);
 
+/* Servers of the pool may have delegations of folders, by the page mapped last: who excludes others must ask. */
+bool smbpool_link_shares_folders(const struct smbpool_link *link);
+
+/* This server's number in the pool. Only while the link is up. */
+uint32_t smbpool_link_node(const struct smbpool_link *link);
+
 /* Publishes one message and rings when the daemon sleeps. SMBPOOL_RING_BAD also marks the link broken. */
 enum smbpool_ring_result smbpool_link_send(struct smbpool_link *link, uint32_t op, const void *fixed,
                                            uint32_t fixed_bytes, const void *texts, uint32_t texts_bytes);

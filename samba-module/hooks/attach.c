@@ -1,7 +1,8 @@
 /*
  * The process-wide attachment to smbpoold: made by the first tree connect, shared by all, made again by itself after
  * the daemon went away, and the resync that tells a daemon what it missed. Called by connect.c.
- * Must never block, except for smbpool_wait_for_tree, which only connect_fn may call, and process->hear, for notify.c.
+ * Must never block, except for smbpool_wait_for_tree, which only connect_fn may call, and process->hear, for notify.c
+ * and wait.c.
  */
 #include "module.h"
 
@@ -31,6 +32,7 @@ static void link_down(struct smbpool_process *process, const char *why) {
   process->resync_running = false;
   process->resync_cursor = NULL;
   process->drain_number = 0;
+  smbpool_folder_forget(process);
   smbpool_wait_release_all(process);
   attach_later(process);
 }
@@ -41,7 +43,7 @@ static void on_reply(void *private_data, uint32_t op, const uint8_t *payload, ui
   if (op == SMBPOOL_OP_OPEN_READY && length_bytes >= sizeof(struct smbpool_msg_open_ready)) {
     struct smbpool_msg_open_ready ready;
     memcpy(&ready, payload, sizeof(ready));
-    smbpool_wait_answered(process, ready.operation);
+    smbpool_wait_answered(process, ready.operation, ready.result);
   } else if (op == SMBPOOL_OP_TREE_READY && length_bytes >= sizeof(struct smbpool_msg_tree_ready)) {
     struct smbpool_msg_tree_ready ready;
     struct smbpool_tree *tree;
@@ -66,6 +68,10 @@ static void on_reply(void *private_data, uint32_t op, const uint8_t *payload, ui
     struct smbpool_msg_break_all message;
     memcpy(&message, payload, sizeof(message));
     smbpool_drain_break_all(process, message.number);
+  } else if (op == SMBPOOL_OP_RECALL && length_bytes >= sizeof(struct smbpool_msg_recall)) {
+    struct smbpool_msg_recall message;
+    memcpy(&message, payload, sizeof(message));
+    smbpool_folder_recall(process, &message);
   } else if (op == SMBPOOL_OP_RESYNC) {
     process->resync_wanted = true;
     resync_later(process, 0);
@@ -294,8 +300,9 @@ struct smbpool_process *smbpool_process_get(struct smbpool_tree *tree, struct sm
     process->next_notify = 1;
     smbpool_link_init(&process->link);
     process->bell = tevent_create_immediate(process);
+    process->recall_event = tevent_create_immediate(process);
     process->socket_path = talloc_strdup(process, tree->config.socket_path);
-    if (process->socket_path == NULL || process->bell == NULL) {
+    if (process->socket_path == NULL || process->bell == NULL || process->recall_event == NULL) {
       TALLOC_FREE(process);
       return NULL;
     }

@@ -2,10 +2,10 @@
  * Fencing: a server whose lease is over opens and changes nothing, because the others may already have taken over what
  * it had. smbpoold writes into the node page until when the server may serve; each smbd compares that with the clock by
  * itself, so that it holds while the daemon is stopped, stuck or dead. Here is the look, the wait for a lease that
- * comes back, and the hooks that do nothing else; open.c, write.c, lock.c and durable.c look too. Reads of open handles
- * go on. Must be as cheap as a look at the clock while the lease is valid, and must not need anything of the daemon. A
- * rename, or a delete at a close, waits while smbd has the file's record locked: it keeps others of this server from
- * opening the file, who are fenced as well.
+ * comes back, and the hooks that do hardly anything else; open.c, write.c, lock.c and durable.c look too. Reads of
+ * open handles go on. Must be as cheap as a look at the clock while the lease is valid, and must not need anything of
+ * the daemon. A rename, or a delete at a close, waits while smbd has the file's record locked: it keeps others of this
+ * server from opening the file, who are fenced as well.
  */
 #include "module.h"
 
@@ -100,7 +100,8 @@ int smbpool_unlinkat(struct vfs_handle_struct *handle, struct files_struct *dirf
 int smbpool_renameat(struct vfs_handle_struct *handle, struct files_struct *from_dirfsp,
                      const struct smb_filename *from, struct files_struct *to_dirfsp,
                      const struct smb_filename *to SMBPOOL_RENAME_HOW) {
-  return smbpool_fence_pass(handle) ? SMBPOOL_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to) : -1;
+  if (!smbpool_fence_pass(handle) || !smbpool_folder_may_move(handle, from_dirfsp, from)) return -1;
+  return SMBPOOL_NEXT_RENAMEAT(handle, from_dirfsp, from, to_dirfsp, to);
 }
 
 int smbpool_symlinkat(struct vfs_handle_struct *handle, const struct smb_filename *contents,

@@ -1,7 +1,8 @@
 /*
  * File ids that all servers of the pool agree about: (configured volume, inode, snapshot 0), whatever st_dev a server's
- * kernel gives the file system. The device is also folded in the stat calls, because modules above (streams_xattr) and
- * the cookie of a durable handle use it. Must not do I/O of its own.
+ * kernel gives the file system; of a folder that this server has a delegation of, the id of its slice. The device is
+ * also folded in the stat calls, because modules above (streams_xattr) and the cookie of a durable handle use it. Must
+ * not do I/O of its own.
  */
 #include "module.h"
 
@@ -15,13 +16,23 @@ struct smbpool_file_id smbpool_id_of(const struct file_id *id) {
   return ours;
 }
 
+struct smbpool_file_id smbpool_one_id(struct vfs_handle_struct *handle, const SMB_STRUCT_STAT *sbuf) {
+  struct smbpool_tree *tree = tree_of(handle);
+  struct file_id id;
+
+  if (tree != NULL && tree->config.volume != 0) {
+    return smbpool_map_file_id(tree->config.volume, tree->root_device, sbuf->st_ex_dev, sbuf->st_ex_ino);
+  }
+  id = SMB_VFS_NEXT_FILE_ID_CREATE(handle, sbuf);
+  return smbpool_id_of(&id);
+}
+
 struct file_id smbpool_file_id_create(struct vfs_handle_struct *handle, const SMB_STRUCT_STAT *sbuf) {
   struct smbpool_tree *tree = tree_of(handle);
+  struct smbpool_file_id ours = smbpool_one_id(handle, sbuf);
   struct file_id id = {0};
-  struct smbpool_file_id ours;
 
-  if (tree == NULL || tree->config.volume == 0) return SMB_VFS_NEXT_FILE_ID_CREATE(handle, sbuf);
-  ours = smbpool_map_file_id(tree->config.volume, tree->root_device, sbuf->st_ex_dev, sbuf->st_ex_ino);
+  if (tree != NULL && S_ISDIR(sbuf->st_ex_mode)) ours = smbpool_folder_id(tree, &ours);
   id.devid = ours.volume;
   id.inode = ours.inode;
   id.extid = ours.snapshot;

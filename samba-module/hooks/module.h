@@ -1,8 +1,8 @@
 /*
  * What the hook files of vfs_smbpool call in each other. They lie upon each other: process (state, sending); notify;
- * report, wait, lease, break, drain, fence; attach; connect, open and the other hooks. Rules for every hook: never
- * block on the daemon (but in connect.c, notify.c and fence.c, for a bounded time), never touch a tdb record (but by
- * smbd's own functions for share modes: open.c, write.c), be right with no daemon at all.
+ * folder; report, wait, lease, break, drain, fence; attach; connect, open and the other hooks. Rules for every hook:
+ * never block on the daemon (but in connect.c, notify.c, fence.c and wait.c, for a bounded time), never touch a tdb
+ * record (but by smbd's own functions for share modes: open.c, write.c, folder.c), be right with no daemon at all.
  */
 #ifndef SMBPOOL_MODULE_H
 #define SMBPOOL_MODULE_H
@@ -66,12 +66,27 @@ NTSTATUS smbpool_set_compression(struct vfs_handle_struct *handle, TALLOC_CTX *c
 
 /* fileid.c */
 struct smbpool_file_id smbpool_id_of(const struct file_id *id);
+/* Of a file, or of a folder whether or not its opens go to slices. */
+struct smbpool_file_id smbpool_one_id(struct vfs_handle_struct *handle, const SMB_STRUCT_STAT *sbuf);
 struct file_id smbpool_file_id_create(struct vfs_handle_struct *handle, const SMB_STRUCT_STAT *sbuf);
 int smbpool_stat(struct vfs_handle_struct *handle, struct smb_filename *smb_fname);
 int smbpool_lstat(struct vfs_handle_struct *handle, struct smb_filename *smb_fname);
 int smbpool_fstat(struct vfs_handle_struct *handle, struct files_struct *fsp, SMB_STRUCT_STAT *sbuf);
 int smbpool_fstatat(struct vfs_handle_struct *handle, const struct files_struct *dirfsp,
                     const struct smb_filename *smb_fname, SMB_STRUCT_STAT *sbuf, int flags);
+
+/* folder.c: folders that all servers have open at once, and their slices */
+/* The id that smbd is to use for a folder now: the one id, or that of this server's slice. */
+struct smbpool_file_id smbpool_folder_id(const struct smbpool_tree *tree, const struct smbpool_file_id *one);
+/* Takes a RECALL; what it asks for is done from the event loop. */
+void smbpool_folder_recall(struct smbpool_process *process, const struct smbpool_msg_recall *message);
+/* Does and answers what is recalled. From the event loop, or while a hook waits that has locked nothing. */
+void smbpool_folder_work(struct smbpool_process *process);
+/* Nobody waits for answers any more: the daemon is gone. */
+void smbpool_folder_forget(struct smbpool_process *process);
+/* Before a rename; false: it is of a folder, through a handle without DELETE, errno is set. */
+bool smbpool_folder_may_move(struct vfs_handle_struct *handle, struct files_struct *dirfsp,
+                             const struct smb_filename *smb_fname);
 
 /* open.c */
 NTSTATUS smbpool_create_file(struct vfs_handle_struct *handle, struct smb_request *req, struct files_struct *dirfsp,
@@ -102,13 +117,18 @@ struct tevent_req *smbpool_offload_write_send(struct vfs_handle_struct *handle, 
 NTSTATUS smbpool_offload_write_recv(struct vfs_handle_struct *handle, struct tevent_req *req, off_t *copied);
 
 /* wait.c: deferring a create and running it again */
+/* Longer than the daemon takes to say no when an smbd does not answer its recall. */
+#define SMBPOOL_EXCLUSION_WAIT_MS 6000u
 struct smbpool_wait *smbpool_wait_find(struct smbpool_process *process, const struct smbd_smb2_request *smb2req);
+/* With req NULL: for smbpool_wait_block. */
 struct smbpool_wait *smbpool_wait_new(struct smbpool_tree *tree, struct smb_request *req);
 bool smbpool_wait_defer(struct smbpool_wait *wait, struct smb_request *req, struct file_id id);
 /* Before NEXT: takes our mark off the request. After NEXT: takes it off if smbd did not. */
 void smbpool_wait_leave(struct smbpool_wait *wait, struct smb_request *req);
 void smbpool_wait_finish(struct smbpool_wait *wait, struct smb_request *req);
-void smbpool_wait_answered(struct smbpool_process *process, uint64_t operation);
+/* Until the daemon has answered, or refused by its silence. Meanwhile this smbd does what is recalled from it. */
+void smbpool_wait_block(struct smbpool_wait *wait);
+void smbpool_wait_answered(struct smbpool_process *process, uint64_t operation, uint32_t result);
 /* The tree connect ends: runs the create again, if it still waits, and forgets it. */
 void smbpool_wait_abandon(struct smbpool_wait *wait);
 /* The daemon is gone: everything that waits for it goes on. */

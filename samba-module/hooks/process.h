@@ -83,7 +83,10 @@ struct smbpool_open {
   struct smbpool_lock *locks;
 };
 
-/* One create that waits, or that smbd is running for us; a talloc child of its smb2req. */
+/*
+ * One create that waits, or that smbd is running for us; a talloc child of its smb2req. One that cannot be deferred has
+ * no smb2req here: the hook itself waits.
+ */
 struct smbpool_wait {
   struct smbpool_wait *prev, *next;
   struct smbpool_tree *tree;
@@ -98,9 +101,31 @@ struct smbpool_wait {
   bool keep_mark; /* smbd had deferred this create itself: it must go on seeing that */
   bool resumed;   /* scheduled to run again */
   bool over;      /* cancelled: never resume */
+  /* Of a folder that servers share: without a yes of the daemon that holds to its end, this create is refused. */
+  bool excludes;
+  bool refused;
+  struct smbpool_file_id excluded; /* the folder's one id */
   struct smbpool_deferral *deferral;
   struct tevent_timer *deadline_timer;
   struct tevent_timer *delay_timer;
+};
+
+/* A folder that smbd opens with the daemon's leave to exclude others, until that open is over; on the stack. */
+struct smbpool_exclusion {
+  struct smbpool_exclusion *outer;
+  struct smbpool_file_id folder;
+};
+
+/* A folder that the daemon recalls, until it has its answer. */
+struct smbpool_recall {
+  struct smbpool_recall *prev, *next;
+  struct smbpool_file_id folder; /* the one id */
+  uint64_t number;
+  bool wanted; /* the daemon that asked is still there */
+  bool began;  /* a move failed in the middle: entries may be in both records */
+  bool over;   /* all is moved, the answer is due */
+  bool told;   /* smbd's log says that it does not succeed */
+  uint32_t moved;
 };
 
 struct smbpool_tree {
@@ -148,6 +173,12 @@ struct smbpool_process {
   uint32_t drain_breaks;
   uint64_t running_operation; /* the create smbd is inside of, for openat; 0: none */
   struct smbpool_fence fence;
+  /* For folder.c. */
+  struct smbpool_exclusion *exclusions;
+  struct smbpool_recall *recalls;
+  struct tevent_immediate *recall_event;
+  bool recall_scheduled;
+  struct tevent_timer *recall_timer;
   /* For notify.c: folders that are not watched, and answers of the daemon that are missing. */
   struct smbpool_folder *folders;
   uint64_t next_notify;

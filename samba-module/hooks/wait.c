@@ -1,9 +1,13 @@
 /*
  * Deferring a create while its records come home, and running it again: smbd parks the request as it does for an oplock
  * break. Called by open.c and, when the daemon answers or dies, by attach.c. The state hangs on the smb2 request, so
- * cancel and disconnect clean up by themselves. Must never leave a request parked without a timer.
+ * cancel and disconnect clean up by themselves. Must never leave a request parked without a timer. What cannot be
+ * parked and must not go on unasked waits on the spot, for a bounded time.
  */
 #include "module.h"
+
+/* Between two tries to do or answer what is recalled, while no timer runs. */
+#define RECALL_LOOK_MS 10u
 
 /*
  * Goes with smbd's own record of the deferral, so that its destructor tells us when smbd took the deferral off: because
@@ -53,13 +57,20 @@ struct smbpool_wait *smbpool_wait_find(struct smbpool_process *process, const st
 }
 
 struct smbpool_wait *smbpool_wait_new(struct smbpool_tree *tree, struct smb_request *req) {
-  struct smbpool_wait *wait = talloc_zero(req->smb2req, struct smbpool_wait);
+  struct smbpool_wait *wait = NULL;
 
+  if (req != NULL) {
+    wait = talloc_zero(req->smb2req, struct smbpool_wait);
+  } else {
+    wait = talloc_zero(tree->process, struct smbpool_wait);
+  }
   if (wait == NULL) return NULL;
   wait->tree = tree;
-  wait->smb2req = req->smb2req;
-  wait->xconn = req->xconn;
-  wait->mid = req->mid;
+  if (req != NULL) {
+    wait->smb2req = req->smb2req;
+    wait->xconn = req->xconn;
+    wait->mid = req->mid;
+  }
   wait->operation = tree->process->next_operation++;
   wait->began_us = smbpool_now_us();
   wait->answered = true;
@@ -83,15 +94,23 @@ static void maybe_resume(struct smbpool_wait *wait) {
   if (wait->answered && !wait->delayed) resume(wait);
 }
 
+static uint32_t deadline_ms(const struct smbpool_wait *wait) {
+  return wait->excludes ? SMBPOOL_EXCLUSION_WAIT_MS : wait->tree->config.wait_ms;
+}
+
+static void expire(struct smbpool_wait *wait) {
+  smbpool_link_count(&wait->tree->process->link, SMBPOOL_CLIENT_WAITS_EXPIRED);
+  DBG_NOTICE("smbpool: no answer from smbpoold in %u ms, the open %s\n", deadline_ms(wait),
+             wait->excludes ? "is refused" : "goes on without it");
+  wait->refused = wait->excludes;
+  wait->answered = true;
+}
+
 static void on_deadline(struct tevent_context *ev, struct tevent_timer *te, struct timeval now, void *private_data) {
   struct smbpool_wait *wait = talloc_get_type_abort(private_data, struct smbpool_wait);
 
   TALLOC_FREE(wait->deadline_timer);
-  if (!wait->answered) {
-    smbpool_link_count(&wait->tree->process->link, SMBPOOL_CLIENT_WAITS_EXPIRED);
-    DBG_NOTICE("smbpool: no answer from smbpoold in %u ms, the open goes on without it\n", wait->tree->config.wait_ms);
-  }
-  wait->answered = true;
+  if (!wait->answered) expire(wait);
   maybe_resume(wait);
 }
 
@@ -112,7 +131,7 @@ static bool start_timers(struct smbpool_wait *wait, struct tevent_context *ev) {
     if (wait->delay_timer == NULL) return false;
   }
   if (!wait->answered) {
-    wait->deadline_timer = tevent_add_timer(ev, wait, timeval_current_ofs_msec(config->wait_ms), on_deadline, wait);
+    wait->deadline_timer = tevent_add_timer(ev, wait, timeval_current_ofs_msec(deadline_ms(wait)), on_deadline, wait);
     if (wait->deadline_timer == NULL) return false;
   }
   return true;
@@ -166,12 +185,32 @@ void smbpool_wait_finish(struct smbpool_wait *wait, struct smb_request *req) {
   TALLOC_FREE(wait);
 }
 
-void smbpool_wait_answered(struct smbpool_process *process, uint64_t operation) {
+void smbpool_wait_block(struct smbpool_wait *wait) {
+  struct smbpool_process *process = wait->tree->process;
+  uint64_t deadline_us = smbpool_now_us() + SMBPOOL_EXCLUSION_WAIT_MS * 1000u;
+
+  while (!wait->answered) {
+    uint32_t left_ms = smbpool_left_ms(deadline_us);
+
+    if (left_ms == 0) break;
+    /*
+     * The daemon waits for this smbd, too, and other smbds may wait on the spot for this one. The pass that waits has
+     * made no entry yet and makes its ids anew; the handles it has are rewritten like all others.
+     */
+    smbpool_folder_work(process);
+    if (process->recalls != NULL && left_ms > RECALL_LOOK_MS) left_ms = RECALL_LOOK_MS;
+    if (!process->hear(process, left_ms)) break;
+  }
+  if (!wait->answered) expire(wait);
+}
+
+void smbpool_wait_answered(struct smbpool_process *process, uint64_t operation, uint32_t result) {
   struct smbpool_wait *wait;
 
   for (wait = process->waits; wait != NULL; wait = wait->next) {
     if (wait->operation != operation || wait->answered || wait->over) continue;
     wait->answered = true;
+    wait->refused = wait->excludes && result == SMBPOOL_READY_REFUSED;
     smbpool_link_count(&process->link, SMBPOOL_CLIENT_WAITS_READY);
     maybe_resume(wait);
     return;
@@ -189,6 +228,8 @@ void smbpool_wait_release_all(struct smbpool_process *process) {
   for (wait = process->waits; wait != NULL; wait = wait->next) {
     wait->asked = false; /* whom we asked is gone */
     wait->answered = true;
+    /* Also one that was answered and did not run yet: nobody keeps the folder for it any more. */
+    wait->refused = wait->excludes;
     if (!wait->over) maybe_resume(wait);
   }
 }

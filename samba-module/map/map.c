@@ -18,6 +18,16 @@
 #define LEASE_OPLOCK_TYPE 0x100u
 #define LEASE_WRITE 4u
 
+/* Access that may turn out to be that to delete: DELETE itself, MAXIMUM_ALLOWED, GENERIC_ALL. */
+#define MAY_DELETE 0x12010000u
+#define SHARE_ALL 7u
+#define OPEN_EXISTING 1u
+#define OPEN_OR_CREATE 3u
+#define DELETE_ON_CLOSE 0x1000u
+
+/* The lower half of a slice's snapshot is the server's number. */
+#define SLICE_MASK 0xffffffff00000000ull
+
 bool smbpool_map_volume(const char *text, uint64_t *volume) {
   char *end = NULL;
   unsigned long long number;
@@ -39,6 +49,30 @@ struct smbpool_file_id smbpool_map_file_id(uint64_t volume, uint64_t root_device
   return id;
 }
 
+struct smbpool_file_id smbpool_map_slice_id(const struct smbpool_file_id *one, uint32_t node) {
+  struct smbpool_file_id id = *one;
+
+  id.snapshot = SMBPOOL_SLICE_SNAPSHOT | node;
+  return id;
+}
+
+bool smbpool_map_is_slice(const struct smbpool_file_id *id) {
+  return (id->snapshot & SLICE_MASK) == SMBPOOL_SLICE_SNAPSHOT;
+}
+
+struct smbpool_file_id smbpool_map_one_id(const struct smbpool_file_id *id) {
+  struct smbpool_file_id one = *id;
+
+  if (smbpool_map_is_slice(id)) one.snapshot = 0;
+  return one;
+}
+
+bool smbpool_map_open_excludes(uint32_t access_mask, uint32_t share_access, uint32_t disposition, uint32_t options) {
+  if ((access_mask & MAY_DELETE) != 0 || (options & DELETE_ON_CLOSE) != 0) return true;
+  if ((share_access & SHARE_ALL) != SHARE_ALL) return true;
+  return disposition != OPEN_EXISTING && disposition != OPEN_OR_CREATE;
+}
+
 uint16_t smbpool_map_text_bytes(const char *text, size_t bytes_max) {
   size_t bytes;
 
@@ -58,6 +92,10 @@ uint32_t smbpool_map_append(uint8_t *buffer, uint32_t length, const char *text, 
 enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *facts) {
   bool ask = facts->link_up && facts->exists && !facts->keys_home && facts->defer_option;
 
+  if (facts->excludes) {
+    if (!facts->link_up) return SMBPOOL_PLAN_REFUSE;
+    return facts->can_wait ? SMBPOOL_PLAN_WAIT : SMBPOOL_PLAN_BLOCK;
+  }
   if (facts->can_wait && ask) return SMBPOOL_PLAN_WAIT;
   if (facts->can_wait && facts->delay_ms > 0) return SMBPOOL_PLAN_DELAY;
   return facts->link_up ? SMBPOOL_PLAN_TELL : SMBPOOL_PLAN_GO;

@@ -26,6 +26,18 @@ bool smbpool_map_volume(const char *text, uint64_t *volume);
  */
 struct smbpool_file_id smbpool_map_file_id(uint64_t volume, uint64_t root_device, uint64_t device, uint64_t inode);
 
+/*
+ * Folders that servers have delegations of: an open that cannot conflict with others like it has its entry in its
+ * server's slice. See docs/decisions/shared-folders.md.
+ */
+struct smbpool_file_id smbpool_map_slice_id(const struct smbpool_file_id *one, uint32_t node);
+/* Of whatever server. */
+bool smbpool_map_is_slice(const struct smbpool_file_id *id);
+/* The id of the folder itself; of anything that is no slice: the id given. */
+struct smbpool_file_id smbpool_map_one_id(const struct smbpool_file_id *id);
+/* An open of a folder that exists, by the numbers of SMB: it may conflict with other opens of the folder. */
+bool smbpool_map_open_excludes(uint32_t access_mask, uint32_t share_access, uint32_t disposition, uint32_t options);
+
 /* Longest prefix of at most `bytes_max` bytes that ends between two UTF-8 characters. NULL is empty. */
 uint16_t smbpool_map_text_bytes(const char *text, size_t bytes_max);
 
@@ -39,6 +51,7 @@ struct smbpool_open_facts {
   bool exists;       /* the file id is known */
   bool keys_home;    /* every key of it was found in the home table */
   bool defer_option; /* smbpool:defer */
+  bool excludes;     /* a folder that servers may share, and this open must not pass by their slices */
   uint32_t delay_ms; /* smbpool:delay ms */
 };
 enum smbpool_open_plan {
@@ -46,6 +59,8 @@ enum smbpool_open_plan {
   SMBPOOL_PLAN_TELL = 1,  /* go on, telling the daemon that the operation begins */
   SMBPOOL_PLAN_WAIT = 2,  /* ask the daemon and defer */
   SMBPOOL_PLAN_DELAY = 3, /* defer for the fault option alone */
+  SMBPOOL_PLAN_BLOCK = 4, /* ask the daemon and wait for it on the spot */
+  SMBPOOL_PLAN_REFUSE = 5, /* it must be asked for, and nobody is there to ask */
 };
 enum smbpool_open_plan smbpool_map_open_plan(const struct smbpool_open_facts *facts);
 

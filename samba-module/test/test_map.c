@@ -62,6 +62,60 @@ static void file_id_of_another_file_system_keeps_its_device(void **state) {
   assert_int_equal(id.volume, 2050);
 }
 
+static void slice_is_known_and_leads_back(void **state) {
+  struct smbpool_file_id one = {.volume = 7, .inode = 99};
+  struct smbpool_file_id slice = smbpool_map_slice_id(&one, 3);
+  struct smbpool_file_id other = smbpool_map_slice_id(&one, UINT32_MAX);
+  struct smbpool_file_id first = smbpool_map_slice_id(&one, 0);
+  struct smbpool_file_id old_content = {.volume = 7, .inode = 99, .snapshot = 3};
+  struct smbpool_file_id back = smbpool_map_one_id(&slice);
+  (void)state;
+
+  assert_true(slice.snapshot == 0x736c696300000003ull);
+  assert_int_equal(slice.volume, 7);
+  assert_int_equal(slice.inode, 99);
+  assert_true(smbpool_map_is_slice(&slice) && smbpool_map_is_slice(&other) && smbpool_map_is_slice(&first));
+  assert_memory_equal(&back, &one, sizeof(one));
+  back = smbpool_map_one_id(&other);
+  assert_memory_equal(&back, &one, sizeof(one));
+  /* Neither a folder itself nor a snapshot of the file system is one. */
+  assert_false(smbpool_map_is_slice(&one));
+  assert_false(smbpool_map_is_slice(&old_content));
+  back = smbpool_map_one_id(&one);
+  assert_memory_equal(&back, &one, sizeof(one));
+  back = smbpool_map_one_id(&old_content);
+  assert_memory_equal(&back, &old_content, sizeof(back));
+}
+
+/* Read, list, add, ... synchronize: all that has a name and is no DELETE, and the generic bits without it. */
+#define BENIGN_ACCESS 0xe01e01ffu
+
+static void open_that_conflicts_with_nothing_does_not_exclude(void **state) {
+  (void)state;
+
+  assert_false(smbpool_map_open_excludes(0x00000080, 7, 1, 0));
+  assert_false(smbpool_map_open_excludes(0x00100081, 7, 1, 0x00204021));
+  assert_false(smbpool_map_open_excludes(0x00100081, 7, 3, 0x21));
+  assert_false(smbpool_map_open_excludes(0, 7, 1, 0));
+  assert_false(smbpool_map_open_excludes(BENIGN_ACCESS, 7, 1, 0x00ffefff));
+}
+
+static void open_excludes_for_each_reason_alone(void **state) {
+  uint32_t share, disposition;
+  (void)state;
+
+  assert_true(smbpool_map_open_excludes(BENIGN_ACCESS | 0x00010000, 7, 1, 0)); /* DELETE */
+  assert_true(smbpool_map_open_excludes(0x00010000, 7, 3, 0));
+  assert_true(smbpool_map_open_excludes(0x02000000, 7, 1, 0)); /* MAXIMUM_ALLOWED */
+  assert_true(smbpool_map_open_excludes(0x10000000, 7, 1, 0)); /* GENERIC_ALL */
+  assert_true(smbpool_map_open_excludes(0x00000080, 7, 1, 0x1000)); /* FILE_DELETE_ON_CLOSE */
+  for (share = 0; share < 7; share++) assert_true(smbpool_map_open_excludes(0x00000080, share, 1, 0));
+  for (disposition = 0; disposition < 8; disposition++) {
+    if (disposition == 1 || disposition == 3) continue;
+    assert_true(smbpool_map_open_excludes(0x00000080, 7, disposition, 0));
+  }
+}
+
 static void text_is_cut_between_characters(void **state) {
   (void)state;
 
@@ -120,6 +174,32 @@ static void plan_never_waits_in_vain(void **state) {
       assert_int_equal(plan, SMBPOOL_PLAN_WAIT);
     }
     if (facts.can_wait && facts.delay_ms > 0) assert_true(plan == SMBPOOL_PLAN_WAIT || plan == SMBPOOL_PLAN_DELAY);
+  }
+}
+
+/* Whatever the options and the home table say, and however much the daemon is missing. */
+static void plan_never_lets_pass_who_excludes(void **state) {
+  unsigned int bits;
+  (void)state;
+
+  for (bits = 0; bits < 64; bits++) {
+    struct smbpool_open_facts facts = {.can_wait = bits & 1,
+                                       .link_up = bits & 2,
+                                       .exists = bits & 4,
+                                       .keys_home = bits & 8,
+                                       .defer_option = bits & 16,
+                                       .delay_ms = bits & 32 ? 50 : 0,
+                                       .excludes = true};
+    enum smbpool_open_plan plan = smbpool_map_open_plan(&facts);
+
+    if (!facts.link_up) {
+      assert_int_equal(plan, SMBPOOL_PLAN_REFUSE);
+    } else {
+      assert_int_equal(plan, facts.can_wait ? SMBPOOL_PLAN_WAIT : SMBPOOL_PLAN_BLOCK);
+    }
+    facts.excludes = false;
+    plan = smbpool_map_open_plan(&facts);
+    assert_true(plan != SMBPOOL_PLAN_REFUSE && plan != SMBPOOL_PLAN_BLOCK);
   }
 }
 
@@ -211,10 +291,14 @@ int main(void) {
       cmocka_unit_test(volume_refuses_nothing_and_zero),
       cmocka_unit_test(file_id_does_not_depend_on_the_device_of_the_root),
       cmocka_unit_test(file_id_of_another_file_system_keeps_its_device),
+      cmocka_unit_test(slice_is_known_and_leads_back),
+      cmocka_unit_test(open_that_conflicts_with_nothing_does_not_exclude),
+      cmocka_unit_test(open_excludes_for_each_reason_alone),
       cmocka_unit_test(text_is_cut_between_characters),
       cmocka_unit_test(append_concatenates),
       cmocka_unit_test(texts_fit_one_message),
       cmocka_unit_test(plan_never_waits_in_vain),
+      cmocka_unit_test(plan_never_lets_pass_who_excludes),
       cmocka_unit_test(watch_interval_doubles_up_to_its_bound),
       cmocka_unit_test(drained_is_granted_no_writes),
       cmocka_unit_test(lease_is_over_from_its_deadline_on),

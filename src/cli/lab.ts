@@ -63,6 +63,7 @@ export function registerLab(program: Command): void {
     .option('--seed <number>', 'seed of the losses', number)
     .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
     .option('--lease-millis <number>', 'how long a server serves without hearing of the others', number)
+    .option('--shared-folders', 'opens of folders that many clients have open need no record of the pool')
     .option('--no-realtime', 'smbpoold without real-time priority')
     .option('--smbd-log-level <level>', "smbd's, 0 to 10", number)
     .action(up);
@@ -92,6 +93,7 @@ export function registerLab(program: Command): void {
     .option('--servers <number>', 'how many servers, 2 to 16', number, SERVER_COUNT_DEFAULT)
     .addOption(new Option('--engine <name>', "of the pool's membership").choices(['embedded', 'etcd']))
     .option('--standby', 'each smbpoold has one that goes on when it is killed')
+    .option('--shared-folders', 'opens of folders that many clients have open need no record of the pool')
     .option('--interfaces <number>', 'of each server for the others, 1 or 2', number)
     .addOption(new Option('--transport <kind>', 'what the daemons speak over').choices(['ethernet', 'udp']))
     .addOption(new Option('--log-level <level>', "smbpoold's").choices(['debug', 'info', 'warn', 'error']))
@@ -101,7 +103,7 @@ export function registerLab(program: Command): void {
 }
 
 interface ChaosFlags extends Partial<
-  Pick<LabOptions, 'engine' | 'standby' | 'interfaces' | 'transport' | 'logLevel'>
+  Pick<LabOptions, 'engine' | 'standby' | 'sharedFolders' | 'interfaces' | 'transport' | 'logLevel'>
 > {
   minutes: number;
   seed?: number;

@@ -146,8 +146,13 @@ export type Effect =
   | { kind: 'ring-send'; attachment: number; op: number; payload: Uint8Array }
   /** End the attachment: what it wrote makes no sense. Its 'ring-detached' follows. */
   | { kind: 'ring-end'; attachment: number }
-  /** The node page's table of what is here: 1 = a file's records (24 bytes of file id), 2 = a lease (GUID and key). */
-  | { kind: 'home'; present: boolean; what: 1 | 2; key: Uint8Array }
+  /**
+   * The node page's table of what is here: 1 = a file's records (24 bytes of file id), 2 = a lease (GUID and key), 3 =
+   * a folder's delegation (24 bytes of file id).
+   */
+  | { kind: 'home'; present: boolean; what: 1 | 2 | 3; key: Uint8Array }
+  /** Into the node page: smbds here ask before they exclude anybody from a folder. */
+  | { kind: 'shares-folders' }
   /** One sample of a histogram in the node page (enum smbpool_histogram). */
   | { kind: 'latency'; histogram: number; micros: Micros }
   /** The answer to a 'witness-query'. */

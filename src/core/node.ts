@@ -38,6 +38,9 @@ import type { FitnessStatus } from './fitness/fitness.js';
 import { Fitness } from './fitness/fitness.js';
 import type { CachingSmbds } from './fitness/lease-breaks.js';
 import { Timers } from './timers.js';
+import { FolderAgreement } from './operations/folder-agreement.js';
+import type { FolderTerms } from './operations/folders.js';
+import { FOLDERS, Folders } from './operations/folders.js';
 import { Operations } from './operations/operations.js';
 import { clientOf } from './witness/reports.js';
 import { Witness } from './witness/witness.js';
@@ -51,6 +54,7 @@ import { RECORD_MESSAGE_TYPE_MAX, RECORD_MESSAGE_TYPE_MIN } from '../wire/record
 import {
   GATE_MESSAGE_TYPE_MAX, GATE_MESSAGE_TYPE_MIN, GATE_MESSAGE_TYPE_OF_PROCESSES,
 } from '../wire/gate-messages.js';
+import { hasExcluder } from '../wire/share-mode-entries.js';
 import { MEMBERSHIP_TYPE_MAX, MEMBERSHIP_TYPE_MIN, termOf } from '../wire/membership-messages.js';
 import { WITNESS_MESSAGE_TYPE_MAX, WITNESS_MESSAGE_TYPE_MIN, decodeWitnessMessage } from '../wire/witness-messages.js';
 import { PERSISTENT_MESSAGE_TYPE_MAX, PERSISTENT_MESSAGE_TYPE_MIN } from '../wire/persistent-messages.js';
@@ -94,6 +98,11 @@ export interface NodeOptions {
   addresses?: readonly AddressPlace[];
   /** How long a record stays after it came; the default is records.HOLD_MICROS. */
   holdMicros?: Micros;
+  /** Whether this server takes delegations of folders that everybody opens (docs/decisions/shared-folders.md). */
+  sharesFolders?: boolean;
+  /** Absent: FOLDER_TERMS; of simulated smbds, how their records of locking.tdb are read. */
+  folderTerms?: FolderTerms;
+  hasExcluder?: (lockingData: Uint8Array) => boolean;
   /** How long a server that is drained waits for leases to be broken; the default is DRAIN_LEASES_MICROS. */
   drainLeasesMicros?: Micros;
   /** How many records are told of, or brought back, in one step after a view change; the default is slices.SLICE. */
@@ -156,6 +165,8 @@ export class PoolNode {
   /** Null: there are none. */
   private readonly addresses: Addresses | null;
   private readonly fitness: Fitness;
+  private readonly folders: Folders;
+  private readonly folderAgreement: FolderAgreement;
   private readonly operations: Operations;
   private readonly witness: Witness;
   private readonly failovers: Failovers;
@@ -188,27 +199,7 @@ export class PoolNode {
     });
     const context = this.makeContext();
     this.context = context;
-    this.links = new Links(
-      {
-        self: options.self,
-        peers: this.servers.others,
-        incarnation: options.incarnation,
-        announcement: this.announcement,
-        frameBodyBytesMax: options.frameBodyBytesMax,
-        receiveFramesMax: options.receiveFramesMax,
-      },
-      context,
-      {
-        deliver: (peer, message) => this.deliver(peer, message),
-        peerUp: (peer, incarnation) => this.peerUp(peer, incarnation),
-        peerDown: (peer, why) => this.peerDown(peer, why),
-        givenUpBy: (peer) => this.givenUpBy(peer),
-        peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
-        announced: (peer, of, announcement) => this.membership?.announced(peer, of, announcement),
-        survives: (message) => message[0] === GATE_MESSAGE_TYPE_OF_PROCESSES,
-        sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
-      },
-    );
+    this.links = this.makeLinks(context);
     this.records = new Records(
       context, options.incarnation, options.holdMicros ?? HOLD_MICROS, this.resumes, options.sliceSize,
     );
@@ -225,7 +216,14 @@ export class PoolNode {
     const gate = { ...options.gate, addresses: this.servers.addresses };
     const connections = this.connectionsForGate();
     this.gate = new Gate(context, this.records, this.persistent, gate, incarnation, connections, this.resumes);
-    this.operations = new Operations(context, this.records, this.gate.changeNotify, nameOf);
+    this.folders = new Folders(context, this.records, options.hasExcluder ?? hasExcluder, options.folderTerms);
+    this.folderAgreement = new FolderAgreement(context, this.folders, options.sharesFolders === true, nameOf);
+    this.gate.watchProcesses({
+      keptModule: (pid) => this.folders.keptModule(pid),
+      ended: (pid) => this.folders.ended(pid),
+    });
+    const { records, gate: processes, folders } = this;
+    this.operations = new Operations(context, records, processes.changeNotify, processes, folders, nameOf);
     this.witness = new Witness(
       context,
       {
@@ -247,6 +245,31 @@ export class PoolNode {
     this.listenToRecords();
   }
 
+  private makeLinks(context: CoreContext): Links {
+    const { self, incarnation, frameBodyBytesMax, receiveFramesMax } = this.options;
+    return new Links(
+      {
+        self,
+        peers: this.servers.others,
+        incarnation,
+        announcement: this.announcement,
+        frameBodyBytesMax,
+        receiveFramesMax,
+      },
+      context,
+      {
+        deliver: (peer, message) => this.deliver(peer, message),
+        peerUp: (peer, incarnation) => this.peerUp(peer, incarnation),
+        peerDown: (peer, why) => this.peerDown(peer, why),
+        givenUpBy: (peer) => this.givenUpBy(peer),
+        peerReturned: (peer) => this.log('info', 'peer-returned', { peer }),
+        announced: (peer, of, announcement) => this.membership?.announced(peer, of, announcement),
+        survives: (message) => message[0] === GATE_MESSAGE_TYPE_OF_PROCESSES,
+        sendFrame: (peer, body) => this.effects.push({ kind: 'frame-send', peer, body }),
+      },
+    );
+  }
+
   private listenToRecords(): void {
     this.records.watch({
       came: (database, key) => this.operations.came(database, key),
@@ -254,7 +277,7 @@ export class PoolNode {
       moved: (...move) => this.witness.moved(...move),
     });
     this.records.watchRecovery({
-      settled: () => this.failovers.settled(),
+      settled: () => this.settled(),
       recovered: () => this.failovers.recovered(),
     });
     this.records.listen({
@@ -280,6 +303,7 @@ export class PoolNode {
       this.started = true;
       // not before there is a time: what the run before promised is counted from it
       this.membership = this.makeMembership();
+      this.folderAgreement.begin((name) => this.gate.openOwn(name));
       this.logAwaited();
       this.tellUnheard();
       if (!this.canResume()) this.cannotResume('its disk knows no pool that could take it so');
@@ -466,6 +490,7 @@ export class PoolNode {
       case 'database-kept':
         return this.gate.keepDatabase(input);
       case 'record-kept':
+        if (input.database === FOLDERS) this.folders.keptLock(input.key);
         return this.records.keepRecord(input);
       case 'erasure-kept':
         return this.records.keepErasure(input.database, input.key, input.turn);
@@ -498,6 +523,7 @@ export class PoolNode {
     this.log('info', 'resumed', { continues: this.options.resumes });
     this.count('resumed', 1);
     this.gate.resume();
+    this.folders.resume();
     this.effects.push({ kind: 'resumed' });
   }
 
@@ -516,6 +542,7 @@ export class PoolNode {
       } else if (type >= WITNESS_MESSAGE_TYPE_MIN && type <= WITNESS_MESSAGE_TYPE_MAX) {
         const decoded = decodeWitnessMessage(message);
         if (decoded.kind === 'probe') this.operations.onProbe(peer, decoded);
+        else if (decoded.kind === 'folders') this.folderAgreement.heard(peer, decoded.shares);
         else this.witness.onMessage(peer, decoded);
       } else throw new DecodeError('unknown-type', `${type}`);
     } catch (error) {
@@ -562,6 +589,7 @@ export class PoolNode {
     this.addresses?.install(view, isNewLeader, left, joined);
     this.persistent.install(view, left);
     for (const peer of [...left, ...resumed]) this.witness.peerDown(peer);
+    this.folderAgreement.installed([...left, ...joined, ...resumed]);
     this.records.install(view, changed);
     this.effects.push({ kind: 'event', event: 'view', fields: this.viewFields(view, left, joined) });
     this.setServers();
@@ -583,6 +611,12 @@ export class PoolNode {
       configuration: configuration.number, counted: configuration.counted, joining: configuration.joining,
     });
     this.effects.push({ kind: 'servers', configuration, servers });
+  }
+
+  /** All members have installed the view. */
+  private settled(): void {
+    this.failovers.settled();
+    this.folderAgreement.settled();
   }
 
   private viewFields(view: View, left: readonly NodeId[], joined: readonly NodeId[]): Record<string, string> {

@@ -229,6 +229,11 @@ export const configSchema = block(POOL_EXAMPLE, {
   protocolMax: whole(PROTOCOL.min, PROTOCOL.max, `protocolMax: ${PROTOCOL.max}`).optional(),
   /** A second process that goes on with the connections of all smbds when this one dies: docs/decisions/standby.md. */
   standby: z.enum(['on', 'off'], { error: advice('"on" or "off"', 'standby: on') }).default('off'),
+  /**
+   * Opens of folders that many clients have open need no record of the pool. The same on all servers, and all shares of
+   * the pool's files have the VFS module: docs/decisions/shared-folders.md.
+   */
+  sharedFolders: z.enum(['on', 'off'], { error: advice('"on" or "off"', 'sharedFolders: on') }).default('off'),
   /** Whether the loop comes before everything ordinary on the machine: docs/decisions/real-time.md. */
   realtime: z.boolean({ error: advice('true or false', 'realtime: true') }).default(true),
   /** What makes a server unfit for new clients: docs/decisions/health.md. */

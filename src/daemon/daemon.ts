@@ -320,6 +320,7 @@ function hostOptions(
     membership: { heartbeatMicros: membership.heartbeatMs * 1000, leaseMicros: membership.leaseMs * 1000 },
     ...engineOptions(membership),
     drainLeasesMicros: config.health.drain.leasesMs * 1000,
+    sharesFolders: config.sharedFolders === 'on',
     incarnation: known?.incarnation ?? nextIncarnation(directories.persistent, Date.now()),
     ...(samba === undefined ? {} : { samba }),
     socketPath: config.socket,

@@ -216,9 +216,9 @@ export class CoreLoop {
       case 'ring-end':
         return ports.ring.endRing(effect.attachment);
       case 'home':
-        return ports.ring.setHome(effect.present, effect.what, effect.key);
       case 'latency':
-        return ports.ring.recordLatency(effect.histogram, effect.micros);
+      case 'shares-folders':
+        return this.performOnPage(effect);
       case 'witness-answer':
         return ports.witnessAnswer(effect.token, effect.answer);
       case 'trace-event':
@@ -260,6 +260,18 @@ export class CoreLoop {
         return ports.startAnew(effect.reason, effect.remedy);
       default:
         unreachable(effect);
+    }
+  }
+
+  private performOnPage(effect: Extract<Effect, { kind: 'home' | 'latency' | 'shares-folders' }>): void {
+    const { ring } = this.ports;
+    switch (effect.kind) {
+      case 'home':
+        return ring.setHome(effect.present, effect.what, effect.key);
+      case 'latency':
+        return ring.recordLatency(effect.histogram, effect.micros);
+      case 'shares-folders':
+        return ring.setSharesFolders(true);
     }
   }
 

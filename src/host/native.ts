@@ -193,6 +193,7 @@ export interface NativePump {
   setLease(untilMicros: number): void;
   /** Whether the node page says that clients may cache no writes. Without a ring: nothing. */
   setDraining(draining: boolean): void;
+  setSharesFolders(shares: boolean): void;
   /** Into the node page, where errors of the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void;
   /** As in enum smbpool_node_counter; null without a ring. */

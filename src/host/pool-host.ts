@@ -88,6 +88,8 @@ export interface HostOptions {
   etcd?: Omit<EtcdOptions, 'poolName'>;
   /** How long a server that is drained waits for its clients' leases; absent: the core's default. */
   drainLeasesMicros?: Micros;
+  /** Whether this server shares folders that everybody opens (docs/decisions/shared-folders.md). */
+  sharesFolders?: boolean;
   /** Higher than that of every earlier run of this server. */
   incarnation: Incarnation;
   /** What happens here is kept where a standby finds it. */
@@ -643,6 +645,7 @@ function nodeOptions(options: HostOptions, parts: NodeParts): NodeOptions {
     self,
     ...(addresses === undefined ? {} : { addresses }),
     ...(announcement === undefined ? {} : { announcement }),
+    sharesFolders: options.sharesFolders === true,
     ...(options.drainLeasesMicros === undefined ? {} : { drainLeasesMicros: options.drainLeasesMicros }),
     servers: members.map(({ id }) => id),
     incarnation,

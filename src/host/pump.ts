@@ -173,6 +173,11 @@ export class Pump implements Interconnect, SmbdGate, SmbdRing {
     this.native.setDraining(draining);
   }
 
+  /** Into the node page: whether opens that exclude others from a folder have to ask. */
+  setSharesFolders(shares: boolean): void {
+    this.native.setSharesFolders(shares);
+  }
+
   /** Into the node page; the same code and text share an entry. */
   recordError(code: number, text: string, realtimeMicros: number): void {
     this.native.recordError(code, text, realtimeMicros);

@@ -68,6 +68,7 @@ export function daemonConfig(layout: Layout, place: ServerPlace, options: LabOpt
     // not the machine's own
     hooks: { directory: join(place.directory, 'hooks.d') },
     standby: options.standby ? 'on' : 'off',
+    ...(options.sharedFolders ? { sharedFolders: 'on' } : {}),
     ...(options.realtime ? {} : { realtime: false }),
     ...(faults
       ? {

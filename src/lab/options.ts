@@ -39,6 +39,8 @@ export interface LabOptions {
   leaseMillis: number | null;
   /** Whether each daemon has a standby, which goes on in its place when it dies. */
   standby: boolean;
+  /** Whether the servers share folders that everybody opens. */
+  sharedFolders: boolean;
   /** Whether the daemons' loops have real-time priority. */
   realtime: boolean;
   /** smbd's debug level. */
@@ -71,6 +73,7 @@ const DEFAULTS: LabOptions = {
   logLevel: 'info',
   leaseMillis: null,
   standby: false,
+  sharedFolders: false,
   realtime: true,
   smbdLogLevel: 1,
   baseline: false,

@@ -5,7 +5,7 @@
 import type { Micros } from '../core/effects.js';
 
 /** 1: a file's records, the key is its 24-byte file id; 2: a lease, the key is client GUID and lease key. */
-export type HomeKind = 1 | 2;
+export type HomeKind = 1 | 2 | 3;
 
 export interface SmbdRing {
   /**
@@ -21,6 +21,8 @@ export interface SmbdRing {
   setLease(until: Micros): void;
   /** Into the node page, at once: whether the smbds here let clients cache writes no more. */
   setDraining(draining: boolean): void;
+  /** Into the node page: whether opens that exclude others from a folder have to ask. */
+  setSharesFolders(shares: boolean): void;
   /** One sample of a histogram of the node page (enum smbpool_histogram). */
   recordLatency(histogram: number, micros: Micros): void;
 }

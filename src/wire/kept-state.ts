@@ -3,10 +3,10 @@
  * (docs/decisions/resuming.md): made by the gate, opaque to the host. Never leaves the server; a run of another release
  * that does not know the version starts anew. Layout (little endian):
  *
- *   client:   u8 version, u8 flags (1: it asked to own a record), of its last request that changed this state: u32
- *             number (0: there was none), u32 control, u64 address; u16 addresses {u64 address, u16 how often}, u16
- *             notifies {u64 address, u16 length, bytes}, u16 connections {56 bytes as in the control}, u16 traversals
- *             {u32 database, u32 request, u64 address, u8 with empty ones}
+ *   client:   u8 version, u8 flags (1: it asked to own a record, 2: it has the module), of its last request that
+ *             changed this state: u32 number (0: there was none), u32 control, u64 address; u16 addresses {u64 address,
+ *             u16 how often}, u16 notifies {u64 address, u16 length, bytes}, u16 connections {56 bytes as in the
+ *             control}, u16 traversals {u32 database, u32 request, u64 address, u8 with empty ones}
  *   database: u8 version, u8 flags (1: read copies, 2: stores are counted)
  */
 import { ByteReader, ByteWriter, DecodeError } from '../base/bytes.js';
@@ -15,6 +15,7 @@ import type { TraverseStart } from './ctdb-controls.js';
 
 const VERSION = 1;
 const FLAG_HAS_MIGRATED = 1;
+const FLAG_HAS_MODULE = 2;
 const FLAG_READONLY = 1;
 const FLAG_COUNTS_CHANGES = 2;
 /** Of a client's TCP connection, as smbd tells it. */
@@ -34,6 +35,8 @@ export const NO_REQUEST: KeptRequest = { requestId: 0, opcode: 0, srvid: 0n };
 
 export interface KeptClient {
   hasMigrated: boolean;
+  /** The VFS module of the same process is, or was, attached. */
+  hasModule: boolean;
   /** Its last request that changed what is kept: if that comes again, it was done. */
   lastRequest: KeptRequest;
   /** Addresses, and how often each was registered. */
@@ -53,7 +56,8 @@ export interface KeptDatabase {
 export function encodeKeptClient(state: KeptClient): Uint8Array {
   const { srvids, notifies, connections, traversals } = state;
   const writer = new ByteWriter(64 + 10 * srvids.size);
-  writer.u8(VERSION).u8(state.hasMigrated ? FLAG_HAS_MIGRATED : 0);
+  writer.u8(VERSION);
+  writer.u8((state.hasMigrated ? FLAG_HAS_MIGRATED : 0) | (state.hasModule ? FLAG_HAS_MODULE : 0));
   const { requestId, opcode, srvid: of } = state.lastRequest;
   writer.u32(requestId).u32(opcode).u64(of).u16(srvids.size);
   for (const [srvid, count] of srvids) writer.u64(srvid).u16(count);
@@ -74,12 +78,13 @@ export function decodeKeptClient(bytes: Uint8Array): KeptClient {
   const notifies = new Map<bigint, Uint8Array>();
   const connections: Uint8Array[] = [];
   const traversals: TraverseStart[] = [];
-  const state = { hasMigrated: false, lastRequest: NO_REQUEST, srvids, notifies, connections, traversals };
+  const lists = { srvids, notifies, connections, traversals };
+  const state = { hasMigrated: false, hasModule: false, lastRequest: NO_REQUEST, ...lists };
   if (bytes.length === 0) return state;
   const reader = new ByteReader(bytes);
   readVersion(reader);
   const flags = reader.u8();
-  if ((flags & ~FLAG_HAS_MIGRATED) !== 0) throw new DecodeError('kept-flags', `${flags}`);
+  if ((flags & ~(FLAG_HAS_MIGRATED | FLAG_HAS_MODULE)) !== 0) throw new DecodeError('kept-flags', `${flags}`);
   const lastRequest = { requestId: reader.u32(), opcode: reader.u32(), srvid: reader.u64() };
   for (let left = reader.u16(); left > 0; left--) {
     const srvid = reader.u64();
@@ -96,7 +101,8 @@ export function decodeKeptClient(bytes: Uint8Array): KeptClient {
     traversals.push({ database, requestId, srvid: reader.u64(), withEmpty: reader.u8() !== 0 });
   }
   reader.end();
-  return { ...state, hasMigrated: (flags & FLAG_HAS_MIGRATED) !== 0, lastRequest };
+  const [hasMigrated, hasModule] = [(flags & FLAG_HAS_MIGRATED) !== 0, (flags & FLAG_HAS_MODULE) !== 0];
+  return { ...state, hasMigrated, hasModule, lastRequest };
 }
 
 export function encodeKeptDatabase({ readonly, countsChanges }: KeptDatabase): Uint8Array {

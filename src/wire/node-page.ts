@@ -7,7 +7,7 @@ import { DecodeError } from '../base/bytes.js';
 
 const MAGIC = 0x474c4f50;
 /** SMBPOOL_LAYOUT_VERSION. */
-export const LAYOUT_VERSION = 3;
+export const LAYOUT_VERSION = 4;
 export const NODE_PAGE_BYTES = 65_536 + 524_288;
 const FLAG_SERVING = 1;
 
@@ -46,7 +46,7 @@ export const CORE_COUNTER_NAMES = [
   'record.store.busy', 'record.store.failed', 'record.hold.short', 'pin.expired', 'pin.gave-up',
   'witness.open.ready', 'witness.open.gave-up', 'gate.call.migrate', 'gate.call.fetch', 'gate.call.failed',
   'gate.message.sent', 'gate.message.delivered', 'link.up', 'link.down', 'link.frame.retransmitted',
-  'persistent.commit.durable',
+  'persistent.commit.durable', 'folder.delegated', 'folder.recalls', 'folder.excluded', 'folder.refused',
 ] as const;
 const FIRST_CORE_COUNTER = 64;
 

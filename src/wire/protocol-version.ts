@@ -27,10 +27,13 @@ export interface Announcement {
  * What this release speaks. Whoever changes what is sent or what a file that is shared means raises `max` and asks
  * CoreContext.speaks; `min` goes up only past what the release before this one speaks at most.
  */
-export const PROTOCOL: ProtocolRange = { min: 1, max: 2 };
+export const PROTOCOL: ProtocolRange = { min: 1, max: 3 };
 
 /** Since this protocol a run may continue the one before (docs/decisions/resuming.md). */
 export const RESUMING_PROTOCOL = 2;
+
+/** Since this protocol all servers ask before an open excludes others from a folder: servers may have delegations. */
+export const FOLDERS_PROTOCOL = 3;
 
 export const PROTOCOL_NUMBER_MAX = 0xffff;
 export const RELEASE_BYTES_MAX = 32;

@@ -29,12 +29,14 @@ export const RING_OP = {
   notifyBegin: 16,
   notifyEnd: 17,
   breaksSent: 18,
+  recalled: 19,
   openReady: 33,
   treeReady: 34,
   watchFile: 35,
   resync: 36,
   notifyReady: 37,
   breakAll: 38,
+  recall: 39,
 } as const;
 
 /** SMBPOOL_OPEN_*. */
@@ -49,6 +51,7 @@ export const OPEN_FLAG = {
   directory: 128,
   durable: 256,
   reconnect: 512,
+  excludes: 2048,
 } as const;
 export const TREE_FLAG = { wantsReply: 1, replay: 2 } as const;
 export const CLOSE_FLAG = { disconnected: 1, deleted: 2 } as const;
@@ -59,7 +62,9 @@ export const LEASE_CHANGE = { breakSent: 1, changed: 2 } as const;
 /** SMBPOOL_LOCK_*. */
 export const LOCK_TYPE = { read: 0, write: 1, unlock: 2 } as const;
 /** enum smbpool_home_kind. */
-export const HOME_KIND = { file: 1, lease: 2 } as const;
+export const HOME_KIND = { file: 1, lease: 2, folder: 3 } as const;
+/** SMBPOOL_READY_*: results of a wait. */
+export const READY = { home: 0, gaveUp: 1, refused: 2 } as const;
 /** enum smbpool_histogram. */
 export const HISTOGRAM = { openWait: 0, pin: 1, move: 2 } as const;
 
@@ -147,7 +152,9 @@ export type RingMessage =
   | { kind: 'notify-begin'; number: bigint; flags: number; change: WatchChange }
   | { kind: 'notify-end'; number: bigint }
   /** The break-all of this number is done: so many `breaks` are under way; all that was granted before is reported. */
-  | { kind: 'breaks-sent'; number: number; breaks: number };
+  | { kind: 'breaks-sent'; number: number; breaks: number }
+  /** The recall of this number is done: so many share mode entries went from the slice to the one record. */
+  | { kind: 'recalled'; number: bigint; moved: number };
 
 /** Throws DecodeError. */
 export function decodeRingMessage(op: number, payload: Uint8Array): RingMessage {
@@ -197,6 +204,12 @@ function decodeBody(op: number, reader: ByteReader): RingMessage {
       return { kind: 'notify-end', number: reader.u64() };
     case RING_OP.breaksSent:
       return { kind: 'breaks-sent', number: reader.u32(), breaks: reader.u32() };
+    case RING_OP.recalled: {
+      const number = reader.u64();
+      const moved = reader.u32();
+      reader.skip(4);
+      return { kind: 'recalled', number, moved };
+    }
     default:
       throw new DecodeError('unknown-type', `${op}`);
   }
@@ -307,9 +320,9 @@ export function encodeNotifyReady(number: bigint, everywhere: boolean): Uint8Arr
   return new ByteWriter(16).u64(number).u32(everywhere ? 0 : 1).u32(0).finish();
 }
 
-/** Answer to an open-begin: `all` says that every record is here, pinned for `pinMicros`. */
-export function encodeOpenReady(operation: bigint, all: boolean, pinMicros: number): Uint8Array {
-  return new ByteWriter(16).u64(operation).u32(all ? 0 : 1).u32(pinMicros).finish();
+/** Answer to an open-begin (READY): with `home` every record is here, pinned for `pinMicros`. */
+export function encodeOpenReady(operation: bigint, result: keyof typeof READY, pinMicros: number): Uint8Array {
+  return new ByteWriter(16).u64(operation).u32(READY[result]).u32(pinMicros).finish();
 }
 
 /** Answer to a tree-connect; `refusal` is the sentence for smbd's log, or null. */
@@ -332,6 +345,11 @@ export function encodeWatchFile(file: FileId, watchMillis: number): Uint8Array {
 /** Has a smbd break all that lets its client cache writes; answered by breaks-sent. */
 export function encodeBreakAll(number: number): Uint8Array {
   return new ByteWriter(8).u32(number).u32(0).finish();
+}
+
+/** Has a smbd move what it has in our slice of a folder to the one record; answered by recalled. */
+export function encodeRecall(folder: FileId, number: bigint): Uint8Array {
+  return new ByteWriter(32).raw(Buffer.from(folder, 'latin1')).u64(number).finish();
 }
 
 /** volume:inode:snapshot, decimal. */

@@ -29,7 +29,9 @@ export type WitnessMessage =
   /** Somebody here waits for a holder of this file: let your smbds report its oplock and lease changes. */
   | { kind: 'watch'; file: FileId; watchMillis: number }
   /** Our smbds see this share with this volume id and root inode. */
-  | { kind: 'probe'; share: string; volume: bigint; rootInode: bigint };
+  | { kind: 'probe'; share: string; volume: bigint; rootInode: bigint }
+  /** Whether our smbds ask before they exclude anybody from a folder. Since protocol 3. */
+  | { kind: 'folders'; shares: boolean };
 
 const TYPES = {
   'locks-query': 96,
@@ -40,6 +42,7 @@ const TYPES = {
   'trace-events': 101,
   watch: 102,
   probe: 103,
+  folders: 104,
 } as const satisfies Record<WitnessMessage['kind'], number>;
 
 const KINDS = kindsByType(TYPES);
@@ -61,6 +64,9 @@ export function encodeWitnessMessage(message: WitnessMessage): Uint8Array {
     case 'probe':
       writeText(writer.u64(message.volume).u64(message.rootInode), message.share);
       break;
+    case 'folders':
+      writer.u8(message.shares ? 1 : 0);
+      break;
     default:
       unreachable(message);
   }
@@ -81,6 +87,8 @@ function readBody(reader: ByteReader, kind: WitnessMessage['kind']): WitnessMess
       const rootInode = reader.u64();
       return { kind, volume, rootInode, share: readText(reader) };
     }
+    case 'folders':
+      return { kind, shares: reader.u8() !== 0 };
     default:
       return { kind, number: reader.u53(), text: readText(reader) };
   }

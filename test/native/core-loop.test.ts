@@ -47,6 +47,7 @@ function scripted(script: (input: Input) => Effect[]): Scripted {
       recordLatency: (histogram, micros) => void story.push(`latency ${histogram} ${micros}`),
       setLease: (until) => void story.push(`lease ${until}`),
       setDraining: (draining) => void story.push(`draining ${draining}`),
+      setSharesFolders: (shares) => void story.push(`shares folders ${shares}`),
     },
     interconnect: {
       frameBodyBytesMax: 1000,

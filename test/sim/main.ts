@@ -37,7 +37,8 @@ function report(result: RunResult, settings: Settings, kind: NodeKind, traceLine
   console.log(`  the last lines${record === '' ? '' : ` about ${record}`}:`);
   for (const line of result.trace.tail(traceLines, record)) console.log(`  ${line}`);
   const sabotage = settings.sabotage === 'none' ? '' : ` --sabotage ${settings.sabotage}`;
-  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'membership', 'resumes', 'drains'] as const;
+  const more = ['membership', 'resumes', 'drains'] as const;
+  const flags = ['restarts', 'modules', 'rough', 'leases', 'watches', 'folders', ...more] as const;
   const chosen = flags.filter((name) => options[name]);
   const extras = chosen.map((name) => ` --${name}`).join('');
   const protocol = options.protocol === undefined ? '' : ` --protocol ${options.protocol}`;
@@ -56,6 +57,7 @@ const program = new Command('sim')
   .option('--rough', 'smbds are stopped, stores refuse, listings run, faults may last', false)
   .option('--leases', 'clients cache files under leases', false)
   .option('--watches', 'clients watch folders', false)
+  .option('--folders', 'clients open folders', false)
   .option('--membership', 'servers agree on views themselves', false)
   .option('--drains', 'servers are drained and wanted back', false)
   .addOption(
@@ -78,6 +80,7 @@ const options = program.opts<{
   rough: boolean;
   leases: boolean;
   watches: boolean;
+  folders: boolean;
   membership: boolean;
   resumes: boolean;
   drains: boolean;
@@ -88,9 +91,9 @@ const options = program.opts<{
 function runAll(): number {
   let failed = 0;
   for (let seed = options.seed; seed < options.seed + options.runs; seed++) {
-    const { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage } = options;
+    const { restarts, modules, rough, leases, watches, folders, membership, resumes, drains, sabotage } = options;
     const { protocol } = options;
-    const named = { restarts, modules, rough, leases, watches, membership, resumes, drains, sabotage };
+    const named = { restarts, modules, rough, leases, watches, folders, membership, resumes, drains, sabotage };
     const extras = protocol === undefined ? named : { ...named, protocol };
     const settings = settingsOf(seed, extras);
     const result = simulate(settings, nodeFactory(options.node, sabotage));

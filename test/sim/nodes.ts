@@ -50,6 +50,7 @@ function plant(node: PoolNode, sabotage: Sabotage): void {
   if (sabotage === 'no-mirrors') Reflect.set(partOf(records, 'directory'), 'mirrorSome', () => false);
   plantInResuming(node, records, sabotage);
   plantInDraining(node, sabotage);
+  plantInFolders(node, sabotage);
   if (sabotage === 'no-pins') Reflect.set(holdings, 'pin', () => undefined);
   if (sabotage === 'ready-too-early') {
     const answer = method(pins, 'answer');
@@ -94,6 +95,13 @@ function plantInResuming(node: PoolNode, records: object, sabotage: Sabotage): v
       install({ ...view, members, former });
     });
   }
+}
+
+/** The same in what concerns folders. */
+function plantInFolders(node: PoolNode, sabotage: Sabotage): void {
+  const folders = partOf(node, 'folders');
+  if (sabotage === 'leave-unrecalled') Reflect.set(folders, 'mayLeave', () => true);
+  if (sabotage === 'delegate-unseen') Reflect.set(folders, 'hasExcluder', () => false);
 }
 
 /** The same in what concerns drained servers. */

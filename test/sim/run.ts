@@ -13,11 +13,13 @@ import { PERFECT_WIRE, SimulatedWire } from '../support/simulated-wire.js';
 import { describeFrame, describeKey, isDataFrame } from '../support/describe.js';
 import type { Violation } from './checker.js';
 import { Checker } from './checker.js';
+import { FolderChecker } from './folder-checker.js';
+import { FolderWorld, openFolders, simulatedExcluder } from './folders.js';
 import { LeaseChecker } from './lease-checker.js';
 import { LeaseWorld } from './lease-world.js';
 import { leaseKey } from './leases.js';
 import { PinChecker } from './pin-checker.js';
-import type { NodeFactory, ServerWorld, Successor } from './server.js';
+import type { NodeFactory, NodeOptions, ServerWorld, Successor } from './server.js';
 import { SimulatedServer } from './server.js';
 import type { Settings } from './settings.js';
 import { SimulatedSmbd } from './smbd.js';
@@ -28,6 +30,8 @@ import { MEMBERSHIP_HEARTBEAT_MICROS, MEMBERSHIP_LEASE_MICROS } from '../../src/
 import type { View } from '../../src/core/views.js';
 import { isSameRun } from '../../src/core/views.js';
 import type { MembershipSettings } from '../../src/core/node.js';
+import type { Announcement } from '../../src/wire/protocol-version.js';
+import { FOLDERS_PROTOCOL, RESUMING_PROTOCOL } from '../../src/wire/protocol-version.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import { announcementOf } from './membership/releases.js';
 import { DrainWorld } from './drains.js';
@@ -62,6 +66,11 @@ const KILLED_AT = ['erase', 'erase', 'give', 'take', 'share', 'discard'] as cons
 const MET_MICROS = 30_000;
 const BADLY_MET_MICROS = 300_000;
 
+/** A run is short. */
+const FOLDER_TERMS = { opens: 3, often: 8_000, rest: 10_000, calm: 300_000, exclude: 1_000_000 };
+const FOLDER_USERS_PER_SERVER = 2;
+const FOLDER_USER_INDEX = 70;
+
 const WATCHERS_PER_SERVER = 2;
 /** Apart from those of the other smbds. */
 const WATCHER_INDEX = 50;
@@ -86,6 +95,7 @@ class Run {
   private readonly checker: Checker;
   private readonly leaseChecker: LeaseChecker;
   private readonly watchChecker: WatchChecker;
+  private readonly folderChecker: FolderChecker;
   private readonly drains: DrainWorld | null;
   private readonly stores = new Map<NodeId, SimulatedStore>();
   private readonly names = new Map<DatabaseId, string>();
@@ -130,6 +140,9 @@ class Run {
     const { sabotage } = settings;
     this.leaseChecker = new LeaseChecker((rule, text, file) => this.checker.fail(rule, text, describeKey(file)));
     this.watchChecker = new WatchChecker((rule, text) => this.checker.fail(rule, text));
+    this.folderChecker = new FolderChecker((text, folder) => {
+      this.checker.fail('folders-exclude', text, describeKey(folder));
+    });
     this.drains = settings.drains > 0 ? this.makeDrains() : null;
     const stock = {
       looksOnce: sabotage === 'look-once',
@@ -146,6 +159,7 @@ class Run {
       leases: settings.leases ? new LeaseWorld(this.leaseChecker, stock) : null,
       watches: settings.watches ? this.watchWorld() : null,
       neighbours: settings.resumes > 0 ? this.makeNeighbours() : null,
+      folders: settings.folders ? new FolderWorld(this.folderChecker, sabotage === 'answer-recall-early') : null,
       drains: this.drains,
     };
     this.world = {
@@ -173,6 +187,11 @@ class Run {
   private drainOptions(): { drainLeasesMicros?: Micros } {
     const { drains, drainLeasesMicros } = this.settings;
     return drains > 0 ? { drainLeasesMicros } : {};
+  }
+
+  private folderOptions(): Partial<NodeOptions> {
+    if (!this.settings.folders) return {};
+    return { sharesFolders: true, folderTerms: FOLDER_TERMS, hasExcluder: simulatedExcluder };
   }
 
   private makeDrains(): DrainWorld {
@@ -206,8 +225,8 @@ class Run {
   private makeServer(self: NodeId, members: readonly NodeId[]): void {
     const { settings } = this;
     const incarnation = (this.nextIncarnation++) as Incarnation;
-    const announcement = announcementOf(this.releaseOf(self));
-    const more = { ...this.drainOptions(), ...this.membershipOf(self, members) };
+    const announcement = this.announcementOf(this.releaseOf(self));
+    const more = { ...this.drainOptions(), ...this.folderOptions(), ...this.membershipOf(self, members) };
     const options = { self, servers: members, incarnation, announcement, ...more };
     const server = new SimulatedServer(options, this.world, this.makeNode);
     server.onView = (view) => this.viewInstalled(view);
@@ -236,6 +255,7 @@ class Run {
     this.oracle?.started(server);
     this.stores.set(self, server.store);
     if (this.shared.watches !== null) this.makeNotifyd(server, this.shared.watches);
+    if (this.shared.folders !== null) this.makeFolderUsers(server);
     // smbd comes up some time after the daemon; until then the databases are not open here
     for (let i = 0; i < settings.smbdsPerServer + (settings.listings ? 1 : 0); i++) {
       this.time.after(this.prng.below(settings.smbdStartMicrosMax + 1), () => {
@@ -265,6 +285,17 @@ class Run {
     return this.upgraded.has(self) ? 2 : 1;
   }
 
+  /** The newer of the two releases speaks what the run is about. */
+  private announcementOf(release: number): Announcement {
+    const announcement = announcementOf(release);
+    if (release === 1) return announcement;
+    return { ...announcement, speaks: { min: 1, max: this.protocolMax } };
+  }
+
+  private get protocolMax(): number {
+    return this.settings.folders ? FOLDERS_PROTOCOL : RESUMING_PROTOCOL;
+  }
+
   private checkProtocol(protocol: number): void {
     if (protocol < this.protocol) this.checker.fail('protocol-never-falls', `${this.protocol}, then ${protocol}`);
     this.protocol = protocol;
@@ -277,7 +308,8 @@ class Run {
   private checkUpgraded(): void {
     const { membership, servers } = this.settings;
     const isHeld = this.upgraded.size < servers || this.servers.some(({ dead }) => dead);
-    if (membership && !isHeld && this.protocol !== 2) this.checker.fail('upgrade-ends', `protocol ${this.protocol}`);
+    if (!membership || isHeld || this.protocol === this.protocolMax) return;
+    this.checker.fail('upgrade-ends', `protocol ${this.protocol}`);
   }
 
   private membershipOf(self: NodeId, members: readonly NodeId[]): { membership?: MembershipSettings } {
@@ -325,10 +357,12 @@ class Run {
     this.buried.add(server);
     this.checker.serverDied(server.self);
     this.leaseChecker.excuse((smbd, file) => this.leaseIsLost(smbd, file));
+    this.folderChecker.excuse((folder) => this.checker.mayBeGone(databaseIdOf('locking.tdb'), folder));
     // it serves no more: what its clients still read nobody answers for
     for (const smbd of this.smbds) {
       if (smbd.server !== server) continue;
       this.leaseChecker.died(smbd.name);
+      this.shared.folders?.died(smbd.name);
       this.drains?.checker.died(smbd.name);
     }
     if (this.stores.get(server.self) === server.store) this.stores.delete(server.self);
@@ -349,6 +383,14 @@ class Run {
         });
       }
     });
+  }
+
+  private makeFolderUsers(server: SimulatedServer): void {
+    for (let i = 0; i < FOLDER_USERS_PER_SERVER; i++) {
+      this.time.after(this.prng.below(this.settings.smbdStartMicrosMax + 1), () => {
+        if (!server.dead && !this.faultsOver) this.makeSmbd(server, FOLDER_USER_INDEX + i, openFolders);
+      });
+    }
   }
 
   private watchPins(server: SimulatedServer): PinChecker {
@@ -420,6 +462,7 @@ class Run {
   private kill(smbd: SimulatedSmbd): void {
     this.bury(smbd);
     this.shared.leases?.died(smbd);
+    this.shared.folders?.died(smbd.name);
     this.shared.neighbours?.died(smbd);
     this.drains?.checker.died(smbd.name);
     this.watchChecker.died(smbd.name);
@@ -647,6 +690,15 @@ class Run {
     return this.drains?.summary() ?? [];
   }
 
+  private folderSummary(): string[] {
+    if (!this.settings.folders) return [];
+    const { inSlices, inOne, excluded, refused, moved } = this.folderChecker.totals;
+    return [
+      `${inSlices} opens by slices, ${inOne} by the one record, ${excluded} excluded, ${refused} refused`,
+      `${moved} moved`,
+    ];
+  }
+
   private watchSummary(): string[] {
     if (!this.settings.watches) return [];
     const { watches, changes, told, twice } = this.watchChecker.totals;
@@ -683,6 +735,7 @@ class Run {
       `${cachedReads} cached reads`,
       ...this.leaseSummary(),
       ...this.watchSummary(),
+      ...this.folderSummary(),
       ...this.drainSummary(),
       `${deaths} deaths`,
       `${restarts} restarts`,

@@ -4,14 +4,16 @@
  * store operations back within the turn. Bytes it lends to the core are overwritten afterwards, so whoever keeps them
  * is found.
  */
-import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId } from '../../src/base/ids.js';
-import { clientId } from '../../src/base/ids.js';
+import type { ClientId, DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../src/base/ids.js';
+import { clientId, keyOf } from '../../src/base/ids.js';
 import { SILENCE_MICROS_MAX } from '../../src/core/link/limits.js';
 import type { Effect, Input, Micros, RecordOp } from '../../src/core/effects.js';
+import type { FolderTerms } from '../../src/core/operations/folders.js';
 import type { FitnessStatus } from '../../src/core/fitness/fitness.js';
 import type { View } from '../../src/core/views.js';
 import type { Announcement } from '../../src/wire/protocol-version.js';
 import type { MembershipSettings } from '../../src/core/node.js';
+import { HOME_KIND } from '../../src/wire/ring-ops.js';
 import type { SavedMembership } from '../../src/wire/membership-state.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { SimulatedTime } from '../support/simulated-time.js';
@@ -50,6 +52,10 @@ export interface NodeOptions {
   membership?: MembershipSettings;
   /** What it tells the others of itself; absent: as this release does. */
   announcement?: Announcement;
+  /** As in the core's options. */
+  sharesFolders?: boolean;
+  folderTerms?: FolderTerms;
+  hasExcluder?: (lockingData: Uint8Array) => boolean;
   /** How long a server that is drained waits for leases; absent: as this release does. */
   drainLeasesMicros?: Micros;
 }
@@ -168,6 +174,8 @@ export class SimulatedServer {
   private effectsUntilDeath = Infinity;
   /** The flag in the node page: smbds let clients cache no writes. The page outlives a run that is continued. */
   isDrainFlagSet = false;
+  /** In the node page of the present run: folders whose opens go to the slice. */
+  readonly delegated = new Set<RecordKey>();
   /** For scenarios: every packet takes exactly this long. */
   socketMicrosFixed: Micros | null = null;
 
@@ -208,6 +216,8 @@ export class SimulatedServer {
     trace.add(time.now, () => `server ${this.self} is killed; its smbds go on`);
     this.resumptions++;
     this.killedAt = time.now;
+    // of the page that the next run makes; who has this one mapped has no attachment, and goes by nothing of it
+    this.delegated.clear();
     this.world.drains?.ended(this);
     this.onKilled?.();
     this.down = true;
@@ -512,6 +522,12 @@ export class SimulatedServer {
     });
   }
 
+  private performHome({ present, what, key }: Extract<Effect, { kind: 'home' }>): void {
+    if (what !== HOME_KIND.folder) return;
+    if (present) this.delegated.add(keyOf(key));
+    else this.delegated.delete(keyOf(key));
+  }
+
   private performDrain(effect: Extract<Effect, { kind: 'draining' | 'drain-save' | 'drain-answer' | 'event' }>): void {
     const { drains } = this.world;
     if (drains === undefined) return;
@@ -599,6 +615,8 @@ export class SimulatedServer {
         this.givesPackets = true;
         for (const input of this.kept.notGiven()) this.input(input);
         return;
+      case 'home':
+        return this.performHome(effect);
       case 'recovered':
         return this.onRecovered?.(effect.epoch);
       case 'start-anew':
@@ -617,7 +635,7 @@ export class SimulatedServer {
       case 'address-release':
       case 'left':
       case 'record-answer':
-      case 'home':
+      case 'shares-folders':
       case 'latency':
       case 'witness-answer':
       case 'trace-event':

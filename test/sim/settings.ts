@@ -52,6 +52,11 @@ export const SABOTAGES = [
   'lose-break-all',
   'drain-untold',
   'module-tells-no-changes',
+  // modules answer a recall before they have moved their entries; the core lets locks leave without one, or takes a
+  // delegation up whatever the one record shows
+  'answer-recall-early',
+  'leave-unrecalled',
+  'delegate-unseen',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -101,6 +106,9 @@ export interface Settings {
   leases: boolean;
   /** Clients watch folders. */
   watches: boolean;
+  /** Clients open folders, and how often they exclude others. */
+  folders: boolean;
+  excludeProbability: number;
   /** How often somebody wants a server drained, or no more. */
   drains: number;
   /** How long a server that is drained waits for leases. */
@@ -123,6 +131,8 @@ export interface Extras {
   leases?: boolean;
   /** Clients watch folders. */
   watches?: boolean;
+  /** Clients open folders. */
+  folders?: boolean;
   /** Servers agree on views themselves. */
   membership?: boolean;
   /** Servers are drained. */
@@ -170,6 +180,8 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
     longFaults: false,
     leases: extras.leases ?? false,
     watches: extras.watches ?? false,
+    folders: false,
+    excludeProbability: 0,
     drains: 0,
     drainLeasesMicros: 0,
     drainsHang: false,
@@ -178,7 +190,18 @@ export function settingsOf(seed: number, extras: Extras = {}): Settings {
   const rough = extras.rough === true ? roughen(settings, prng) : settings;
   const agreed = extras.membership === true ? withMembership(rough, prng) : rough;
   const resumed = extras.resumes === true ? withResumes(agreed, prng) : agreed;
-  return extras.drains === true ? withDrains(resumed, prng) : resumed;
+  const drained = extras.drains === true ? withDrains(resumed, prng) : resumed;
+  return extras.folders === true ? withFolders(drained, prng) : drained;
+}
+
+function withFolders(settings: Settings, prng: Prng): Settings {
+  return {
+    ...settings,
+    activeMicros: Math.max(settings.activeMicros, 400_000 + prng.below(400_000)),
+    folders: true,
+    excludeProbability: prng.pick([0.01, 0.05, 0.2]),
+    protocol: Math.max(settings.protocol, prng.pick([2, 3, 3, 3])),
+  };
 }
 
 function withResumes(settings: Settings, prng: Prng): Settings {
@@ -247,6 +270,7 @@ export function describeSettings(settings: Settings): string {
     ...(settings.modules ? ['with modules'] : []),
     ...(settings.leases ? ['with leases'] : []),
     ...(settings.watches ? ['with watches'] : []),
+    ...(settings.folders ? [`with folders, ${percent(settings.excludeProbability)} exclude`] : []),
     ...(settings.drains > 0 ? [`${settings.drains} drains within ${settings.drainLeasesMicros / 1000} ms`] : []),
     ...(settings.drainsHang ? ['some hang'] : []),
     `deaths ${percent(settings.deathProbability)}`,

@@ -2,6 +2,7 @@
 import type { DatabaseId, RecordKey } from '../../src/base/ids.js';
 import type { Prng } from '../../src/base/prng.js';
 import type { DrainWorld } from './drains.js';
+import type { FolderWorld } from './folders.js';
 import type { Neighbours } from './neighbours.js';
 import type { LeaseWorld } from './lease-world.js';
 import type { Settings } from './settings.js';
@@ -25,6 +26,8 @@ export interface Shared {
   neighbours: Neighbours | null;
   /** Clients that watch folders; null in a run without. */
   watches: WatchWorld | null;
+  /** Clients that open folders; null in a run without. */
+  folders: FolderWorld | null;
   /** Servers that are drained; null in a run without. */
   drains: DrainWorld | null;
 }

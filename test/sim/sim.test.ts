@@ -44,6 +44,12 @@ const BATCHES: { name: string; runs: number; extras: Extras; options: string }[]
     options: ' --restarts --modules --rough --leases',
   },
   {
+    name: 'runs with folders in which servers start anew',
+    runs: 40,
+    extras: { folders: true, restarts: true },
+    options: ' --restarts --folders',
+  },
+  {
     name: 'runs in which servers agree on views themselves',
     runs: 50,
     extras: { restarts: true, membership: true },
@@ -64,6 +70,12 @@ const RESUMES: typeof BATCHES = [
     runs: 20,
     extras: { resumes: true, restarts: true, rough: true, modules: true, membership: true },
     options: ' --resumes --restarts --rough --modules --membership',
+  },
+  {
+    name: 'rough runs with folders and modules in which daemons are continued or start anew',
+    runs: 20,
+    extras: { resumes: true, restarts: true, rough: true, modules: true, folders: true },
+    options: ' --resumes --restarts --rough --modules --folders',
   },
 ];
 
@@ -241,6 +253,10 @@ const canaries: { sabotage: Sabotage; extras: Extras; rule: string | null; runs?
   { sabotage: 'forget-drain', extras: { drains: true, restarts: true }, rule: 'flag-is-wish' },
   { sabotage: 'drain-before-breaks', extras: { drains: true, leases: true, modules: true }, rule: 'leases-first' },
   { sabotage: 'drain-untold', extras: { drains: true, restarts: true }, rule: 'members-hear' },
+  // one run in two, ten and eight
+  { sabotage: 'leave-unrecalled', extras: { folders: true }, rule: 'folders-exclude' },
+  { sabotage: 'answer-recall-early', extras: { folders: true }, rule: 'folders-exclude', runs: 400 },
+  { sabotage: 'delegate-unseen', extras: { folders: true }, rule: 'folders-exclude', runs: 400 },
   { sabotage: 'serve-before-watches', extras: { watches: true, restarts: true }, rule: 'watchers-are-told', runs: 400 },
 ];
 

@@ -14,9 +14,10 @@ import { CONTROL, encodeCheckPidSrvid, encodeTraverseStart, encodeU32 } from '..
 import { decodeRow, encodeScheduleForDeletion } from '../../src/wire/ctdb-records.js';
 import { encodeRecordHeader, RECORD_HEADER_BYTES } from '../../src/wire/record-header.js';
 import type { RecordHeader } from '../../src/wire/record-header.js';
-import { RING_OP } from '../../src/wire/ring-ops.js';
+import { OPEN_FLAG, RING_OP } from '../../src/wire/ring-ops.js';
 import {
-  encodeBreaksSent, encodeClose, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd, encodeResyncBegin,
+  encodeBreaksSent, encodeClose, encodeFolderOpenBegin, encodeOpenBegin, encodeOpenCancel, encodeOpenEnd,
+  encodeRecalled, encodeResyncBegin,
 } from '../support/ring-messages.js';
 import { describeData, describeKey } from '../support/describe.js';
 import type { Checker } from './checker.js';
@@ -32,6 +33,8 @@ export type Wait =
   | { for: 'chain'; database: DatabaseId; key: RecordKey }
   | { for: 'reply'; requestId: number }
   | { for: 'ready'; operation: bigint }
+  /** Anything that comes over the ring for a folder, or its end. */
+  | { for: 'news' }
   /** Of the daemon, over the ring, to the question of that number. */
   | { for: 'answer'; op: number; number: bigint }
   | { for: 'rows'; requestId: number };
@@ -78,6 +81,14 @@ export interface WatchModule {
   replay(): void;
 }
 
+/** What the module of a smbd whose client opens folders does for the daemon. */
+export interface FolderModule {
+  /** What it has in its slice of the folder goes to the one record. */
+  recall(folder: RecordKey, number: bigint): void;
+  ringLost(): void;
+  attend(): Steps<void> | null;
+}
+
 export class SimulatedSmbd {
   readonly client: ClientId;
   /** What it is in the middle of, for reports of what is stuck. */
@@ -99,7 +110,13 @@ export class SimulatedSmbd {
   seesPage = false;
   leaseModule: LeaseModule | null = null;
   watchModule: WatchModule | null = null;
+  folderModule: FolderModule | null = null;
+  /** Answers to its opens of folders. */
+  private readonly ready = new Map<bigint, number>();
+  private awaitsNews = false;
   private lastOperation = 0n;
+  /** Those up to here were asked of a daemon that is gone. */
+  private lostOperations = 0n;
   private awaitingOperation: bigint | null = null;
   private awaitingAnswer: { op: number; number: bigint } | null = null;
   /** The result in the last such answer; 0 is good. */
@@ -219,6 +236,9 @@ export class SimulatedSmbd {
       case 'ready':
         this.awaitingOperation = wait.operation;
         if (this.attachment === null) this.goSlowly();
+        return;
+      case 'news':
+        this.awaitsNews = true;
         return;
       case 'answer':
         this.awaitingAnswer = wait;
@@ -364,7 +384,7 @@ export class SimulatedSmbd {
     this.attachment = attachment;
     this.watchModule?.greet();
     this.seesPage = this.world.drains !== undefined;
-    if (!this.seesPage && this.watchModule === null) return;
+    if (!this.seesPage && this.watchModule === null && this.folderModule === null) return;
     this.sendRing(RING_OP.resyncBegin, encodeResyncBegin(this.lastOperation + 1n));
     this.leaseModule?.replay();
     this.watchModule?.replay();
@@ -379,6 +399,10 @@ export class SimulatedSmbd {
         return this.whenRunning(() => {
           // of a daemon that is gone meanwhile
           if (this.attachment === attachment) this.onBreakAll(Buffer.from(payload).readUInt32LE(0));
+        });
+      case RING_OP.recall:
+        return this.whenRunning(() => {
+          if (this.attachment === attachment) this.onRecall(payload);
         });
       case RING_OP.watchFile:
         return this.whenRunning(() => this.leaseModule?.watch(keyOf(payload.subarray(0, 24))));
@@ -395,10 +419,26 @@ export class SimulatedSmbd {
     this.attend();
   }
 
+  private onRecall(payload: Uint8Array): void {
+    if (this.dead) return;
+    const number = Buffer.from(payload).readBigUInt64LE(24);
+    this.note(() => `is told of recall ${number}`);
+    if (this.folderModule === null) return this.sendRing(RING_OP.recalled, encodeRecalled(number, 0));
+    this.folderModule.recall(keyOf(payload.subarray(0, 24)), number);
+    this.hearNews();
+    this.attend();
+  }
+
+  private hearNews(): void {
+    if (!this.awaitsNews) return;
+    this.awaitsNews = false;
+    this.resume(undefined);
+  }
+
   /** Between two requests of its client it hears what came. */
   private attend(): void {
     if (this.dead || this.steps !== null) return;
-    const steps = this.leaseModule?.attend() ?? null;
+    const steps = this.leaseModule?.attend() ?? this.folderModule?.attend() ?? null;
     if (steps !== null) this.run(steps);
   }
 
@@ -411,10 +451,14 @@ export class SimulatedSmbd {
   private ringLost(): void {
     this.attachment = null;
     this.leaseModule?.ringLost();
+    this.folderModule?.ringLost();
+    this.ready.clear();
+    this.lostOperations = this.lastOperation;
     const { drains } = this.world;
     if (drains === undefined) this.loadModule();
     else this.server.whenRunning(() => this.world.time.after(drains.attachMicros(), () => this.attachAgain()));
     if (this.awaitingOperation !== null || this.awaitingAnswer !== null) this.goSlowly();
+    if (this.awaitsNews) this.world.time.after(1, () => this.whenRunning(() => this.hearNews()));
   }
 
   private attachAgain(): void {
@@ -440,6 +484,10 @@ export class SimulatedSmbd {
 
   private onOpenReady(payload: Uint8Array): void {
     if (this.dead) return;
+    if (this.folderModule !== null) {
+      this.ready.set(Buffer.from(payload).readBigUInt64LE(0), Buffer.from(payload).readUInt32LE(8));
+      return this.hearNews();
+    }
     if (Buffer.from(payload).readBigUInt64LE(0) !== this.awaitingOperation) return;
     this.awaitingOperation = null;
     this.note(() => `hears that its open ${Buffer.from(payload).readUInt32LE(8) === 0 ? 'is ready' : 'gave up'}`);
@@ -454,6 +502,39 @@ export class SimulatedSmbd {
     this.note(() => `begins open ${operation} of ${names}${wantsReply ? '' : ', and does not wait'}`);
     this.sendRing(RING_OP.openBegin, encodeOpenBegin(operation, file, base, wantsReply));
     return operation;
+  }
+
+  // --- opens of folders
+
+  get isAttached(): boolean {
+    return this.attachment !== null;
+  }
+
+  /** Whether opens of the folder go by our slice: only with the page of the daemon that we are attached to. */
+  isDelegated(folder: RecordKey): boolean {
+    return this.attachment !== null && !this.server.down && this.server.delegated.has(folder);
+  }
+
+  /** Null: there is nobody to ask. */
+  beginFolderOpen(folder: RecordKey, flags: number): bigint | null {
+    if (this.attachment === null) return null;
+    const operation = ++this.lastOperation;
+    this.note(() => `asks for open ${operation} of ${describeKey(folder)}, flags ${flags}`);
+    this.sendRing(RING_OP.openBegin, encodeFolderOpenBegin(operation, folder, flags | OPEN_FLAG.wantsReply));
+    return operation;
+  }
+
+  /** The answer to it (READY), -1 if whoever was asked is gone; null: there is none yet. */
+  readyResult(operation: bigint): number | null {
+    const result = this.ready.get(operation);
+    if (result === undefined) return this.attachment === null || operation <= this.lostOperations ? -1 : null;
+    this.ready.delete(operation);
+    return result;
+  }
+
+  endFolderOpen(operation: bigint, key: RecordKey): void {
+    this.note(() => `ends open ${operation}`);
+    this.sendRing(RING_OP.openEnd, encodeOpenEnd(operation, key, 1));
   }
 
   endOpen(operation: bigint, file: RecordKey): void {

@@ -24,6 +24,17 @@ export function encodeOpenBegin(operation: bigint, file: FileId, base: FileId | 
   return writer.finish().slice();
 }
 
+/** Of a folder; `flags`: OPEN_FLAG. */
+export function encodeFolderOpenBegin(operation: bigint, folder: FileId, flags: number): Uint8Array {
+  const bytes = encodeOpenBegin(operation, folder, null, true);
+  Buffer.from(bytes.buffer, bytes.byteOffset).writeUInt32LE(flags, 80);
+  return bytes;
+}
+
+export function encodeRecalled(number: bigint, moved: number): Uint8Array {
+  return new ByteWriter(16).u64(number).u32(moved).u32(0).finish().slice();
+}
+
 export function encodeOpenCancel(operation: bigint): Uint8Array {
   return new ByteWriter(8).u64(operation).finish().slice();
 }

@@ -124,7 +124,7 @@ test('any bytes are a page or refused with a reason', () => {
   assert.throws(() => decodeNodePage(Buffer.alloc(NODE_PAGE_BYTES)), DecodeError);
   const other = pageBytes();
   other.writeUInt32LE(9, 4);
-  assert.throws(() => decodeNodePage(other), /layout 9, this is for layout 3/);
+  assert.throws(() => decodeNodePage(other), /layout 9, this is for layout 4/);
   const wild = Buffer.from(prng.bytes(NODE_PAGE_BYTES));
   pageBytes().copy(wild, 0, 0, 12);
   pageText({ ...seen(), page: decodeNodePage(wild) });

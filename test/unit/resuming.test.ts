@@ -33,6 +33,7 @@ const EMPTY = new Uint8Array(0);
 
 const KEPT: KeptClient = {
   hasMigrated: true,
+  hasModule: true,
   lastRequest: { requestId: 77, opcode: CONTROL.registerSrvid, srvid: 5n },
   srvids: new Map([[5n, 2], [0xffff_ffff_ffff_fffen, 1]]),
   notifies: new Map([[9n, Buffer.from('gone')]]),
@@ -45,7 +46,8 @@ test('what is kept of a client and of a database comes back from its bytes', () 
   assert.deepEqual({ ...kept, notifies: [...kept.notifies].map(([srvid, data]) => [srvid, String(Buffer.from(data))]) },
     { ...KEPT, notifies: [[9n, 'gone']] });
   assert.deepEqual(decodeKeptClient(EMPTY), {
-    hasMigrated: false, lastRequest: NO_REQUEST, srvids: new Map(), notifies: new Map(), connections: [],
+    hasMigrated: false, hasModule: false, lastRequest: NO_REQUEST, srvids: new Map(), notifies: new Map(),
+    connections: [],
     traversals: [],
   });
   for (const database of [{ readonly: true, countsChanges: false }, { readonly: false, countsChanges: true }]) {

@@ -10,6 +10,7 @@ import type { NodeId, RecordKey } from '../../src/base/ids.js';
 import type { CoreContext } from '../../src/core/context.js';
 import type { Effect } from '../../src/core/effects.js';
 import { Timers } from '../../src/core/timers.js';
+import { Folders } from '../../src/core/operations/folders.js';
 import { Operations } from '../../src/core/operations/operations.js';
 import { Witness } from '../../src/core/witness/witness.js';
 import type { HotAnswer, TraceEvent, TraceFilter } from '../../src/wire/locks.js';
@@ -71,7 +72,10 @@ class Scene {
       resyncEnds: () => undefined,
       whenComplete: (done: () => void) => done(),
     };
-    this.operations = new Operations(context, records, watches, nameOf);
+    const processes = { moduleAttached: () => undefined, isAlive: () => false };
+    const locks = { obtain: () => 0, cancel: () => undefined, isWanted: () => false, setGuard: () => undefined };
+    const folders = new Folders(context, { ...records, ...locks, guardOpened: () => undefined }, () => false);
+    this.operations = new Operations(context, records, watches, processes, folders, nameOf);
     const attachments = () => this.operations.attachments();
     this.witness = new Witness(context, { attachments, homeOf: () => BETA, nameOf }, 0);
     this.operations.watch(this.witness);

@@ -25,6 +25,8 @@ export interface Client {
   lastDatabase: DatabaseId | null;
   /** Whether it ever asked to own a record on this connection. */
   hasMigrated: boolean;
+  /** The VFS module of the same process is, or was, attached. */
+  hasModule: boolean;
   /** Tokens of calls under way. */
   readonly calls: Set<number>;
   /** What to do when the client is gone: messages it asked to be sent in its name. */
@@ -63,6 +65,7 @@ export class Clients {
       lastMigrated: '',
       lastDatabase: null,
       hasMigrated: false,
+      hasModule: false,
       calls: new Set(),
       notifies: new Map(),
       connections: [],
@@ -79,6 +82,7 @@ export class Clients {
   reopen(id: ClientId, pid: number, kept: KeptClient): Client {
     const client = this.open(id, pid);
     client.hasMigrated = kept.hasMigrated;
+    client.hasModule = kept.hasModule;
     client.lastRequest = kept.lastRequest;
     client.repeated = kept.lastRequest;
     for (const [srvid, data] of kept.notifies) client.notifies.set(srvid, data);
@@ -92,8 +96,10 @@ export class Clients {
     if (!this.clients.has(client.id)) return;
     const connections = client.connections.slice(0, KEPT_PER_CLIENT_MAX);
     const traversals = [...client.traversals].slice(0, KEPT_PER_CLIENT_MAX);
-    const { hasMigrated, lastRequest, srvids, notifies } = client;
-    const state = encodeKeptClient({ hasMigrated, lastRequest, srvids, notifies, connections, traversals });
+    const { hasMigrated, hasModule, lastRequest, srvids, notifies } = client;
+    const state = encodeKeptClient({
+      hasMigrated, hasModule, lastRequest, srvids, notifies, connections, traversals,
+    });
     this.context.emit({ kind: 'client-keep', client: client.id, state });
   }
 

@@ -190,6 +190,12 @@ export class Databases {
     return database.countsChanges ? database.flags | TDB_FLAG_SEQNUM : database.flags;
   }
 
+  /** A volatile one that only the daemons use. */
+  openOwn(name: string): void {
+    const id = databaseIdOf(name);
+    if (!this.databases.has(id)) this.open(id, name, 'volatile');
+  }
+
   peerUp(peer: NodeId): void {
     this.told.add(peer);
     for (const database of this.databases.values()) this.announce(peer, database);

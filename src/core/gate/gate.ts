@@ -55,6 +55,14 @@ export interface GateStatus {
   servers: { node: NodeId; processes: number; known: boolean }[];
 }
 
+/** Who has to know of this server's processes. */
+export interface ProcessEvents {
+  /** It had the VFS module when the run that we continue ended. */
+  keptModule(pid: number): void;
+  /** It has no connection to us any more, and so has ended. */
+  ended(pid: number): void;
+}
+
 export class Gate implements RecordsEvents {
   private readonly clients: Clients;
   private readonly calls: Calls;
@@ -68,6 +76,7 @@ export class Gate implements RecordsEvents {
   private readonly releases: Releases;
   private readonly refusalsLogged = new Set<string>();
   private leaderTimer: Timer | null = null;
+  private processEvents: ProcessEvents | null = null;
 
   constructor(
     private readonly context: CoreContext,
@@ -136,6 +145,31 @@ export class Gate implements RecordsEvents {
       this.addressRegistered(client, srvid);
     }
     for (const data of kept.connections) this.addresses?.connected(id, decodeTcpClient(data));
+    if (kept.hasModule) this.processEvents?.keptModule(pid);
+  }
+
+  /** Must be called before anything is kept. */
+  watchProcesses(events: ProcessEvents): void {
+    this.processEvents = events;
+  }
+
+  /** The VFS module of this process is attached: a run that continues ours must know. */
+  moduleAttached(pid: number): void {
+    for (const client of this.clients.all()) {
+      if (client.pid !== pid || client.hasModule) continue;
+      client.hasModule = true;
+      this.clients.keep(client);
+    }
+  }
+
+  /** Whether a process of this server has a connection to us. */
+  isAlive(pid: number): boolean {
+    return this.processes.isAlive(this.context.self, pid, null) !== 'dead';
+  }
+
+  /** Opens a volatile database that only the daemons use. */
+  openOwn(name: string): void {
+    this.databases.openOwn(name);
   }
 
   /** Whether the packets of clients can be taken: no database is being opened. */
@@ -162,8 +196,9 @@ export class Gate implements RecordsEvents {
     this.calls.clientClosed(client);
     for (const stop of [...client.onClosed]) stop();
     this.processes.clientClosed(client);
-    const isLast = this.processes.isAlive(this.context.self, client.pid, null) === 'dead';
+    const isLast = !this.isAlive(client.pid);
     this.changeNotify.clientClosed(client, isLast);
+    if (isLast) this.processEvents?.ended(client.pid);
     for (const [srvid, data] of client.notifies) this.messages.broadcast(srvid, data);
     this.addresses?.disconnected(id);
     this.tellAble();

@@ -23,7 +23,9 @@ export interface Operation extends OpenTerms {
   /** Of the pins; unique among all attachments. */
   number: number;
   tree: bigint;
+  /** The one id; smbd goes by `key`, which may be our slice of the folder. */
   file: FileId;
+  key: FileId;
   path: string;
   since: Micros;
   /** It waits for its records. */

@@ -6,7 +6,7 @@
  */
 import { DecodeError } from '../../base/bytes.js';
 import type { DatabaseId, NodeId, RecordKey } from '../../base/ids.js';
-import type { RingMessage, RingOpened } from '../../wire/ring-ops.js';
+import type { READY, RingMessage, RingOpened } from '../../wire/ring-ops.js';
 import type { ServerId, WatchChange } from '../../wire/samba-messages.js';
 import {
   HISTOGRAM,
@@ -20,6 +20,7 @@ import {
   encodeOpenReady,
   encodeTreeReady,
 } from '../../wire/ring-ops.js';
+import { sliceServer, wholeOf } from '../../wire/folder-ids.js';
 import { leaseHolders } from '../../wire/share-mode-entries.js';
 import type { CoreContext } from '../context.js';
 import type { Micros } from '../effects.js';
@@ -28,6 +29,7 @@ import { KEYS_PER_OPERATION_MAX, PIN_MICROS } from '../records/pins.js';
 import type { Operation } from './attachments.js';
 import { Attachment, sendToModule } from './attachments.js';
 import { LEASES, LOCKING, recordsOf } from './file-records.js';
+import type { Folders } from './folders.js';
 import { HomeTable } from './home-table.js';
 import type { Probe } from './probes.js';
 import { Probes } from './probes.js';
@@ -85,6 +87,14 @@ export interface OperationsWatcher {
   detached(attachment: Attachment): void;
 }
 
+/** What operations need of core/gate: the processes that have the module. */
+export interface ProcessesForOperations {
+  /** A run that continues ours must know of it. */
+  moduleAttached(pid: number): void;
+  /** Whether the process has a connection to us, and so has not ended. */
+  isAlive(pid: number): boolean;
+}
+
 /** Its counters are called after the witness, of which it was a part: people have them in their graphs. */
 export class Operations {
   private readonly byId = new Map<number, Attachment>();
@@ -99,6 +109,8 @@ export class Operations {
     private readonly context: CoreContext,
     private readonly records: RecordsForOperations,
     private readonly watches: WatchesForOperations,
+    private readonly processes: ProcessesForOperations,
+    private readonly folders: Folders,
     /** What people call a server. */
     private readonly nameOf: (server: NodeId) => string,
   ) {
@@ -117,6 +129,8 @@ export class Operations {
   attached(id: number, pid: number): void {
     const attachment = new Attachment(id, pid);
     this.byId.set(id, attachment);
+    this.processes.moduleAttached(pid);
+    this.folders.attached(attachment);
     this.context.count('witness.attached');
     if (this.breakNumber !== null) this.sendBreakAll(attachment, this.breakNumber);
   }
@@ -139,7 +153,9 @@ export class Operations {
   detached(id: number, isBad: boolean): void {
     const attachment = this.byId.get(id);
     if (attachment === undefined) return;
-    for (const operation of attachment.operations.values()) this.records.endOperation(operation.number);
+    const numbers = [...attachment.operations.values()].map(({ number }) => number);
+    for (const number of numbers) this.records.endOperation(number);
+    this.folders.detached(attachment, numbers, this.processes.isAlive(attachment.pid));
     this.watcher?.detached(attachment);
     this.byId.delete(id);
     this.context.count('witness.detached');
@@ -227,6 +243,7 @@ export class Operations {
         return;
       case 'resync-end':
         attachment.isResyncing = false;
+        this.folders.resynced(attachment.pid);
         return this.watches.resyncEnds(attachment.pid);
       case 'notify-begin':
         return this.notifyBegin(attachment, message);
@@ -236,11 +253,14 @@ export class Operations {
         attachment.breaksSent = message.number;
         this.context.count('witness.breaks-sent', message.breaks);
         return;
+      case 'recalled':
+        this.context.count('folder.moved', message.moved);
+        return this.folders.recalled(attachment.pid, message.number);
       case 'replay-open':
-        this.watcher?.replayed(attachment, message);
+        this.watcher?.replayed(attachment, { ...message, file: wholeOf(message.file) });
         return;
       default:
-        this.watcher?.reported(attachment, message);
+        this.watcher?.reported(attachment, { ...message, file: wholeOf(message.file) });
     }
   }
 
@@ -271,39 +291,69 @@ export class Operations {
   }
 
   private begin(attachment: Attachment, message: Extract<RingMessage, { kind: 'open-begin' }>): void {
-    const { operation: id, tree, file, path, flags } = message;
+    const { operation: id, tree, file: key, path, flags } = message;
+    const file = wholeOf(key);
     this.end(attachment, id);
     if (attachment.operations.size >= OPERATIONS_PER_ATTACHMENT_MAX) {
       this.context.count('witness.operation.refused');
-      sendToModule(this.context, attachment, RING_OP.openReady, encodeOpenReady(id, false, 0));
+      const isExcluding = (flags & OPEN_FLAG.excludes) !== 0;
+      this.answer(attachment, id, isExcluding ? 'refused' : 'gaveUp');
       return;
     }
     const { accessMask, shareAccess, disposition, oplock, leaseState, leaseKey } = message;
     const operation: Operation = {
-      id, tree, file, path, flags, accessMask, shareAccess, disposition, oplock, leaseState, leaseKey,
+      id, tree, file, key, path, flags, accessMask, shareAccess, disposition, oplock, leaseState, leaseKey,
       number: ++this.lastNumber, since: this.context.now(), names: recordsFor(attachment, message), isWaiting: false,
       readyAt: null,
     };
     attachment.operations.set(id, operation);
     this.watcher?.began(attachment, operation);
+    if (key !== file) this.folders.used(file);
     if ((flags & OPEN_FLAG.wantsReply) === 0) {
       this.records.beginOperation(operation.number, operation.names, null);
       return;
     }
     operation.isWaiting = true;
-    this.records.beginOperation(operation.number, operation.names, (all) => {
-      this.holdersHome(attachment, operation, all);
-    });
+    if ((flags & OPEN_FLAG.excludes) !== 0) this.exclude(attachment, operation);
+    else this.collect(attachment, operation);
     if (attachment.operations.get(id) === operation && operation.isWaiting) {
       this.watcher?.waits(attachment, operation);
     }
   }
 
+  /** First nobody may open the folder by a slice any more. */
+  private exclude(attachment: Attachment, operation: Operation): void {
+    this.folders.exclude(operation.file, operation.number, attachment.pid, (granted) => {
+      if (attachment.operations.get(operation.id) !== operation) return;
+      if (granted) return this.collect(attachment, operation);
+      operation.isWaiting = false;
+      this.answer(attachment, operation.id, 'refused');
+      this.watcher?.ready(attachment, operation, false, this.context.now() - operation.since);
+    });
+  }
+
+  private collect(attachment: Attachment, operation: Operation): void {
+    if (this.mayBeShared(operation)) this.folders.waits(operation.file);
+    this.records.beginOperation(operation.number, operation.names, (all) => {
+      this.holdersHome(attachment, operation, all);
+    });
+  }
+
+  /** An open of a folder by its one record, though it excludes nobody. */
+  private mayBeShared({ flags, key }: Operation): boolean {
+    return (flags & (OPEN_FLAG.directory | OPEN_FLAG.excludes)) === OPEN_FLAG.directory && sliceServer(key) === null;
+  }
+
   /** The file's own records are here; smbd also reads the leases of those who hold it. */
   private holdersHome(attachment: Attachment, operation: Operation, all: boolean): void {
     if (!all || (operation.flags & OPEN_FLAG.new) !== 0) return this.ready(attachment, operation, all);
-    this.records.inspect({ database: LOCKING, key: operation.file }, (data) => {
+    const locking = { database: LOCKING, key: operation.key };
+    this.records.inspect(locking, (data) => {
       if (attachment.operations.get(operation.id) !== operation) return;
+      // a record that has left again shows nobody, too
+      if (this.mayBeShared(operation) && this.records.isHome({ ...locking, mode: 'write' })) {
+        this.folders.offer(operation.file, data);
+      }
       const holders = leaseHolders(data, KEYS_PER_OPERATION_MAX - operation.names.length);
       const leases = holders.map((key): NeededRecord => ({ database: LEASES, key, mode: 'read' }));
       operation.names = [...operation.names, ...leases];
@@ -319,10 +369,14 @@ export class Operations {
     operation.readyAt = all ? this.context.now() : null;
     this.context.count(all ? 'witness.open.ready' : 'witness.open.gave-up');
     this.context.emit({ kind: 'latency', histogram: HISTOGRAM.openWait, micros: took });
-    if (all) this.home.add(operation.file, operation.names);
-    const answer = encodeOpenReady(operation.id, all, PIN_MICROS);
-    sendToModule(this.context, attachment, RING_OP.openReady, answer);
+    if (all) this.home.add(operation.key, operation.names);
+    this.answer(attachment, operation.id, all ? 'home' : 'gaveUp');
     this.watcher?.ready(attachment, operation, all, took);
+  }
+
+  private answer(attachment: Attachment, operation: bigint, result: keyof typeof READY): void {
+    const answer = encodeOpenReady(operation, result, result === 'home' ? PIN_MICROS : 0);
+    sendToModule(this.context, attachment, RING_OP.openReady, answer);
   }
 
   private openEnd(attachment: Attachment, message: RingOpened): void {
@@ -334,7 +388,7 @@ export class Operations {
       // a file that was just made has no other holder whose lease could be elsewhere
       if (records.every((name) => this.records.isHome(name))) this.home.add(message.file, records);
     }
-    this.watcher?.ended(attachment, message, begun);
+    this.watcher?.ended(attachment, { ...message, file: wholeOf(message.file) }, begun);
   }
 
   private end(attachment: Attachment, id: bigint): void {
@@ -342,6 +396,7 @@ export class Operations {
     if (operation === undefined) return;
     attachment.operations.delete(id);
     this.records.endOperation(operation.number);
+    this.folders.over(operation.number);
     if (operation.readyAt === null) return;
     const micros = this.context.now() - operation.readyAt;
     this.context.emit({ kind: 'latency', histogram: HISTOGRAM.pin, micros });

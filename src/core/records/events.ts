@@ -33,6 +33,19 @@ export interface RecordsWatcher {
   leaving(database: DatabaseId, key: RecordKey): void;
 }
 
+/** Reasons of a room's own for which records of a database stay, besides what holds for all records. */
+export interface Guard {
+  /** Whether another server may have a copy of what we own; if not, `guardOpened` follows. */
+  mayBeShared(key: RecordKey): boolean;
+  /**
+   * Whether the record, or the copy, may leave; if not, `guardOpened` follows. Asked because somebody wants it: what
+   * has to be done first is begun.
+   */
+  mayLeave(key: RecordKey): boolean;
+  /** Whether there is such a reason; nothing is begun. */
+  isInUse(key: RecordKey): boolean;
+}
+
 /** Answers to those who asked, and what becomes of a record here. */
 export interface HoldingEvents {
   migrated(token: number): void;

@@ -14,7 +14,7 @@ import type { Holding, Waiter } from './holding.js';
 import { ARRIVED, BUSY_RETRY_MICROS_MIN, GIVEN, canServe, isActive, isCopyToGo, isLeaving } from './holding.js';
 import { isOwner, newHolding } from './holding.js';
 import { RecentErasures } from './recent-erasures.js';
-import type { HoldingEvents } from './events.js';
+import type { Guard, HoldingEvents } from './events.js';
 import { markOf } from './hold-times.js';
 import { Stays } from './stays.js';
 
@@ -38,6 +38,8 @@ export class Holdings {
   /** Those with something to do for which we need the lease. */
   private readonly parked = new Set<Holding>();
   private readonly stays: Stays;
+  /** Of databases whose records have reasons of their own to stay. */
+  private readonly guards = new Map<DatabaseId, Guard>();
   readonly erasures = new RecentErasures();
   /** How long local processes waited for records of each database. */
   readonly waits = new Map<DatabaseId, Histogram>();
@@ -72,6 +74,23 @@ export class Holdings {
     this.databases.set(database, new Map());
     this.waits.set(database, new Histogram());
     this.counts.set(database, { none: 0, owned: 0, copy: 0, backup: 0 });
+  }
+
+  /** From now on the records of a database stay as long as the guard says. */
+  setGuard(database: DatabaseId, guard: Guard): void {
+    this.guards.set(database, guard);
+  }
+
+  /** What the guard forbade it may allow now. */
+  guardOpened(database: DatabaseId, key: RecordKey): void {
+    const holding = this.get(database, key);
+    if (holding !== undefined) this.settle(holding);
+  }
+
+  /** The home wants the record, or the copy, elsewhere. */
+  isWanted(database: DatabaseId, key: RecordKey): boolean {
+    const holding = this.get(database, key);
+    return holding !== undefined && (holding.give?.mode === 'write' || isCopyToGo(holding));
   }
 
   get(database: DatabaseId, key: RecordKey): Holding | undefined {
@@ -302,6 +321,7 @@ export class Holdings {
   erase(holding: Holding): boolean {
     if (holding.state !== 'owned' || holding.asked !== null || holding.give !== null) return false;
     if (holding.waiters.length > 0 || holding.operation !== null) return false;
+    if (this.guards.get(holding.database)?.isInUse(holding.key) === true) return false;
     holding.erase = true;
     this.settle(holding);
     return true;
@@ -438,7 +458,7 @@ export class Holdings {
       return { op: 'take', turn: arrived.turn, data: arrived.data, copyOf };
     }
     const discard = holding.discard[0];
-    if (discard !== undefined && (!isCopyToGo(holding) || this.stays.isOver(holding))) {
+    if (discard !== undefined && (!isCopyToGo(holding) || this.mayLeave(holding))) {
       return { op: 'discard', turn: discard.turn, keep: discard.keep && holding.isBackupToo };
     }
     if (holding.reclaim !== null) return { op: 'reclaim', turn: holding.reclaim };
@@ -447,13 +467,22 @@ export class Holdings {
       return { op: 'peek', mode: write ? 'write' : 'read' };
     }
     if (give !== null && holding.state === 'owned') {
-      if (!this.stays.isOver(holding)) return null;
-      return give.mode === 'write' ? { op: 'give', turn: give.turn, to: give.to } : { op: 'share', turn: give.turn };
+      if (give.mode === 'read') return this.mayBeShared(holding) ? { op: 'share', turn: give.turn } : null;
+      return this.mayLeave(holding) ? { op: 'give', turn: give.turn, to: give.to } : null;
     }
-    if (holding.toKeep !== null) return holding.toKeep;
+    if (holding.toKeep !== null && (holding.state !== 'copy' || this.mayLeave(holding))) return holding.toKeep;
     if (holding.mirrorTo !== null && holding.state === 'owned') return { op: 'peek', mode: 'read' };
     if (holding.erase && holding.state === 'owned') return { op: 'erase', turn: holding.turn };
     return null;
+  }
+
+  private mayLeave(holding: Holding): boolean {
+    if (!this.stays.isOver(holding)) return false;
+    return this.guards.get(holding.database)?.mayLeave(holding.key) !== false;
+  }
+
+  private mayBeShared(holding: Holding): boolean {
+    return this.stays.isOver(holding) && this.guards.get(holding.database)?.mayBeShared(holding.key) !== false;
   }
 
   private askFor(holding: Holding): void {

@@ -1,10 +1,12 @@
 /**
  * Which server is the home of a key, and since which view it has been without a break. Homes are chosen by rendezvous
- * hashing over the members of the view; views that somebody may not have seen are remembered, because a home that was
- * another for a while has to be told anew what there is. Used by core/records.
+ * hashing over the members of the view; only a server's slice of a folder is at home there. Views that somebody may not
+ * have seen are remembered, because a home that was another for a while has to be told anew what there is. Used by
+ * core/records.
  */
 import type { DatabaseId, Epoch, Incarnation, NodeId, RecordKey } from '../../base/ids.js';
 import { assert } from '../../base/assert.js';
+import { sliceServer } from '../../wire/folder-ids.js';
 import type { FormerView, View } from '../views.js';
 import { isRenewed, runOf } from '../views.js';
 import { hashKey, rendezvousHomeOf } from './rendezvous.js';
@@ -18,11 +20,20 @@ interface RememberedView {
   isRenewed: boolean;
 }
 
+/** What says which server is the home of a key: its hash, or the server whose slice it is. */
+interface Place {
+  database: DatabaseId;
+  key: RecordKey;
+  hash: number;
+  owner: NodeId | null;
+  home: NodeId;
+}
+
 export class Homes {
   /** Agreed views, oldest first; the last is the one that we installed. */
   private views: RememberedView[] = [];
   /** The last key that was asked for: it is asked for several times in the course of a move. */
-  private last: { database: DatabaseId; key: RecordKey; home: NodeId; hash: number } | null = null;
+  private last: Place | null = null;
 
   /**
    * Whether servers did nothing but leave since that view, which we installed: then keys whose home we were are still
@@ -89,12 +100,13 @@ export class Homes {
     return this.lookUp(database, key).home;
   }
 
-  private lookUp(database: DatabaseId, key: RecordKey): { home: NodeId; hash: number } {
+  private lookUp(database: DatabaseId, key: RecordKey): Place {
     const { last } = this;
     if (last !== null && last.key === key && last.database === database) return last;
     const hash = hashKey(database, key);
-    const home = rendezvousHomeOf(hash, this.current.nodes);
-    const found = { database, key, home, hash };
+    const owner = sliceServer(key);
+    const home = homeAmong(this.current.nodes, hash, owner);
+    const found = { database, key, hash, owner, home };
     this.last = found;
     return found;
   }
@@ -107,13 +119,13 @@ export class Homes {
   since(database: DatabaseId, key: RecordKey): Epoch {
     const { views, current } = this;
     if (views.length === 1) return current.epoch;
-    const { home, hash } = this.lookUp(database, key);
+    const { home, hash, owner } = this.lookUp(database, key);
     const run = current.runs.get(home);
     let since = current.epoch;
     for (let i = views.length - 2; i >= 0 && !views[i + 1]!.isRenewed; i--) {
       const { nodes, runs, epoch } = views[i]!;
       if (runs.get(home) !== run) break;
-      if (nodes !== views[i + 1]!.nodes && rendezvousHomeOf(hash, nodes) !== home) break;
+      if (nodes !== views[i + 1]!.nodes && homeAmong(nodes, hash, owner) !== home) break;
       since = epoch;
     }
     return since;
@@ -133,4 +145,8 @@ export class Homes {
     }
     return gone;
   }
+}
+
+function homeAmong(nodes: readonly NodeId[], hash: number, owner: NodeId | null): NodeId {
+  return owner !== null && nodes.includes(owner) ? owner : rendezvousHomeOf(hash, nodes);
 }

@@ -27,7 +27,7 @@ import type { NeededRecord, PinnedRecords, RecordName } from './pins.js';
 import { Looks } from './looks.js';
 import { Pins } from './pins.js';
 import { RandomKeys } from './random-keys.js';
-import type { RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
+import type { Guard, RecordsEvents, RecordsWatcher, RecoveryWatcher } from './events.js';
 import { Recovery } from './recovery.js';
 import { Homes } from './homes.js';
 import { RESTORE_SLICE, SLICE, SPARING, Slices, UNHURRIED } from './slices.js';
@@ -80,6 +80,7 @@ export class Records {
   private readonly looks: Looks;
   /** Somebody's, and what follows from them is not done yet. */
   private haveClaimsCome = false;
+  /** By token: what to do with what was read, or when the record is here. */
   private readonly inspections = new Map<number, (data: Uint8Array) => void>();
   private readonly mail: Mail;
   private readonly descriptions: Descriptions;
@@ -126,7 +127,7 @@ export class Records {
       (server) => this.runOf(server),
       (database, key, mode) => this.ask(database, key, mode),
       {
-        migrated: (token) => (token < 0 ? this.pins.arrived(token) : this.events?.migrated(token)),
+        migrated: (token) => (token < 0 ? this.wasRead(token, NOTHING) : this.events?.migrated(token)),
         fetched: (token, data) => (token < 0 ? this.wasRead(token, data) : this.events?.fetched(token, data)),
         failed: (token, why) => (token < 0 ? this.pins.failed(token) : this.events?.failed(token, why)),
         emptyTaken: (database, key) => this.deletions.emptyTaken(database, key),
@@ -276,6 +277,34 @@ export class Records {
     this.mail.drain();
   }
 
+  /**
+   * Brings a record here that only the daemons use, or a copy of it. `then` is called once, within this call or later,
+   * unless the token that this returns is cancelled.
+   */
+  obtain({ database, key, mode }: NeededRecord, then: () => void): number {
+    const token = this.pins.nextToken();
+    this.inspections.set(token, then);
+    this.holdings.want(database, key, mode, token);
+    this.mail.drain();
+    return token;
+  }
+
+  /** The records of a database stay as long as the guard says. */
+  setGuard(database: DatabaseId, guard: Guard): void {
+    this.holdings.setGuard(database, guard);
+  }
+
+  /** What the guard forbade it may allow now. */
+  guardOpened(database: DatabaseId, key: RecordKey): void {
+    this.holdings.guardOpened(database, key);
+    this.mail.drain();
+  }
+
+  /** The record, or our copy, is to go elsewhere. */
+  isWanted({ database, key }: RecordName): boolean {
+    return this.holdings.isWanted(database, key);
+  }
+
   isHome({ database, key, mode }: NeededRecord): boolean {
     return this.holdings.isHome(database, key, mode);
   }
@@ -341,6 +370,7 @@ export class Records {
 
   /** The asking process is gone; it gets no answer. */
   cancel(token: number): void {
+    this.inspections.delete(token);
     this.looks.cancel(token);
     this.holdings.cancel(token);
     this.mail.drain();
@@ -571,7 +601,7 @@ export class Records {
     this.watcher?.moved(...move);
   }
 
-  /** For an inspection or an operation. */
+  /** For an inspection, an operation, or somebody who obtains it. */
   private wasRead(token: number, data: Uint8Array): void {
     const then = this.inspections.get(token);
     if (then === undefined) return this.pins.arrived(token);
@@ -798,6 +828,8 @@ export class Records {
     this.randomKeys.existsAt(from, database, key);
   }
 }
+
+const NOTHING = new Uint8Array(0);
 
 /** A run as it travels in asks: unsigned 32 bits of the incarnation, which counts milliseconds. */
 function runNumber(incarnation: Incarnation): number {

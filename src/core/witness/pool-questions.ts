@@ -137,7 +137,7 @@ export class PoolQuestions {
     }
   }
 
-  onMessage(from: NodeId, message: Exclude<WitnessMessage, { kind: 'watch' | 'probe' }>): void {
+  onMessage(from: NodeId, message: Exclude<WitnessMessage, { kind: 'watch' | 'probe' | 'folders' }>): void {
     switch (message.kind) {
       case 'locks-query':
         return this.answer(from, message.number, this.local.locks());

@@ -126,7 +126,7 @@ export class Witness implements OperationsWatcher {
     this.questions.peerDown(peer);
   }
 
-  onMessage(from: NodeId, message: Exclude<WitnessMessage, { kind: 'probe' }>): void {
+  onMessage(from: NodeId, message: Exclude<WitnessMessage, { kind: 'probe' | 'folders' }>): void {
     if (message.kind === 'watch') this.watchHere(message.file, message.watchMillis);
     else this.questions.onMessage(from, message);
   }
