@@ -250,6 +250,41 @@ bool ScanChain(const uint8_t* file, size_t bytes, size_t origin, size_t link, si
   return true;
 }
 
+// All of a file that others may make larger, for reading.
+class MappedFile {
+ public:
+  explicit MappedFile(int fd) noexcept : fd_(fd) {}
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() { Unmap(); }
+
+  // False: it is no larger than before, or cannot be mapped.
+  bool MapAgain() noexcept {
+    struct stat found {};
+    if (::fstat(fd_, &found) != 0 || static_cast<size_t>(found.st_size) <= bytes_) return false;
+    Unmap();
+    const auto bytes = static_cast<size_t>(found.st_size);
+    void* mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd_, 0);
+    if (mapped == MAP_FAILED) return false;
+    data_ = static_cast<const uint8_t*>(mapped);
+    bytes_ = bytes;
+    return true;
+  }
+  const uint8_t* data() const noexcept { return data_; }
+  size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  void Unmap() noexcept {
+    if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), bytes_);
+    data_ = nullptr;
+    bytes_ = 0;
+  }
+
+  int fd_;
+  const uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 // Of each chain some key that belongs there, for its lock. Takes milliseconds, so it is done once for a size.
 const std::vector<uint32_t>& ChainKeys(uint32_t chains) noexcept {
   static std::mutex mutex;
@@ -279,30 +314,32 @@ int64_t TdbFile::ScanHeaders(size_t header_bytes, std::vector<uint8_t>* out) noe
   const auto chains = static_cast<uint32_t>(HashSize());
   const std::vector<uint32_t>& keys = ChainKeys(chains);
   // never a second descriptor: closing it would drop our locks
-  struct stat found {};
-  if (::fstat(tdb_fd(tdb_), &found) != 0) return Error();
-  const auto bytes = static_cast<size_t>(found.st_size);
-  void* mapped = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, tdb_fd(tdb_), 0);
-  if (mapped == MAP_FAILED) return kTdbErrorBase - TDB_ERR_OOM;
-  const auto* file = static_cast<const uint8_t*>(mapped);
-  out->reserve(bytes / 3);
-  const size_t origin = WordAt(file, kMutexBytesAt);
-  bool good = WordAt(file, kHashSizeAt) == chains && origin + kChainsAt + size_t{4} * chains <= bytes;
+  MappedFile file(tdb_fd(tdb_));
+  if (!file.MapAgain()) return kTdbErrorBase - TDB_ERR_OOM;
+  out->reserve(file.bytes() / 3);
+  const size_t origin = WordAt(file.data(), kMutexBytesAt);
+  const size_t heads = origin + kChainsAt;
+  bool good = WordAt(file.data(), kHashSizeAt) == chains && heads + size_t{4} * chains <= file.bytes();
   for (uint32_t chain = 0; good && chain < chains; chain++) {
+    const Bytes key{reinterpret_cast<const uint8_t*>(&keys[chain]), sizeof(uint32_t)};
     const size_t start = out->size();
-    for (int tries = 1;; tries++) {
-      const Bytes key{reinterpret_cast<const uint8_t*>(&keys[chain]), sizeof(uint32_t)};
-      const bool locked = LockNonblock(key) == kTdbDone;
+    const bool locked = LockPatiently(key);
+    do {
       out->resize(start);
-      good = ScanChain(file, bytes, origin, origin + kChainsAt + size_t{4} * chain, header_bytes, out);
-      if (locked) (void)Unlock(key);
-      if (locked || tries == kLockTries) break;
-      const timespec pause{0, kLockPauseNanos};
-      ::nanosleep(&pause, nullptr);
-    }
+      good = ScanChain(file.data(), file.bytes(), origin, heads + size_t{4} * chain, header_bytes, out);
+    } while (!good && file.MapAgain());  // others may have made the file larger, and put records there
+    if (locked) (void)Unlock(key);
   }
-  ::munmap(mapped, bytes);
   return good ? static_cast<int64_t>(kTdbDone) : kTdbErrorBase - TDB_ERR_CORRUPT;
+}
+
+bool TdbFile::LockPatiently(Bytes key) noexcept {
+  for (int tries = 0; tries < kLockTries; tries++) {
+    if (LockNonblock(key) == kTdbDone) return true;
+    const timespec pause{0, kLockPauseNanos};
+    ::nanosleep(&pause, nullptr);
+  }
+  return false;
 }
 
 int64_t TdbFile::TransactionStartNonblock() noexcept {

@@ -71,7 +71,8 @@ class TdbFile {
 
   // Of a file with mutexes: key and first `header_bytes` of the value of each record, as {u32 length of the key, u32
   // length of the value, header (zeros behind a short value), key, padding to 4}. Each chain is read under its lock, or
-  // without it when another process keeps it: that one waits for us, and changes nothing meanwhile. Takes milliseconds.
+  // without it when another process keeps it: that one waits for us, and changes nothing meanwhile. Others may add
+  // records and enlarge the file meanwhile. Takes milliseconds.
   int64_t ScanHeaders(size_t header_bytes, std::vector<uint8_t>* out) noexcept;
 
   // kTdbBusy when another process is in a transaction.
@@ -87,6 +88,8 @@ class TdbFile {
   explicit TdbFile(tdb_context* tdb, bool shared) noexcept : tdb_(tdb), shared_(shared) {}
   int64_t Error() const noexcept;
   bool Allowed(Bytes key) const noexcept;
+  // False when another process keeps the chain for longer than any change takes.
+  bool LockPatiently(Bytes key) noexcept;
 
   tdb_context* tdb_;
   // opened with mutexes: only under a chain

@@ -115,6 +115,7 @@ class Standby {
         this.told = said;
         for (const name of said.databases) this.open(name);
         this.takeConfig(said.config);
+        if (this.broken !== null) return;
         // code that ran once is compiled: all of it counts in the milliseconds of a takeover
         this.rehearse(this.config, this);
         return this.say({ say: 'ready', residentKib: Math.round(process.memoryUsage.rss() / 1024) });
@@ -132,7 +133,7 @@ class Standby {
     try {
       this.config = parseConfig(file, text, { server: self.name });
     } catch (error) {
-      this.broken = `the configuration cannot be read: ${messageOf(error)}`;
+      this.fail(`the configuration cannot be read: ${messageOf(error)}`);
     }
   }
 
@@ -144,8 +145,14 @@ class Standby {
       // for the second time it will take a fraction
       this.records.scan(database);
     } catch (error) {
-      this.broken = `${name} cannot be opened: ${messageOf(error)}`;
+      this.fail(`${name} cannot be opened: ${messageOf(error)}`);
     }
+  }
+
+  /** Ends at once, for the active one to know that it has no standby, and to start another one. */
+  private fail(why: string): void {
+    this.broken ??= why;
+    this.resolve(this.broken);
   }
 
   private onGone(): void {

@@ -14,8 +14,8 @@ const TELLING = [
   /"level":"error"|\b(error|cannot|refus|denied|in use|missing)\b/i,
   /fail|warn/i,
 ];
-/** Of smbpoold's log. */
-const WARNING = /"level":"(warn|error|fatal)"/;
+/** Of smbpoold's log; what it says when it cannot start, or a standby, is plain text. */
+const WARNING = /"level":"(warn|error|fatal)"|^[^{]/;
 /** Only the end of a long log is read to explain a failure. */
 const TAIL_BYTES = 256 * 1024;
 /** No line of an explanation may fill the screen. */

@@ -3,10 +3,12 @@
  * more than a moment, nothing is granted that excludes something else. docs/decisions/standby.md.
  */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmdirSync } from 'node:fs';
 import { uptime } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { daemonStatus } from '../../src/lab/admin.js';
+import { daemonFolders } from '../../src/lab/daemon-config.js';
 import type { Lab } from '../../src/lab/lab.js';
 import type { ServerPlace } from '../../src/lab/layout.js';
 import { processesIn } from '../../src/lab/network.js';
@@ -135,6 +137,7 @@ test('the daemon is killed under load and its smbds go on', { skip: SKIP }, asyn
     await assertSettled(lab);
     await assertConsistent(lab);
     await standbyKilled(lab);
+    await standbyCannotOpen(lab);
     await bothKilled(lab);
   });
 });
@@ -150,6 +153,26 @@ async function standbyKilled(lab: Lab): Promise<void> {
   };
   assert.ok(await waitUntil(isOther, READY_MILLIS_MAX, 50), 'no other standby');
   assert.equal((await statusOf(place))?.pid, before.pid);
+}
+
+/** A standby that would not take over says so while there is time: it ends, and another one starts. */
+async function standbyCannotOpen(lab: Lab): Promise<void> {
+  const place = lab.server(2);
+  const before = await untilReady(place);
+  const { volatile } = daemonFolders(place);
+  const name = readdirSync(volatile).find((file) => file.startsWith('locking.tdb'))!;
+  renameSync(join(volatile, name), join(volatile, 'aside'));
+  mkdirSync(join(volatile, name));
+  try {
+    process.kill(before.standby!.pid!, 'SIGKILL');
+    const hasEnded = () => readFileSync(place.daemonLog, 'utf8').includes('locking.tdb cannot be opened');
+    assert.ok(await waitUntil(hasEnded, READY_MILLIS_MAX, 50), 'a standby that cannot open a database stays');
+    assert.equal((await statusOf(place))?.standby?.ready, false);
+  } finally {
+    rmdirSync(join(volatile, name));
+    renameSync(join(volatile, 'aside'), join(volatile, name));
+  }
+  assert.equal((await untilReady(place)).pid, before.pid);
 }
 
 /** As without a standby: the smbds end, and a plain start brings the server back. */

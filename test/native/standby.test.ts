@@ -3,23 +3,30 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
+import type { TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { TAKEOVERS_MAX, TAKEOVERS_WITHIN_MS, isCrashLoop } from '../../src/daemon/standby-link.js';
 import { loadNative } from '../../src/host/native.js';
+import type { Tdb } from '../../src/host/native.js';
 import { VOLATILE_FLAGS, VOLATILE_HASH_SIZE } from '../../src/host/record-store.js';
 import { RECORD_HEADER_BYTES } from '../../src/wire/record-header.js';
 import { ownDirectory } from '../support/native-helpers.js';
+import { Holder } from './holder.js';
 
 const RECORDS = 20_000;
 
-test('a scan finds every record once, with its key and header, and none that was deleted', (t) => {
-  const { Tdb } = loadNative();
-  const tdb = new Tdb(join(ownDirectory(t), 'scan.tdb'), {
-    hashSize: VOLATILE_HASH_SIZE,
-    tdbFlags: VOLATILE_FLAGS,
-    openFlags: constants.O_RDWR | constants.O_CREAT,
-    mode: 0o600,
-  });
+function openTdb(t: TestContext): { tdb: Tdb; path: string } {
+  const { Tdb: TdbClass } = loadNative();
+  const path = join(ownDirectory(t), 'scan.tdb');
+  const openFlags = constants.O_RDWR | constants.O_CREAT;
+  const options = { hashSize: VOLATILE_HASH_SIZE, tdbFlags: VOLATILE_FLAGS, openFlags, mode: 0o600 };
+  const tdb = new TdbClass(path, options);
   t.after(() => tdb.close());
+  return { tdb, path };
+}
+
+test('a scan finds every record once, with its key and header, and none that was deleted', (t) => {
+  const { tdb } = openTdb(t);
   const under = (key: Buffer, work: () => void) => {
     assert.ok(tdb.chainlockNonblock(key));
     work();
@@ -50,6 +57,21 @@ test('a scan finds every record once, with its key and header, and none that was
     at = keyAt + ((keyLength + 3) & ~3);
   }
   assert.equal(wanted.size, 0);
+});
+
+test('a scan goes on while another process fills the file, which grows', async (t) => {
+  const { tdb, path } = openTdb(t);
+  const holder = new Holder(t);
+  await holder.ask({ do: 'open', path, flags: VOLATILE_FLAGS });
+  let filled = false;
+  const filling = holder.ask({ do: 'fill', value: 'v'.repeat(1_000), rounds: RECORDS }).then(() => (filled = true));
+  for (let scans = 0; !filled; scans++) {
+    assert.doesNotThrow(() => tdb.scanHeaders(RECORD_HEADER_BYTES), `scan ${scans}`);
+    await setImmediate();
+  }
+  await filling;
+  const { length } = tdb.scanHeaders(RECORD_HEADER_BYTES);
+  assert.ok(length > RECORDS * (8 + RECORD_HEADER_BYTES), `all are there: ${length} bytes`);
 });
 
 test('takeovers in quick succession are a crash loop, the same number over a longer time is none', () => {

@@ -7,7 +7,7 @@ import { loadNative } from '../../src/host/native.js';
 import type { Tdb } from '../../src/host/native.js';
 
 export interface HolderCommand {
-  do: 'open' | 'lock' | 'unlock' | 'store' | 'fetch' | 'sequence' | 'transaction' | 'commit' | 'hammer';
+  do: 'open' | 'lock' | 'unlock' | 'store' | 'fetch' | 'sequence' | 'transaction' | 'commit' | 'hammer' | 'fill';
   path?: string;
   flags?: number;
   key?: string;
@@ -23,6 +23,17 @@ function hammer(file: Tdb, key: Buffer, rounds: number): number {
     while (!file.chainlockNonblock(key));
     const value = file.fetch(key) ?? Buffer.alloc(8);
     value.writeBigUInt64LE(value.readBigUInt64LE() + 1n);
+    file.store(key, value);
+    file.chainunlock(key);
+  }
+  return rounds;
+}
+
+/** Stores so many records, each with a key of its own: the file grows again and again. */
+function fill(file: Tdb, value: Buffer, rounds: number): number {
+  for (let i = 0; i < rounds; i++) {
+    const key = Buffer.from(`${i}`);
+    while (!file.chainlockNonblock(key));
     file.store(key, value);
     file.chainunlock(key);
   }
@@ -56,6 +67,8 @@ function perform(command: HolderCommand): unknown {
       return tdb.transactionCommit();
     case 'hammer':
       return hammer(tdb, key, command.rounds ?? 0);
+    case 'fill':
+      return fill(tdb, Buffer.from(command.value ?? ''), command.rounds ?? 0);
   }
 }
 
