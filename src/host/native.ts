@@ -9,6 +9,7 @@ import { createRequire } from 'node:module';
 export const TDB_CLEAR_IF_FIRST = 0x1;
 export const TDB_NOSYNC = 0x40;
 export const TDB_SEQNUM = 0x80;
+export const TDB_VOLATILE = 0x100;
 export const TDB_DISALLOW_NESTING = 0x400;
 export const TDB_INCOMPATIBLE_HASH = 0x800;
 export const TDB_MUTEX_LOCKING = 0x1000;

@@ -31,15 +31,21 @@ import {
   TDB_MUTEX_LOCKING,
   TDB_NOSYNC,
   TDB_SEQNUM,
+  TDB_VOLATILE,
 } from './native.js';
 import type { Tdb, TdbChains } from './native.js';
 
 /** Chains per database; docs/decisions/volatile-databases.md says why not CTDB's 100001. */
 export const VOLATILE_HASH_SIZE = 10_007;
 
-/** What we open with and what smbd is told to open with: CTDB's flags, and SEQNUM from the start. */
+/**
+ * What we open with and what smbd is told to open with: CTDB's flags, SEQNUM from the start, and VOLATILE, with which
+ * deleted records of a chain are used again there: storing hardly ever waits for the file's one list of free space,
+ * which an smbd may hold that is not running.
+ */
 export const VOLATILE_FLAGS =
-  TDB_NOSYNC | TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH | TDB_MUTEX_LOCKING | TDB_DISALLOW_NESTING | TDB_SEQNUM;
+  TDB_NOSYNC | TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH | TDB_MUTEX_LOCKING | TDB_DISALLOW_NESTING | TDB_SEQNUM |
+  TDB_VOLATILE;
 
 /** A file name must hold it and the node's number. */
 const DATABASE_NAME_BYTES_MAX = 200;

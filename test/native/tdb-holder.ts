@@ -7,7 +7,9 @@ import { loadNative } from '../../src/host/native.js';
 import type { Tdb } from '../../src/host/native.js';
 
 export interface HolderCommand {
-  do: 'open' | 'lock' | 'unlock' | 'store' | 'fetch' | 'sequence' | 'transaction' | 'commit' | 'hammer' | 'fill';
+  do:
+    | 'open' | 'lock' | 'unlock' | 'store' | 'fetch' | 'sequence' | 'transaction' | 'commit'
+    | 'hammer' | 'fill' | 'churn';
   path?: string;
   flags?: number;
   key?: string;
@@ -40,6 +42,18 @@ function fill(file: Tdb, value: Buffer, rounds: number): number {
   return rounds;
 }
 
+/** Stores records of growing and falling size and deletes them again. Chains that others keep are left out. */
+function churn(file: Tdb, name: string, rounds: number): number {
+  for (let i = 0; i < rounds; i++) {
+    const key = Buffer.from(`${name}${(i >> 1) % 500}`);
+    if (!file.chainlockNonblock(key)) continue;
+    if (i % 2 === 0) file.store(key, Buffer.alloc(100 + (i % 37) * 10));
+    else file.delete(key);
+    file.chainunlock(key);
+  }
+  return rounds;
+}
+
 function perform(command: HolderCommand): unknown {
   if (command.do === 'open') {
     const { Tdb: TdbClass } = loadNative();
@@ -67,6 +81,8 @@ function perform(command: HolderCommand): unknown {
       return tdb.transactionCommit();
     case 'hammer':
       return hammer(tdb, key, command.rounds ?? 0);
+    case 'churn':
+      return churn(tdb, command.key ?? '', command.rounds ?? 0);
     case 'fill':
       return fill(tdb, Buffer.from(command.value ?? ''), command.rounds ?? 0);
   }

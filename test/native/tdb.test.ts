@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { loadNative, TDB_DISALLOW_NESTING, TDB_SEQNUM } from '../../src/host/native.js';
 import type { Tdb } from '../../src/host/native.js';
@@ -13,6 +14,8 @@ import { Holder } from './holder.js';
 
 const CREATE = constants.O_RDWR | constants.O_CREAT;
 const KEY = Buffer.from('key');
+/** On a busy machine; it takes microseconds. */
+const STORED_MILLIS_MAX = 5_000;
 const PERSISTENT = TDB_DISALLOW_NESTING | TDB_SEQNUM;
 
 function openTdb(t: TestContext, flags: number, hashSize = 1009): { tdb: Tdb; path: string } {
@@ -243,5 +246,26 @@ test('the addon works in a worker too, and a worker that ends with things open e
     assert.equal(answer, 'stored');
     if (round === 2) await worker.terminate();
     else assert.equal(await ended, 0);
+  }
+});
+
+test('storing does not wait for a process that stopped while it held the list of free space', async (t) => {
+  const { path, holder: writer } = await openBoth(t, VOLATILE_FLAGS);
+  const other = new Holder(t);
+  await other.ask({ do: 'open', path, flags: VOLATILE_FLAGS });
+  // each of them leaves deleted records, as smbds do all the time
+  await other.ask({ do: 'churn', key: 'other', rounds: 2_000 });
+  for (let round = 0; round < 40; round++) {
+    const writing = writer.ask({ do: 'churn', key: 'writer', rounds: 5_000 });
+    await pause(Math.random() * 4);
+    process.kill(writer.pid, 'SIGSTOP');
+    const stored = other.ask({ do: 'churn', key: 'other', rounds: 20 }).then(() => true);
+    const waits = pause(STORED_MILLIS_MAX).then(() => false);
+    try {
+      assert.ok(await Promise.race([stored, waits]), `round ${round}: it waits`);
+    } finally {
+      process.kill(writer.pid, 'SIGCONT');
+    }
+    await writing;
   }
 });
