@@ -43,6 +43,7 @@ interface Options {
   processors: string;
   transport: 'ethernet' | 'udp';
   module?: true;
+  sharedFolders?: true;
   nodeOption: string[];
 }
 
@@ -96,8 +97,12 @@ class Bench {
       await createNamespace(place.namespace, place.address);
     }
     const { processors, transport, nodeOption: nodeOptions } = this.options;
-    const pool = { root: ROOT, processors, transport, nodeOptions };
+    const pool = { root: ROOT, processors, transport, nodeOptions, sharedFolders: this.sharesFolders };
     await Promise.all([startSmbpool(pool), startCtdb(pool)]);
+  }
+
+  private get sharesFolders(): boolean {
+    return this.options.module === true && this.options.sharedFolders === true;
   }
 
   private length(seconds: number): Length {
@@ -116,7 +121,7 @@ class Bench {
       machine: `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`,
       node: process.version,
       processors: `everything on processor ${processors}`,
-      module: module ? "in smbpool's smbds" : 'none',
+      module: module ? `in smbpool's smbds${this.sharesFolders ? ', which share folders' : ''}` : 'none',
       transport: `smbpool: ${transport}, CTDB: TCP; one bridge, state on tmpfs`,
       repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, ${warm}`,
       seed,
@@ -174,13 +179,14 @@ async function compileClient(): Promise<void> {
 
 function parseOptions(argv: readonly string[]): Options {
   const list = (value: string, before: string[] = []): string[] => [...before, value];
-  return new Command('npm run bench --')
+  const options = new Command('npm run bench --')
     .description('measures smbpoold and ctdbd side by side')
     .option('--quick', 'a minute, with cold daemons: for a look, not for figures')
     .option('--json', 'print everything as one JSON object')
     .option('--no-smb', 'only the daemons')
     .option('--no-daemons', 'only SMB')
     .option('--module', "our VFS module in smbpool's smbds; without: the same smbd in the same configuration for all")
+    .option('--shared-folders', 'with --module: opens of a hot folder need no record of the pool')
     .option('--only <workload>', 'only this workload (repeatable)', list)
     .option('--repetitions <number>', 'of each workload on each system')
     .option('--seconds <number>', 'how long one repetition measures')
@@ -191,15 +197,22 @@ function parseOptions(argv: readonly string[]): Options {
     .allowExcessArguments(false)
     .parse([...argv])
     .opts<Options>();
+  const known = [...WORKLOADS, ...SMB_WORKLOADS].map(({ name }) => name);
+  const unknown = options.only?.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new LabError(`--only ${unknown}: no such workload; there are ${known.join(', ')}`);
+  if (options.sharedFolders && !options.module) throw new LabError('--shared-folders needs --module');
+  return options;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const bench = new Bench(parseOptions(process.argv));
-  cleaningUpOnSignal(
-    () => bench.run().finally(() => bench.clear()),
-    () => bench.clear(),
-  ).catch((error: unknown) => {
+  try {
+    const bench = new Bench(parseOptions(process.argv));
+    await cleaningUpOnSignal(
+      () => bench.run().finally(() => bench.clear()),
+      () => bench.clear(),
+    );
+  } catch (error) {
     process.stderr.write(`bench: ${messageOf(error)}\n`);
     process.exitCode = 1;
-  });
+  }
 }

@@ -58,11 +58,11 @@ async function once(plan: Plan, workload: Workload, system: System, seed: number
   const problem = wrong(parsed);
   if (problem !== null) throw new LabError(`${what} gave a wrong result: ${problem}`);
   // the client warms up before it counts: charge what was measured only
-  const perSecond = used / (parsed.seconds + WARM_UP_SECONDS);
+  const perSecond = used / (parsed.seconds + (parsed.warmUpSeconds ?? WARM_UP_SECONDS));
   return { ...parsed, serverMicrosPerOperation: (perSecond * 1e6 * parsed.seconds) / parsed.operations };
 }
 
-/** About the same in both clients; the time to start and end is shorter than the resolution of processor time. */
+/** Of the client that does not tell; the time to start and end is shorter than the resolution of processor time. */
 const WARM_UP_SECONDS = 0.15;
 
 async function usedIn(namespaces: readonly string[]): Promise<number> {

@@ -28,6 +28,8 @@ export interface PoolOptions {
   transport: 'ethernet' | 'udp';
   /** Further options of node for smbpoold, e.g. --cpu-prof. */
   nodeOptions: readonly string[];
+  /** Whether smbpool's servers share folders that everybody opens; for smbds with our VFS module. */
+  sharedFolders?: boolean;
   /** Of the daemons; as everything else unless told. */
   nice?: number;
 }
@@ -49,6 +51,7 @@ export async function startSmbpool(options: PoolOptions): Promise<void> {
       socket: place.socket,
       adminSocket: place.adminSocket,
       transport: { kind: transport },
+      ...(options.sharedFolders === true ? { sharedFolders: 'on' } : {}),
       log: { level: 'info' },
     }));
     startSmbpoold(place, options);

@@ -22,6 +22,7 @@ export const SMB_WORKLOADS: readonly Workload[] = [
   { name: 'own', title: 'a file of its own, one client', latencyOf: 'open and close' },
   { name: 'alternate', title: 'one file, one client, two servers in turn', latencyOf: 'open and close' },
   { name: 'directory', title: 'one folder, two clients per server', latencyOf: 'open and close' },
+  { name: 'crowd', title: 'one folder, eight clients per server', latencyOf: 'open and close' },
 ];
 
 /** `module`: smbpool's smbds have our VFS module; the others never do. */

@@ -15,6 +15,8 @@ export interface ClientResult {
   workload: string;
   clients: number;
   seconds: number;
+  /** How long it worked before it measured, when it tells. */
+  warmUpSeconds?: number;
   operations: number;
   calls: number;
   /** The share of the client that got least of an even share: 1 is fair, 0 is starved. */

@@ -4,6 +4,7 @@ Usage: smb_load.py WORKLOAD SECONDS USER PASSWORD ADDRESS...
   own        one client opens and closes a file of its own at the first server
   alternate  one client opens and closes one file at the first and the second server in turn
   directory  two clients per server open and close one directory
+  crowd      eight do
 
 Logging on is impacket's work; the load itself is two packets made once, in which only numbers are replaced, so that
 little of the time is this program's. Each client is a process; all measure the same stretch of time.
@@ -24,8 +25,10 @@ READ_WRITE = 0x0012019F
 READ_ATTRIBUTES = 0x00000080
 SHARE_ALL = 7
 DIRECTORY, NON_DIRECTORY = 0x1, 0x40
-CLIENTS_PER_SERVER = 2
+CLIENTS_PER_SERVER = {'directory': 2, 'crowd': 8}
 WARM_UP_SECONDS = 0.2
+# a folder is delegated when it has been opened for a second and a bit
+FOLDER_WARM_UP_SECONDS = 2
 SHARE = 'pool'
 
 
@@ -81,10 +84,10 @@ class Connection:
         self.exchange(self.close)
 
 
-def load(connections, start, seconds):
+def load(connections, start, seconds, warm_up):
     """Latencies of open and close together, in microseconds."""
     start.read()
-    begin_at = time.monotonic() + WARM_UP_SECONDS
+    begin_at = time.monotonic() + warm_up
     latencies = []
     while True:
         for connection in connections:
@@ -105,7 +108,9 @@ def main():
     elif workload == 'alternate':
         clients, directory, path = [servers[:2]], False, 'alternate.txt'
     else:
-        clients, directory, path = [[server] for server in servers] * CLIENTS_PER_SERVER, True, 'folder'
+        clients = [[server] for server in servers] * CLIENTS_PER_SERVER[workload]
+        directory, path = True, 'folder'
+    warm_up = FOLDER_WARM_UP_SECONDS if directory else WARM_UP_SECONDS
     start_read, start_write = os.pipe()
     results = []
     for addresses in clients:
@@ -115,7 +120,7 @@ def main():
             os.close(start_write)
             connections = [Connection(address, user, password, path, directory) for address in addresses]
             os.write(ready_write, b'r')
-            latencies = load(connections, os.fdopen(start_read, 'rb'), seconds)
+            latencies = load(connections, os.fdopen(start_read, 'rb'), seconds, warm_up)
             with os.fdopen(result_write, 'w') as out:
                 json.dump(latencies, out)
             os._exit(0)
@@ -132,7 +137,8 @@ def main():
         sys.exit('nothing was done in time')
     count = len(latencies)
     json.dump({
-        'workload': workload, 'clients': len(clients), 'seconds': seconds, 'operations': count, 'calls': 0,
+        'workload': workload, 'clients': len(clients), 'seconds': seconds, 'warmUpSeconds': warm_up,
+        'operations': count, 'calls': 0,
         'fairness': min(map(len, per_client)) * len(clients) / count, 'backwards': 0,
         'latency': {'count': count, 'medianMicros': latencies[count // 2], 'p99Micros': latencies[count * 99 // 100],
                     'maxMicros': latencies[-1]},

@@ -72,9 +72,10 @@ async function excludes(lab: Lab, clients: readonly SmbClient[]): Promise<void> 
   await share(lab, clients, 'hot');
   const handles = await all(clients, 'hot');
   const moved = await sum(lab, 'folder.moved');
+  await clients[0]!.closeHandle(handles[0]!.handle);
   for (const client of clients) assert.equal((await client.open('hot', ALONE)).status, 'SHARING_VIOLATION');
   assert.ok((await sum(lab, 'folder.moved')) > moved, 'no entry was in a slice: nothing is proved');
-  await closeAll(clients, handles);
+  await closeAll(clients.slice(1), handles.slice(1));
   for (const [i, client] of clients.entries()) {
     const { handle } = await client.mustOpen('hot', ALONE);
     for (const other of clients) assert.equal((await other.open('hot', SHARING)).status, 'SHARING_VIOLATION');

@@ -26,6 +26,7 @@ const VARIANTS: { title: string; wishes: Partial<LabOptions> }[] = [
   { title: 'three servers, 2 % of frames lost', wishes: { servers: 3, lossPercent: 2 } },
   { title: 'three servers over UDP', wishes: { servers: 3, transport: 'udp' } },
   { title: 'three servers without the VFS module', wishes: { servers: 3, module: false } },
+  { title: 'three servers that share folders', wishes: { servers: 3, sharedFolders: true } },
   { title: 'one server', wishes: { servers: 1 } },
   { title: 'five servers', wishes: { servers: 5 } },
   { title: 'three servers, each open waits 50 ms in the module', wishes: { servers: 3, shareOptions: WAITING } },
