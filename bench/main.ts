@@ -96,13 +96,9 @@ class Bench {
     for (const place of systems.flatMap((system) => places(ROOT, system))) {
       await createNamespace(place.namespace, place.address);
     }
-    const { processors, transport, nodeOption: nodeOptions } = this.options;
-    const pool = { root: ROOT, processors, transport, nodeOptions, sharedFolders: this.sharesFolders };
+    const { processors, transport, sharedFolders = false, nodeOption: nodeOptions } = this.options;
+    const pool = { root: ROOT, processors, transport, nodeOptions, sharedFolders };
     await Promise.all([startSmbpool(pool), startCtdb(pool)]);
-  }
-
-  private get sharesFolders(): boolean {
-    return this.options.module === true && this.options.sharedFolders === true;
   }
 
   private length(seconds: number): Length {
@@ -114,14 +110,14 @@ class Bench {
   }
 
   private conditions(): Record<string, string | number> {
-    const { processors, seed, transport, quick, module } = this.options;
+    const { processors, seed, transport, quick, module, sharedFolders } = this.options;
     const { repetitions, seconds } = this.length(1);
     const warm = quick ? 'daemons cold' : 'after one that does not count';
     return {
       machine: `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} processors, Linux ${release()}`,
       node: process.version,
       processors: `everything on processor ${processors}`,
-      module: module ? `in smbpool's smbds${this.sharesFolders ? ', which share folders' : ''}` : 'none',
+      module: module ? `in smbpool's smbds${sharedFolders ? ', which share folders' : ''}` : 'none',
       transport: `smbpool: ${transport}, CTDB: TCP; one bridge, state on tmpfs`,
       repetitions: `${repetitions} of ${seconds.toFixed(2)} s, in turns, ${warm}`,
       seed,

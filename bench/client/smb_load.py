@@ -4,7 +4,7 @@ Usage: smb_load.py WORKLOAD SECONDS USER PASSWORD ADDRESS...
   own        one client opens and closes a file of its own at the first server
   alternate  one client opens and closes one file at the first and the second server in turn
   directory  two clients per server open and close one directory
-  crowd      eight do
+  crowd      eight clients per server open and close one directory
 
 Logging on is impacket's work; the load itself is two packets made once, in which only numbers are replaced, so that
 little of the time is this program's. Each client is a process; all measure the same stretch of time.
